@@ -1,0 +1,3 @@
+//! One io_uring for every NIC.
+#[cfg(feature = "search")]
+pub mod search;
