@@ -1,0 +1,467 @@
+//! EPICS clients that no one here wrote read process variables of EPICS servers that no one here
+//! wrote, having found them through `nicring serve` and through nothing else:
+//!
+//! ```text
+//!   client namespace 1            server namespace              client namespace 2
+//!   p4p, pyepics, caproto   10.77.1.1   nicring   10.77.2.1   p4p, pyepics, caproto
+//!        10.77.1.2 ------------ nic1    5064/5076    nic2 ------------ 10.77.2.2
+//!                          pvxs 5085, softioc 5066 | caproto 5068
+//! ```
+//!
+//! Each server listens on one NIC's address alone, at ports where no client searches. So a client
+//! across the other NIC succeeds only if it was told the server's own address; and of each server's
+//! two process variables nicring knows one, so the other must stay unfound.
+//!
+//! Needs root, `ip`, `timeout` and the packages of tests/requirements.txt, for the Python named by
+//! `NICRING_PYTHON` (default `.cache/venv/bin/python`). Without them it skips and says why;
+//! `NICRING_REQUIRE=netns,epics,io_uring` makes each of these skips a failure.
+
+#![cfg(target_os = "linux")]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+#[test]
+fn clients_find_servers_through_io_uring() {
+    if let Err(error) = io_uring::IoUring::new(2) {
+        return skip("io_uring", &format!("io_uring_setup failed: {error}"));
+    }
+    clients_find_servers_through("io_uring");
+}
+
+#[test]
+fn clients_find_servers_through_portable() {
+    clients_find_servers_through("portable");
+}
+
+fn clients_find_servers_through(backend: &str) {
+    let python = match python_with_epics() {
+        Ok(python) => python,
+        Err(reason) => return skip("epics", &reason),
+    };
+    let network = match Network::new(backend) {
+        Ok(network) => network,
+        Err(reason) => return skip("netns", &reason),
+    };
+    let files = TemporaryDirectory::new(backend);
+    let _servers = SERVERS.map(|server| server.start(&network.server, &python, &files));
+    let nicring = start_nicring(&network.server, backend, &files);
+
+    let failures = read_everything(&network, &python);
+
+    let logs = files.logs();
+    assert!(
+        failures.is_empty(),
+        "on {backend}:\n{}\n{logs}",
+        failures.join("\n")
+    );
+    assert!(
+        nicring.ends_well_when_asked(),
+        "nicring on {backend} did not end well:\n{logs}"
+    );
+}
+
+/// Every client by every kind of destination across every NIC, side by side; each failure in words.
+fn read_everything(network: &Network, python: &Path) -> Vec<String> {
+    let mut reads = Vec::new();
+    for (client, nic) in network.clients.iter().zip(["10.77.1", "10.77.2"]) {
+        for host in ["1", "255"] {
+            reads.push((client, format!("{nic}.{host}")));
+        }
+        reads.push((client, "255.255.255.255".to_owned()));
+    }
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (namespace, address) in &reads {
+            threads.push(scope.spawn(move || {
+                let read = |client: &Client| {
+                    let search = ["--addr-list", address];
+                    let outcome = client.read(namespace, python, client.known, &search);
+                    Some(format!("{}: {}", namespace.name, outcome.err()?))
+                };
+                CLIENTS.iter().filter_map(read).collect::<Vec<_>>()
+            }));
+        }
+        threads.push(scope.spawn(|| expect_unknown_unfound(&network.clients[0], python)));
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a client's thread"))
+            .collect()
+    })
+}
+
+/// What nicring was not told of is not found through it, although it is there to be found.
+fn expect_unknown_unfound(namespace: &Namespace, python: &Path) -> Vec<String> {
+    let mut failures = Vec::new();
+    for client in CLIENTS {
+        let (name, address, port) = client.unknown;
+        let through_nicring = ["--addr-list", "255.255.255.255", "--timeout", "2"];
+        if client
+            .read(namespace, python, &[name], &through_nicring)
+            .is_ok()
+        {
+            failures.push(format!(
+                "{} found {name}, which nicring does not know",
+                client.script
+            ));
+        }
+        let from_its_server = ["--addr-list", address, "--port", port];
+        if let Err(reason) = client.read(namespace, python, &[name], &from_its_server) {
+            failures.push(format!("asked at its own server: {reason}"));
+        }
+    }
+    failures
+}
+
+/// The table that nicring serves.
+const TABLE: &str = "\
+pva  nr:pva      10.77.1.1:5085
+ca   nr:softioc  10.77.1.1:5066
+ca   nr:caproto  10.77.2.1:5068
+";
+
+const SERVERS: [EpicsServer; 3] = [
+    EpicsServer {
+        script: "pva_server.py",
+        pvs: ["nr:pva=1.25", "nr:pva-unknown=1.25"],
+        address: "10.77.1.1",
+        ports: &["--port", "5085", "--search-port", "5086"],
+    },
+    EpicsServer {
+        script: "ca_ioc_softioc.py",
+        pvs: ["nr:softioc=1.25", "nr:softioc-unknown=1.25"],
+        address: "10.77.1.1",
+        ports: &["--port", "5066"],
+    },
+    EpicsServer {
+        script: "ca_ioc_caproto.py",
+        pvs: ["nr:caproto=1.25", "nr:caproto-unknown=1.25"],
+        address: "10.77.2.1",
+        ports: &["--port", "5068"],
+    },
+];
+
+const CLIENTS: [Client; 3] = [
+    Client {
+        script: "pva_get.py",
+        known: &["nr:pva"],
+        unknown: ("nr:pva-unknown", "10.77.1.1", "5086"),
+    },
+    Client {
+        script: "ca_get_pyepics.py",
+        known: &["nr:softioc", "nr:caproto"],
+        unknown: ("nr:softioc-unknown", "10.77.1.1", "5066"),
+    },
+    Client {
+        script: "ca_get_caproto.py",
+        known: &["nr:softioc", "nr:caproto"],
+        unknown: ("nr:caproto-unknown", "10.77.2.1", "5068"),
+    },
+];
+
+/// How long a server may take to say that it listens.
+const START_MAX: Duration = Duration::from_secs(30);
+
+struct EpicsServer {
+    script: &'static str,
+    pvs: [&'static str; 2],
+    address: &'static str,
+    ports: &'static [&'static str],
+}
+
+impl EpicsServer {
+    fn start(&self, namespace: &Namespace, python: &Path, files: &TemporaryDirectory) -> Server {
+        let mut command = namespace.command(python);
+        command.arg(script(self.script)).args(self.pvs);
+        command.args(["--interface", self.address]).args(self.ports);
+        let (server, line) = Server::start(command, files, self.script, "READY ");
+        let port = self.ports[1];
+        assert_eq!(
+            line,
+            format!("READY {port}"),
+            "{} took another port",
+            self.script
+        );
+        server
+    }
+}
+
+struct Client {
+    script: &'static str,
+    known: &'static [&'static str],
+    /// A name that nicring does not know, with the address and UDP port of the server that does.
+    unknown: (&'static str, &'static str, &'static str),
+}
+
+impl Client {
+    fn read(
+        &self,
+        namespace: &Namespace,
+        python: &Path,
+        names: &[&str],
+        search: &[&str],
+    ) -> Result<(), String> {
+        let mut command = namespace.command(Path::new("timeout"));
+        command
+            .args(["--signal=KILL", "60"])
+            .arg(python)
+            .arg(script(self.script));
+        command
+            .args(names)
+            .args(["--timeout", "20"])
+            .args(search)
+            .stdin(Stdio::null());
+        let output = command
+            .output()
+            .map_err(|error| format!("{command:?}: {error}"))?;
+        let expected: String = names
+            .iter()
+            .map(|name| format!("VALUE {name} 1.25\n"))
+            .collect();
+        if output.status.success() && output.stdout == expected.as_bytes() {
+            return Ok(());
+        }
+        Err(format!(
+            "{} {names:?} {search:?}: {}\n{}{}",
+            self.script,
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        ))
+    }
+}
+
+fn start_nicring(namespace: &Namespace, backend: &str, files: &TemporaryDirectory) -> Server {
+    let table = files.path.join("table.txt");
+    fs::write(&table, TABLE).expect("the table can be written");
+    let mut command = namespace.command(Path::new(env!("CARGO_BIN_EXE_nicring")));
+    command
+        .args(["serve", "--unicast", "take", "--backend", backend, "--pvs"])
+        .arg(table);
+    // A failing test must not leave it behind.
+    command.args(["--duration-s", "300"]);
+    Server::start(command, files, "nicring", "ready").0
+}
+
+/// A program that runs until it is dropped. Its standard input closes then, too, also when this
+/// process is killed: the Python servers end by that.
+struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// Starts the program and waits for the line that begins with `ready`.
+    fn start(
+        mut command: Command,
+        files: &TemporaryDirectory,
+        name: &str,
+        ready: &'static str,
+    ) -> (Self, String) {
+        let log = fs::File::create(files.path.join(format!("{name}.log"))).expect("a log file");
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let lines = BufReader::new(child.stdout.take().expect("a pipe was asked for")).lines();
+        let server = Self { child };
+        let (sender, receiver) = mpsc::channel();
+        // Reads on after that line: a full pipe would stop the program.
+        thread::spawn(move || {
+            for line in lines
+                .map_while(Result::ok)
+                .filter(|line| line.starts_with(ready))
+            {
+                let _ = sender.send(line);
+            }
+        });
+        match receiver.recv_timeout(START_MAX) {
+            Ok(line) => (server, line),
+            Err(_) => panic!(
+                "{name} did not say {ready:?}: {command:?}\n{}",
+                files.logs()
+            ),
+        }
+    }
+
+    /// Asks by SIGTERM; whether the program was still there and ended with 0 in time.
+    fn ends_well_when_asked(mut self) -> bool {
+        let pid = self.child.id().to_string();
+        let asked = run(Command::new("kill").args(["-TERM", &pid]));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while asked.is_ok() && Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.success();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server's namespace with two NICs, and across each a client's.
+struct Network {
+    server: Namespace,
+    clients: [Namespace; 2],
+}
+
+impl Network {
+    fn new(backend: &str) -> Result<Self, String> {
+        let prefix = format!("nr{}{}", process::id(), &backend[..1]);
+        let network = Self {
+            server: Namespace::new(format!("{prefix}s"))?,
+            clients: [
+                Namespace::new(format!("{prefix}c1"))?,
+                Namespace::new(format!("{prefix}c2"))?,
+            ],
+        };
+        for (number, client) in (1..).zip(&network.clients) {
+            let (nic, subnet) = (format!("nic{number}"), format!("10.77.{number}"));
+            let client_name = &client.name;
+            network.server.ip(&format!(
+                "link add {nic} type veth peer name eth0 netns {client_name}"
+            ))?;
+            network
+                .server
+                .ip(&format!("address add {subnet}.1/24 brd + dev {nic}"))?;
+            network.server.ip(&format!("link set {nic} up"))?;
+            client.ip(&format!("address add {subnet}.2/24 brd + dev eth0"))?;
+            client.ip("link set eth0 up")?;
+            // To the server on the other NIC, and for 255.255.255.255, which all three clients send
+            // from an unbound socket: without a route the kernel refuses it.
+            client.ip(&format!("route add default via {subnet}.1"))?;
+        }
+        Ok(network)
+    }
+}
+
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn new(name: String) -> Result<Self, String> {
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let namespace = Self { name };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    fn ip(&self, arguments: &str) -> Result<(), String> {
+        run(Command::new("ip")
+            .args(["-n", &self.name])
+            .args(arguments.split(' ')))
+        .map(drop)
+    }
+
+    /// A command that runs inside, free of this process's EPICS settings.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        for (key, _) in env::vars_os() {
+            if key.as_encoded_bytes().starts_with(b"EPICS_") {
+                command.env_remove(key);
+            }
+        }
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let processes = run(Command::new("ip").args(["netns", "pids", &self.name]));
+        for pid in processes.unwrap_or_default().split_whitespace() {
+            let _ = run(Command::new("kill").args(["-KILL", pid]));
+        }
+        let _ = run(Command::new("ip").args(["netns", "delete", &self.name]));
+    }
+}
+
+struct TemporaryDirectory {
+    path: PathBuf,
+}
+
+impl TemporaryDirectory {
+    fn new(backend: &str) -> Self {
+        let path = env::temp_dir().join(format!("nicring-epics-{}-{backend}", process::id()));
+        fs::create_dir_all(&path).expect("a temporary directory");
+        Self { path }
+    }
+
+    /// What the programs wrote to standard error.
+    fn logs(&self) -> String {
+        let mut logs = String::new();
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+            {
+                let text = fs::read_to_string(entry.path()).unwrap_or_default();
+                logs += &format!("--- {}\n{text}", entry.file_name().to_string_lossy());
+            }
+        }
+        logs
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/epics")
+        .join(name)
+}
+
+/// The Python that has the EPICS packages, or why there is none.
+fn python_with_epics() -> Result<PathBuf, String> {
+    let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(python);
+    run(Command::new(&python).args(["-c", "import caproto, epics, p4p, softioc"]))
+        .map(|_| python)
+        .map_err(|reason| {
+            format!("no Python with the packages of tests/requirements.txt: {reason}")
+        })
+}
+
+/// Runs a short command to its end and returns what it printed.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {}: {}", output.status, stderr.trim()))
+}
+
+/// Says why this test does not run here; fails if `NICRING_REQUIRE` lists what is missing.
+fn skip(capability: &str, reason: &str) {
+    let required = env::var("NICRING_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name == capability),
+        "required: {capability}: {reason}"
+    );
+    eprintln!("skipped for want of {capability}: {reason}");
+}
