@@ -9,7 +9,7 @@ import common
 arguments = common.server_arguments(__doc__)
 os.environ["EPICS_CA_SERVER_PORT"] = str(arguments.port)  # caproto's server reads this one
 os.environ["EPICS_CAS_AUTO_BEACON_ADDR_LIST"] = "NO"
-os.environ["EPICS_CAS_BEACON_ADDR_LIST"] = "127.0.0.1"
+os.environ["EPICS_CAS_BEACON_ADDR_LIST"] = "127.255.255.255"  # so that nobody hears them
 
 from caproto import ChannelDouble
 from caproto.asyncio.server import Context

@@ -9,7 +9,7 @@ arguments = common.server_arguments(__doc__)
 os.environ["EPICS_CAS_SERVER_PORT"] = str(arguments.port)  # both TCP and UDP
 os.environ["EPICS_CAS_INTF_ADDR_LIST"] = arguments.interface
 os.environ["EPICS_CAS_AUTO_BEACON_ADDR_LIST"] = "NO"
-os.environ["EPICS_CAS_BEACON_ADDR_LIST"] = "127.0.0.1"
+os.environ["EPICS_CAS_BEACON_ADDR_LIST"] = "127.255.255.255"  # so that nobody hears them
 
 from softioc import asyncio_dispatcher, builder, softioc
 
