@@ -1,3 +1,42 @@
-//! One io_uring for every NIC.
+#![doc = include_str!("../README.md")]
+
+mod admit;
+mod async_engine;
+mod backend;
+mod batch;
+mod builder;
+mod engine;
+mod error;
+#[path = "../fallback/mod.rs"]
+mod fallback;
+mod listen;
+mod meta;
+mod nics;
+mod options;
+mod outbox;
+mod route;
+mod stats;
+mod storage;
+
+#[cfg(target_os = "linux")]
+mod uring;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_uring.rs"]
+mod uring;
+
+pub mod guide;
 #[cfg(feature = "search")]
 pub mod search;
+
+pub use async_engine::{AsyncEngine, BatchLease};
+pub use backend::{Backend, BackendReport};
+pub use batch::{Batch, Iter};
+pub use builder::Builder;
+pub use engine::{Engine, Handle};
+pub use error::{Error, Result, Unavailable};
+pub use listen::{Listen, OnFailedNic, Unicast};
+pub use meta::{Class, Datagram};
+pub use nics::{Nic, NicAddress, NicFilter, Nics};
+pub use outbox::Queued;
+pub use route::Egress;
+pub use stats::{Counts, NicStats, Stats};

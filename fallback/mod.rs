@@ -1,0 +1,301 @@
+//! The portable backend: readiness from the system's poller, then a fair, bounded round over the
+//! ready sockets.
+//!
+//! What differs between systems stands in one file each, behind the same [`Transport`]: how many
+//! datagrams a call carries, and how the destination and the interface are told.
+#![forbid(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod transport;
+#[cfg(all(unix, not(target_os = "linux")))]
+#[path = "bsd.rs"]
+mod transport;
+#[cfg(windows)]
+#[path = "windows.rs"]
+mod transport;
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token};
+
+use self::transport::Transport;
+use crate::{
+    admit::{Admission, Sent, Span},
+    backend::{BackendDriver, BackendSettings, Turn, Wake},
+    batch::Batch,
+    error::{Error, Result},
+    listen::{ListenSocket, Role},
+    outbox::{Outbox, Outgoing},
+    stats::add,
+    storage::Storage,
+};
+
+/// How many datagrams a socket gives before the next one has its turn.
+const ROUND_MAX: usize = 64;
+/// After so many errors in a row a socket is left alone until it is ready anew.
+const ERROR_COUNT_MAX: u32 = 8;
+const WAKE: Token = Token(usize::MAX);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Portable {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    entries: Vec<Option<Entry>>,
+    /// Slots that may have datagrams, each once, the one that waits longest first.
+    ready: VecDeque<u16>,
+    transport: Transport,
+    settings: BackendSettings,
+}
+
+/// A socket in its slot. The poller watches a duplicate, which both systems' pollers accept.
+#[derive(Debug)]
+struct Entry {
+    socket: Arc<ListenSocket>,
+    watched: mio::net::UdpSocket,
+    is_ready: bool,
+    error_count: u32,
+}
+
+#[derive(Debug)]
+struct Waker(mio::Waker);
+
+impl Wake for Waker {
+    fn wake(&self) {
+        if let Err(error) = self.0.wake() {
+            tracing::warn!(%error, "waking the engine");
+        }
+    }
+}
+
+impl Portable {
+    pub fn open(settings: &BackendSettings) -> Result<Self> {
+        let failed = |source| Error::Backend {
+            operation: "opening the system's poller",
+            source,
+        };
+        let poll = Poll::new().map_err(failed)?;
+        let waker = mio::Waker::new(poll.registry(), WAKE).map_err(failed)?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(256),
+            waker: Arc::new(Waker(waker)),
+            entries: Vec::new(),
+            ready: VecDeque::new(),
+            transport: Transport::new(settings.buffer_bytes),
+            settings: *settings,
+        })
+    }
+
+    pub fn details(&self) -> String {
+        Transport::DETAILS.to_owned()
+    }
+
+    /// Waits until a socket is ready, or does not wait and only asks which are.
+    fn poll_readiness(&mut self, turn: &Turn<'_>) -> Result<()> {
+        let timeout = if turn.is_polling || !self.ready.is_empty() {
+            Some(Duration::ZERO)
+        } else {
+            let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+            turn.deadline.map(remaining)
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(source) => {
+                return Err(Error::Backend {
+                    operation: "waiting for the sockets",
+                    source,
+                });
+            }
+        }
+        for event in &self.events {
+            let slot = event.token().0;
+            if let Some(Some(entry)) = self.entries.get_mut(slot) {
+                if !std::mem::replace(&mut entry.is_ready, true) {
+                    self.ready.push_back(slot as u16);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One round after another over the ready sockets, until the batch is full or none is ready.
+    fn receive(&mut self, admission: &Admission, batch: &mut Batch) {
+        let mut used = 0;
+        while used < self.settings.batch_max {
+            let Some(slot) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(entry) = &mut self.entries[usize::from(slot)] else {
+                continue;
+            };
+            let wanted = ROUND_MAX.min(self.settings.batch_max - used);
+            let stride = self.settings.buffer_bytes;
+            let memory = &mut batch.storage.own_mut()[used * stride..(used + wanted) * stride];
+            let received = self.transport.receive(&entry.socket, &entry.watched, memory);
+            let may_have_more = match &received {
+                Ok(count) => {
+                    entry.error_count = 0;
+                    *count == wanted || Transport::RECEIVES_ONE
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+                Err(_) => {
+                    add(&entry.socket.counters.counters.receive_error_count, 1);
+                    entry.error_count += 1;
+                    entry.error_count < ERROR_COUNT_MAX
+                }
+            };
+            entry.is_ready = may_have_more;
+            if may_have_more {
+                self.ready.push_back(slot);
+            }
+            for index in 0..received.unwrap_or(0) {
+                let (message, len) = self.transport.message(index);
+                let span = Span {
+                    buffer: 0,
+                    start: (used * stride) as u32,
+                    len: len as u32,
+                };
+                used += 1;
+                batch.records.extend(admission.admit(&entry.socket, slot, &message, span));
+            }
+        }
+    }
+
+    fn send_all(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) {
+        self.send(turn.admission, batch.outbox_mut());
+        self.send(turn.admission, turn.posted);
+    }
+
+    fn send(&mut self, admission: &Admission, outbox: &mut Outbox) {
+        let mut first = 0;
+        while first < outbox.len() {
+            let slot = admission.sending_slot(outbox.outgoing(first));
+            let run = outbox.outgoing_from(first).iter();
+            let len = run
+                .take_while(|outgoing| admission.sending_slot(outgoing) == slot)
+                .count();
+            let run = &outbox.outgoing_from(first)[..len];
+            match self.entries.get(usize::from(slot)) {
+                Some(Some(entry)) => {
+                    send_run(&mut self.transport, admission, entry, outbox, run);
+                }
+                _ => tracing::debug!(len, "the socket to send by has been closed"),
+            }
+            first += len;
+        }
+        outbox.clear();
+    }
+}
+
+/// Sends from one socket, past what it refuses.
+fn send_run(
+    transport: &mut Transport,
+    admission: &Admission,
+    entry: &Entry,
+    outbox: &Outbox,
+    mut run: &[Outgoing],
+) {
+    let count = |outgoing: &Outgoing, sent: Sent| {
+        sent.count(admission.sending_counters(&entry.socket, outgoing.egress.ifindex));
+    };
+    while let Some(next) = run.first() {
+        match transport.send(&entry.socket, &entry.watched, outbox, run) {
+            Ok(sent) => {
+                run[..sent].iter().for_each(|outgoing| count(outgoing, Sent::Yes));
+                run = &run[sent..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let would_block = error.kind() == io::ErrorKind::WouldBlock;
+                count(next, if would_block { Sent::WouldBlock } else { Sent::Failed });
+                run = &run[1..];
+            }
+        }
+    }
+}
+
+impl BackendDriver for Portable {
+    fn new_batch(&self) -> Batch {
+        let memory = vec![0; self.settings.batch_max * self.settings.buffer_bytes];
+        Batch::new(
+            Storage::Own(memory.into_boxed_slice()),
+            Outbox::new(self.settings.replies_max),
+            self.settings.batch_max,
+        )
+    }
+
+    fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
+        let watched = socket.socket.try_clone()?;
+        self.transport.prepare(&watched)?;
+        let mut watched = mio::net::UdpSocket::from_std(watched.into());
+        if socket.wanted.role != Role::Send {
+            let token = Token(usize::from(slot));
+            self.poll.registry().register(&mut watched, token, Interest::READABLE)?;
+        }
+        let index = usize::from(slot);
+        if index >= self.entries.len() {
+            self.entries.resize_with(index + 1, || None);
+        }
+        self.entries[index] = Some(Entry {
+            socket,
+            watched,
+            is_ready: false,
+            error_count: 0,
+        });
+        Ok(())
+    }
+
+    fn remove(&mut self, slot: u16) {
+        let entry = self.entries.get_mut(usize::from(slot)).and_then(Option::take);
+        if let Some(mut entry) = entry {
+            // A socket that only sends was never registered.
+            let _ = self.poll.registry().deregister(&mut entry.watched);
+        }
+        self.ready.retain(|ready| *ready != slot);
+    }
+
+    fn is_free(&self, slot: u16) -> bool {
+        self.entries.get(usize::from(slot)).is_none_or(Option::is_none)
+    }
+
+    fn is_starved(&self) -> bool {
+        false
+    }
+
+    fn turn(&mut self, mut turn: Turn<'_>, batch: &mut Batch) -> Result<()> {
+        self.send_all(&mut turn, batch);
+        self.take_back(batch);
+        self.poll_readiness(&turn)?;
+        self.receive(turn.admission, batch);
+        Ok(())
+    }
+
+    fn flush(&mut self, mut turn: Turn<'_>, batch: &mut Batch) -> Result<()> {
+        self.send_all(&mut turn, batch);
+        Ok(())
+    }
+
+    fn take_back(&mut self, batch: &mut Batch) {
+        batch.records.clear();
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+
+    fn close(&mut self) {
+        for slot in 0..self.entries.len() {
+            self.remove(slot as u16);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! From what the kernel told of a datagram to a [`Record`]: guard, class, NIC, counters. Both
+//! backends pass through here, so that they cannot differ.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    listen::{ListenSocket, Role},
+    meta::{Class, Record},
+    nics::Nics,
+    outbox::Outgoing,
+    stats::{NicCounters, StatsTable, add},
+};
+
+/// What the kernel told of one datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// Unspecified where the kernel told none.
+    pub source: SocketAddrV4,
+    /// Unspecified where the platform does not tell.
+    pub destination: Ipv4Addr,
+    /// 0 where the platform does not tell.
+    pub ifindex: u32,
+    /// Drops of the socket so far; 0 where there was none or the platform does not tell.
+    pub drop_count: u32,
+    pub kernel_time: Option<Duration>,
+    pub is_truncated: bool,
+    /// Whether control messages were cut off.
+    pub is_control_truncated: bool,
+}
+
+impl Message {
+    pub fn from(source: SocketAddrV4) -> Self {
+        Self {
+            source,
+            destination: Ipv4Addr::UNSPECIFIED,
+            ifindex: 0,
+            drop_count: 0,
+            kernel_time: None,
+            is_truncated: false,
+            is_control_truncated: false,
+        }
+    }
+}
+
+/// Where the payload lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub buffer: u16,
+    pub start: u32,
+    pub len: u32,
+}
+
+/// The NICs that datagrams are attributed to.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// All NICs of the host.
+    pub nics: Arc<Nics>,
+    /// Those that the engine listens on, with the addresses that it listens at.
+    pub selected: Nics,
+    /// Counters of each NIC that the engine listens on, by index.
+    counters: Vec<Arc<NicCounters>>,
+    /// For each slot the one that sends what leaves by the kernel's route.
+    routed_slots: Vec<u16>,
+}
+
+impl Admission {
+    /// `sockets` are the engine's, by slot.
+    pub fn new(
+        nics: Arc<Nics>,
+        selected: Nics,
+        sockets: &[Option<Arc<ListenSocket>>],
+        stats: &StatsTable,
+    ) -> Self {
+        let counters = selected
+            .iter()
+            .map(|nic| stats.nic(nic.index, &nic.name))
+            .collect();
+        Self {
+            nics,
+            selected,
+            counters,
+            routed_slots: routed_slots(sockets),
+        }
+    }
+
+    /// The slot of the socket that sends a datagram: the one that heard what it answers, unless
+    /// that is bound to a device and the kernel is to choose the way.
+    pub fn sending_slot(&self, outgoing: &Outgoing) -> u16 {
+        let heard = usize::from(outgoing.slot);
+        match self.routed_slots.get(heard) {
+            Some(_) if outgoing.egress.ifindex.is_some() => outgoing.slot,
+            Some(&routed) => routed,
+            None => self.routed_slots.first().copied().unwrap_or(0),
+        }
+    }
+
+    /// The record of a datagram, or `None` if it is dropped; counts it either way.
+    pub fn admit(
+        &self,
+        socket: &ListenSocket,
+        slot: u16,
+        message: &Message,
+        span: Span,
+    ) -> Option<Record> {
+        if message.drop_count != 0 {
+            socket.note_drop_count(message.drop_count);
+        }
+        let class = match socket.wanted.role {
+            Role::Hear(class) => class,
+            Role::HearAll => self.classify(message),
+            Role::Send => return None,
+        };
+        let (nic, counters) = self.attribute(socket, class, message);
+        let Some(counters) = counters else {
+            // Heard by a wildcard socket on a NIC, or at an address, that was not chosen.
+            add(&socket.counters.counters.guarded_count, 1);
+            return None;
+        };
+        let counters = &counters.counters;
+        if message.is_control_truncated {
+            add(&counters.malformed_count, 1);
+        }
+        if !is_answerable(message.source) {
+            add(&counters.guarded_count, 1);
+            return None;
+        }
+        add(&counters.received_by_class[class as usize], 1);
+        add(&counters.received_bytes, u64::from(span.len));
+        if message.is_truncated {
+            add(&counters.truncated_count, 1);
+        }
+        Some(Record {
+            source: message.source,
+            destination: message.destination,
+            port: socket.port,
+            class,
+            is_truncated: message.is_truncated,
+            nic,
+            ifindex: message.ifindex,
+            kernel_time: message.kernel_time,
+            slot,
+            buffer: span.buffer,
+            start: span.start,
+            len: span.len,
+        })
+    }
+
+    fn classify(&self, message: &Message) -> Class {
+        let destination = message.destination;
+        if destination.is_broadcast() {
+            return Class::Limited;
+        }
+        if destination.is_multicast() {
+            return Class::Group;
+        }
+        let is_broadcast_of = |nic: &crate::Nic| {
+            nic.addresses
+                .iter()
+                .any(|own| own.broadcast == Some(destination))
+        };
+        let arrival = self.nics.by_index(message.ifindex);
+        if arrival.is_some_and(is_broadcast_of) || self.nics.iter().any(is_broadcast_of) {
+            return Class::Subnet;
+        }
+        Class::Unicast
+    }
+
+    /// The index and the counters of the NIC that heard a datagram; no counters if the engine
+    /// does not listen there.
+    fn attribute<'a>(
+        &'a self,
+        socket: &'a ListenSocket,
+        class: Class,
+        message: &Message,
+    ) -> (u32, Option<&'a Arc<NicCounters>>) {
+        if let Some((_, index)) = socket.wanted.nic {
+            return (index, Some(&socket.counters));
+        }
+        let index = match class {
+            Class::Unicast if !message.destination.is_unspecified() => {
+                let owner = self.selected.owner(message.destination);
+                let loopback = || {
+                    let is_loopback = message.destination.is_loopback();
+                    is_loopback.then(|| self.selected.loopback()).flatten()
+                };
+                owner.or_else(loopback).map_or(0, |nic| nic.index)
+            }
+            _ => message.ifindex,
+        };
+        if index == 0 && message.ifindex == 0 {
+            // The platform tells neither: better heard than lost.
+            return (0, Some(&socket.counters));
+        }
+        let position = self
+            .counters
+            .iter()
+            .position(|counters| counters.index == index);
+        (index, position.map(|position| &self.counters[position]))
+    }
+
+    /// The counters of the NIC by which a datagram is sent, else of the socket that sends it.
+    pub fn sending_counters<'a>(
+        &'a self,
+        socket: &'a ListenSocket,
+        ifindex: Option<u32>,
+    ) -> &'a NicCounters {
+        let by_index = |index| {
+            self.counters
+                .iter()
+                .find(|counters| counters.index == index)
+        };
+        ifindex.and_then(by_index).unwrap_or(&socket.counters)
+    }
+}
+
+fn routed_slots(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<u16> {
+    let sender_of = |port| {
+        let sends = |socket: &Option<Arc<ListenSocket>>| {
+            let socket = socket.as_ref();
+            socket.is_some_and(|socket| socket.port == port && socket.wanted.role == Role::Send)
+        };
+        sockets.iter().position(sends)
+    };
+    let routed = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
+        let is_device_bound = |socket: &&Arc<ListenSocket>| socket.wanted.is_device_bound;
+        let sender = socket.as_ref().filter(is_device_bound);
+        sender
+            .and_then(|socket| sender_of(socket.port))
+            .unwrap_or(slot) as u16
+    };
+    sockets.iter().enumerate().map(routed).collect()
+}
+
+/// Whether an answer to this source can be right: no multicast, broadcast or unspecified address,
+/// and a port.
+fn is_answerable(source: SocketAddrV4) -> bool {
+    let address = source.ip();
+    source.port() != 0
+        && !address.is_multicast()
+        && !address.is_broadcast()
+        && !address.is_unspecified()
+}
+
+/// What became of a datagram that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Yes,
+    WouldBlock,
+    Failed,
+}
+
+impl Sent {
+    pub fn count(self, counters: &NicCounters) {
+        let counters = &counters.counters;
+        let counter = match self {
+            Self::Yes => &counters.sent_count,
+            Self::WouldBlock => &counters.would_block_count,
+            Self::Failed => &counters.send_error_count,
+        };
+        add(counter, 1);
+    }
+}

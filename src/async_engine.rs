@@ -1,0 +1,310 @@
+//! The engine for async tasks: a thread of its own runs the loop and lends its batches out.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    mem,
+    ops::Deref,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    thread::{self, JoinHandle},
+};
+
+use crate::{
+    batch::Batch,
+    engine::{Core, Engine, Handle, lock},
+    error::{Error, Result},
+    outbox::Queued,
+    route::Egress,
+};
+
+/// Hears and answers UDP datagrams on many NICs, from tasks of any async runtime.
+///
+/// A thread of its own serves the sockets; [`AsyncEngine::recv_batch`] takes over what it
+/// received. Dropping the engine closes it: the ports are free when `drop` returns.
+///
+/// ```
+/// # async fn serve() -> nicring::Result<()> {
+/// let engine = nicring::Engine::builder().port(5076).open_async()?;
+/// loop {
+///     let batch = engine.recv_batch().await?;
+///     for datagram in batch.iter() {
+///         batch.reply(&datagram, b"here");
+///     }
+/// } // the replies leave when the batch is dropped
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AsyncEngine {
+    handle: Handle,
+    ports: Vec<u16>,
+    exchange: Arc<Exchange>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AsyncEngine {
+    pub(crate) fn start(engine: Engine) -> Result<Self> {
+        let handle = engine.handle();
+        let ports = engine.ports().to_vec();
+        let exchange = Arc::new(Exchange::default());
+        let lender = Lender {
+            core: engine.into_core(),
+            exchange: Arc::clone(&exchange),
+            free: VecDeque::with_capacity(BATCH_COUNT_MAX),
+            made_count: 0,
+        };
+        let thread = thread::Builder::new()
+            .name("nicring".into())
+            .spawn(move || lender.run())
+            .map_err(|source| Error::Backend {
+                operation: "starting the engine's thread",
+                source,
+            })?;
+        Ok(Self {
+            handle,
+            ports,
+            exchange,
+            thread: Some(thread),
+        })
+    }
+
+    /// The ports that it listens on, in the order in which they were asked for.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// A handle to stop and watch it from any thread.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The next batch that has datagrams. Several tasks may wait; each batch goes to one of them.
+    ///
+    /// Dropping the future loses nothing. A batch that is kept keeps its buffers: when all are
+    /// kept, datagrams wait in the sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] once the engine was stopped and all batches were taken; the error that
+    /// ended it, once.
+    pub async fn recv_batch(&self) -> Result<BatchLease> {
+        let batch = poll_fn(|context| self.exchange.poll_batch(context)).await?;
+        Ok(BatchLease {
+            batch: Some(batch),
+            exchange: Arc::clone(&self.exchange),
+            handle: self.handle.clone(),
+        })
+    }
+
+    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    pub fn send(
+        &self,
+        egress: Egress,
+        destination: std::net::SocketAddrV4,
+        payload: &[u8],
+    ) -> Queued {
+        self.handle.send(egress, destination, payload)
+    }
+}
+
+impl Drop for AsyncEngine {
+    fn drop(&mut self) {
+        self.handle.stop();
+        self.exchange.returned.notify_all();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // A waker that the engine's thread runs may drop the engine: the thread ends by itself.
+        if thread.thread().id() != thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A batch on loan from an [`AsyncEngine`]; its replies leave, and its buffers go back, when it is
+/// dropped. It may outlive the engine.
+#[derive(Debug)]
+pub struct BatchLease {
+    batch: Option<Batch>,
+    exchange: Arc<Exchange>,
+    handle: Handle,
+}
+
+impl Deref for BatchLease {
+    type Target = Batch;
+
+    fn deref(&self) -> &Batch {
+        self.batch.as_ref().expect("taken only on drop")
+    }
+}
+
+impl Drop for BatchLease {
+    fn drop(&mut self) {
+        let Some(mut batch) = self.batch.take() else {
+            return;
+        };
+        let has_replies = has_replies(&mut batch);
+        lock(&self.exchange.queues).returned.push(batch);
+        if has_replies || self.exchange.wants_returns.load(Ordering::SeqCst) {
+            self.exchange.returned.notify_one();
+            self.handle.shared.wake();
+        }
+    }
+}
+
+/// How many batches one engine lends out at once.
+const BATCH_COUNT_MAX: usize = 8;
+/// After so many batches without a pause a task lets others run.
+const READY_COUNT_MAX: u32 = 64;
+
+/// What passes between the engine's thread and the tasks.
+#[derive(Debug, Default)]
+struct Exchange {
+    queues: Mutex<Queues>,
+    /// Signalled on a return while the engine has no batch, and on the end.
+    returned: Condvar,
+    /// Whether a return is of use to the engine even if it carries no reply.
+    wants_returns: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    received: VecDeque<Batch>,
+    returned: Vec<Batch>,
+    waiting: Vec<Waker>,
+    /// How often in a row a task found a batch ready.
+    ready_count: u32,
+    end: Option<Result<(), Error>>,
+}
+
+impl Exchange {
+    fn poll_batch(&self, context: &mut Context<'_>) -> Poll<Result<Batch>> {
+        let mut queues = lock(&self.queues);
+        if queues.ready_count >= READY_COUNT_MAX {
+            queues.ready_count = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(batch) = queues.received.pop_front() {
+            queues.ready_count += 1;
+            return Poll::Ready(Ok(batch));
+        }
+        queues.ready_count = 0;
+        if let Some(end) = &mut queues.end {
+            return Poll::Ready(mem::replace(end, Ok(())).and(Err(Error::Stopped)));
+        }
+        if !queues
+            .waiting
+            .iter()
+            .any(|waker| waker.will_wake(context.waker()))
+        {
+            queues.waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// The engine's thread.
+struct Lender {
+    core: Core,
+    exchange: Arc<Exchange>,
+    free: VecDeque<Batch>,
+    made_count: usize,
+}
+
+impl Lender {
+    fn run(mut self) {
+        let mut waiting = Vec::new();
+        let result = loop {
+            if self.core.shared.is_stopping() {
+                break self.drain(&mut waiting);
+            }
+            let Some(mut batch) = self.next_batch() else {
+                self.wait_for_return();
+                continue;
+            };
+            let has_more_to_send = self.free.iter_mut().any(has_replies);
+            if let Err(error) = self.core.turn_or_poll(&mut batch, None, has_more_to_send) {
+                break Err(error);
+            }
+            self.hand_out(batch, &mut waiting);
+        };
+        self.core.close();
+        let mut queues = lock(&self.exchange.queues);
+        queues.end = Some(result);
+        waiting.append(&mut queues.waiting);
+        drop(queues);
+        waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// A batch to receive into, one that has replies first.
+    fn next_batch(&mut self) -> Option<Batch> {
+        // Only a starved backend, or one without a batch, gains by an early return. Stored before
+        // the look at what was returned, so that whoever comes after the look sees it.
+        let is_short = self.made_count == BATCH_COUNT_MAX && self.free.is_empty();
+        let wants_returns = is_short || self.core.driver.is_starved();
+        self.exchange
+            .wants_returns
+            .store(wants_returns, Ordering::SeqCst);
+        let first_returned = self.free.len();
+        self.free
+            .extend(lock(&self.exchange.queues).returned.drain(..));
+        for batch in self.free.iter_mut().skip(first_returned) {
+            self.core.driver.take_back(batch);
+        }
+        let with_replies = self.free.iter_mut().position(has_replies);
+        let batch = match with_replies {
+            Some(at) => self.free.remove(at),
+            None => self.free.pop_front(),
+        };
+        batch.or_else(|| {
+            let may_make = self.made_count < BATCH_COUNT_MAX;
+            self.made_count += usize::from(may_make);
+            may_make.then(|| self.core.driver.new_batch())
+        })
+    }
+
+    fn wait_for_return(&self) {
+        let mut queues = lock(&self.exchange.queues);
+        while queues.returned.is_empty() && !self.core.shared.is_stopping() {
+            // The timeout covers a stop by a handle, which knows nothing of this wait.
+            let timeout = std::time::Duration::from_millis(10);
+            queues = match self.exchange.returned.wait_timeout(queues, timeout) {
+                Ok((queues, _)) => queues,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// Gives a batch to the tasks. Wakers run after the lock is released: they may do anything.
+    fn hand_out(&mut self, batch: Batch, waiting: &mut Vec<Waker>) {
+        if batch.is_empty() {
+            self.free.push_back(batch);
+            return;
+        }
+        let mut queues = lock(&self.exchange.queues);
+        queues.received.push_back(batch);
+        mem::swap(&mut queues.waiting, waiting);
+        drop(queues);
+        waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Hands out what was received before the stop, and sends what is queued.
+    fn drain(&mut self, waiting: &mut Vec<Waker>) -> Result<()> {
+        while let Some(mut batch) = self.next_batch() {
+            self.core.turn_or_poll(&mut batch, None, true)?;
+            if batch.is_empty() && !self.free.iter_mut().any(has_replies) {
+                return self.core.finish(&mut batch).map(drop);
+            }
+            self.hand_out(batch, waiting);
+        }
+        Ok(())
+    }
+}
+
+fn has_replies(batch: &mut Batch) -> bool {
+    !batch.outbox_mut().is_empty()
+}

@@ -1,0 +1,183 @@
+//! What was received in one turn of the engine, and the replies to it.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    meta::{Datagram, Record},
+    nics::Nics,
+    outbox::{Outbox, Queued},
+    route::{self, Asked, Egress},
+    storage::Storage,
+};
+
+/// The datagrams that one turn of the engine received, over all NICs, oldest first on each socket.
+///
+/// Replies are queued in the batch and leave with the engine's next submission.
+///
+/// ```no_run
+/// # use std::ops::ControlFlow;
+/// # let engine = nicring::Engine::builder().port(5076).open()?;
+/// engine.run(|batch| {
+///     for datagram in batch.iter() {
+///         batch.reply(&datagram, datagram.payload()); // an echo server
+///     }
+///     ControlFlow::Continue(())
+/// })?;
+/// # Ok::<(), nicring::Error>(())
+/// ```
+pub struct Batch {
+    pub(crate) records: Vec<Record>,
+    pub(crate) storage: Storage,
+    pub(crate) outbox: Mutex<Outbox>,
+    pub(crate) nics: Arc<Nics>,
+}
+
+impl Batch {
+    pub(crate) fn new(storage: Storage, outbox: Outbox, batch_max: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(batch_max),
+            storage,
+            outbox: Mutex::new(outbox),
+            nics: Arc::default(),
+        }
+    }
+
+    /// How many datagrams there are. None at a [tick](crate::Builder::tick) on which nothing came.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no datagram.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The datagrams.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            records: self.records.iter(),
+            storage: &self.storage,
+        }
+    }
+
+    /// The NICs as the engine knew them when it received the batch.
+    pub fn nics(&self) -> &Nics {
+        &self.nics
+    }
+
+    /// Queues an answer to the sender of `datagram`, from the address and the port that were
+    /// asked.
+    pub fn reply(&self, datagram: &Datagram<'_>, payload: &[u8]) -> Queued {
+        self.reply_to(datagram, datagram.source(), payload)
+    }
+
+    /// Queues an answer to `destination`, an address that the asker named.
+    pub fn reply_to(
+        &self,
+        datagram: &Datagram<'_>,
+        destination: SocketAddrV4,
+        payload: &[u8],
+    ) -> Queued {
+        let egress = self.egress(datagram, *destination.ip());
+        let slot = datagram.record.slot;
+        self.outbox().push(slot, egress, destination, payload)
+    }
+
+    /// Queues an answer that `write` composes in place, in at most `len_max` bytes; `write` says
+    /// how many it wrote.
+    ///
+    /// ```
+    /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
+    /// batch.reply_with(datagram, 5, |buffer| {
+    ///     buffer.copy_from_slice(b"hello");
+    ///     5
+    /// });
+    /// # }
+    /// ```
+    pub fn reply_with(
+        &self,
+        datagram: &Datagram<'_>,
+        len_max: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Queued {
+        let destination = datagram.source();
+        let egress = self.egress(datagram, *destination.ip());
+        let slot = datagram.record.slot;
+        self.outbox()
+            .push_with(slot, egress, destination, len_max, write)
+    }
+
+    /// Queues a datagram that answers nothing, such as a beacon.
+    pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        self.outbox()
+            .push(Outbox::ANY_SLOT, egress, destination, payload)
+    }
+
+    /// The way that an answer to `datagram` leaves by when it is sent to `destination`.
+    pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
+        let record = datagram.record;
+        let asked = Asked {
+            destination: record.destination,
+            class: record.class,
+            ifindex: record.ifindex,
+            nic: record.nic,
+        };
+        route::egress(&self.nics, &asked, destination)
+    }
+
+    /// The outbox, for whoever has the batch to himself.
+    pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
+        self.outbox
+            .get_mut()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
+        // A handler that panicked while composing a reply left the outbox as it was before.
+        self.outbox
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = Datagram<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The datagrams of a [`Batch`].
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    records: std::slice::Iter<'a, Record>,
+    storage: &'a Storage,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Datagram<'a>;
+
+    fn next(&mut self) -> Option<Datagram<'a>> {
+        let record = self.records.next()?;
+        let payload = self.storage.payload(record);
+        Some(Datagram { record, payload })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.records.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}

@@ -1,0 +1,253 @@
+//! The settings of an engine.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use crate::{
+    async_engine::AsyncEngine,
+    backend::{Backend, BackendSettings, Coalesce},
+    engine::Engine,
+    error::{Error, Result},
+    listen::{Listen, ListenSettings, OnFailedNic, Unicast},
+    nics::NicFilter,
+    outbox::PAYLOAD_LEN_MAX,
+};
+
+/// Settings of an engine, each with a default but the port.
+///
+/// ```
+/// use nicring::{Engine, Unicast};
+///
+/// let engine = Engine::builder()
+///     .port(0)                             // an unused one; 5076 for PVA, 5064 for CA
+///     .nic("127.0.0.1".parse()?)           // all NICs unless some are named
+///     .join([224, 0, 0, 128].into())
+///     .unicast(Unicast::Take)
+///     .recv_buffer_bytes(4 << 20)
+///     .open()?;
+/// println!("{} on port {}", engine.handle().backend(), engine.ports()[0]);
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pub(crate) listen: ListenSettings,
+    pub(crate) backend: Backend,
+    pub(crate) sizes: BackendSettings,
+    pub(crate) tick: Option<Duration>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            listen: ListenSettings {
+                ports: Vec::new(),
+                groups: Vec::new(),
+                chosen: Vec::new(),
+                excluded: Vec::new(),
+                listen: Listen::Auto,
+                unicast: Unicast::Take,
+                on_failed_nic: OnFailedNic::Fail,
+                is_exclusive: false,
+                recv_buffer_bytes: 1 << 20,
+                wants_kernel_time: false,
+            },
+            backend: Backend::Auto,
+            sizes: BackendSettings {
+                buffer_bytes: 2048,
+                buffer_count: 1024,
+                batch_max: 256,
+                replies_max: 1024,
+                coalesce: None,
+                slot_max: 4096,
+            },
+            tick: None,
+        }
+    }
+}
+
+impl Builder {
+    /// Listens on this UDP port too; an engine serves several ports with one ring. 0 stands for a
+    /// port that nobody uses ([`Engine::ports`] tells which).
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen.ports.push(port);
+        self
+    }
+
+    /// Hears this multicast group too, on every chosen NIC.
+    pub fn join(mut self, group: Ipv4Addr) -> Self {
+        self.listen.groups.push(group);
+        self
+    }
+
+    /// Listens on the NICs, or at the addresses, that this names; on all unless called.
+    pub fn nic(mut self, filter: NicFilter) -> Self {
+        self.listen.chosen.push(filter);
+        self
+    }
+
+    /// Does not listen on the NICs, or at the addresses, that this names.
+    pub fn exclude_nic(mut self, filter: NicFilter) -> Self {
+        self.listen.excluded.push(filter);
+        self
+    }
+
+    /// Which sockets hear the datagrams; [`Listen::Auto`] unless called.
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listen.listen = listen;
+        self
+    }
+
+    /// Whether unicasts are heard; [`Unicast::Take`] unless called.
+    pub fn unicast(mut self, unicast: Unicast) -> Self {
+        self.listen.unicast = unicast;
+        self
+    }
+
+    /// What to do about a NIC whose sockets cannot be opened; [`OnFailedNic::Fail`] unless called.
+    pub fn on_failed_nic(mut self, on_failed_nic: OnFailedNic) -> Self {
+        self.listen.on_failed_nic = on_failed_nic;
+        self
+    }
+
+    /// Refuses to share the port with other sockets. Without it a second server of the same user
+    /// takes about half of the unicasts, one of another user may take all.
+    pub fn exclusive(mut self) -> Self {
+        self.listen.is_exclusive = true;
+        self
+    }
+
+    /// How many bytes each socket may queue, as `SO_RCVBUF` counts them (a short datagram counts
+    /// as about 800); 1 MiB unless called. Beyond `net.core.rmem_max` only with CAP_NET_ADMIN.
+    pub fn recv_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.listen.recv_buffer_bytes = bytes;
+        self
+    }
+
+    /// Asks the kernel when it received each datagram (`SO_TIMESTAMPNS`, Linux only).
+    pub fn kernel_time(mut self) -> Self {
+        self.listen.wants_kernel_time = true;
+        self
+    }
+
+    /// The backend; [`Backend::Auto`] unless called.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// How many payload bytes a buffer holds, 64 to 65,507; 2,048 unless called. A longer
+    /// datagram is truncated, marked and counted.
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.sizes.buffer_bytes = bytes;
+        self
+    }
+
+    /// How many buffers the io_uring backend receives into, 1 to 32,768, rounded up to a power of
+    /// two; 1,024 unless called. When all are lent, datagrams wait in their sockets.
+    pub fn buffer_count(mut self, count: usize) -> Self {
+        self.sizes.buffer_count = count;
+        self
+    }
+
+    /// How many datagrams a batch holds at most, 1 to 32,768; 256 unless called.
+    pub fn batch_max(mut self, count: usize) -> Self {
+        self.sizes.batch_max = count;
+        self
+    }
+
+    /// How many replies a batch can queue, 1 to 32,768; 1,024 unless called. Their payloads
+    /// together may have 256 bytes for each, and at least 131,014.
+    pub fn replies_max(mut self, count: usize) -> Self {
+        self.sizes.replies_max = count;
+        self
+    }
+
+    /// Waits for up to this many datagrams, or this long after the wait began, before a batch is
+    /// handed out: fewer wake-ups, more delay. io_uring on Linux 6.12 or later; elsewhere without
+    /// effect. Off unless called.
+    pub fn coalesce(mut self, datagrams: u32, wait_max: Duration) -> Self {
+        self.sizes.coalesce = Some(Coalesce {
+            datagrams,
+            wait_max,
+        });
+        self
+    }
+
+    /// Calls the handler of [`Engine::run`] at least this often, with an empty batch if nothing
+    /// came.
+    pub fn tick(mut self, every: Duration) -> Self {
+        self.tick = Some(every);
+        self
+    }
+
+    /// Opens the sockets and the backend.
+    ///
+    /// # Errors
+    ///
+    /// A setting that cannot be right, a NIC that cannot be bound, or a backend that was asked for
+    /// and is not to be had.
+    pub fn open(self) -> Result<Engine> {
+        self.check()?;
+        Engine::open(self)
+    }
+
+    /// As [`Builder::open`], for use from async tasks of any runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::open`]; and the thread of the engine may not start.
+    pub fn open_async(self) -> Result<AsyncEngine> {
+        self.check()?;
+        AsyncEngine::start(Engine::open(self)?)
+    }
+
+    fn check(&self) -> Result<()> {
+        let in_range = |setting, value: usize, min: usize, max: usize| {
+            if (min..=max).contains(&value) {
+                return Ok(());
+            }
+            let reason = format!("{value} is not between {min} and {max}");
+            Err(Error::setting(setting, reason))
+        };
+        if self.listen.ports.is_empty() {
+            let reason = "none given: name at least one with Builder::port";
+            return Err(Error::setting("port", reason));
+        }
+        let mut fixed: Vec<u16> = self
+            .listen
+            .ports
+            .iter()
+            .copied()
+            .filter(|port| *port != 0)
+            .collect();
+        fixed.sort_unstable();
+        if let Some(twice) = fixed.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::setting(
+                "port",
+                format!("{} is given twice", twice[0]),
+            ));
+        }
+        if let Some(group) = self
+            .listen
+            .groups
+            .iter()
+            .find(|group| !group.is_multicast())
+        {
+            let reason = format!("{group} is no multicast group: expected 224.0.0.0/4");
+            return Err(Error::setting("join", reason));
+        }
+        in_range("buffer_bytes", self.sizes.buffer_bytes, 64, PAYLOAD_LEN_MAX)?;
+        in_range("buffer_count", self.sizes.buffer_count, 1, 32_768)?;
+        in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;
+        in_range("replies_max", self.sizes.replies_max, 1, 32_768)?;
+        in_range(
+            "recv_buffer_bytes",
+            self.listen.recv_buffer_bytes,
+            1,
+            1 << 30,
+        )?;
+        if self.tick.is_some_and(|tick| tick.is_zero()) {
+            return Err(Error::setting("tick", "zero: expected a time to wait"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! What can go wrong, with the cause and the remedy in words.
+
+use std::{error, fmt, io, net::SocketAddrV4};
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an engine could not be opened, or why it ended.
+///
+/// The text of an error names the operation, the cause and the remedy. [`Error::kind`] is stable
+/// for callers who branch on it; trouble with single datagrams is never an error but a counter in
+/// [`Stats`](crate::Stats).
+///
+/// ```
+/// let error = nicring::Engine::builder().open().unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+/// assert_eq!(error.to_string(), "port: none given: name at least one with Builder::port");
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that no engine can be opened with; kind `InvalidInput`.
+    Setting {
+        /// The setting, as the builder's method is called.
+        setting: &'static str,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The interfaces could not be listed.
+    Enumerate {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A socket that listens for a NIC could not be opened.
+    Socket {
+        /// The system call or option that failed.
+        operation: &'static str,
+        /// The NIC's name.
+        nic: String,
+        /// Where the socket was to be bound.
+        address: SocketAddrV4,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// io_uring was asked for and cannot be used here; kind `Unsupported` or the cause's own.
+    Unavailable(Unavailable),
+    /// A backend that had worked failed for good; the sockets are closed.
+    Backend {
+        /// The operation that failed.
+        operation: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The engine has ended; kind `NotConnected`.
+    Stopped,
+}
+
+impl Error {
+    /// The kind that callers may branch on.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Setting { .. } => io::ErrorKind::InvalidInput,
+            Self::Enumerate { source }
+            | Self::Socket { source, .. }
+            | Self::Backend { source, .. } => source.kind(),
+            Self::Unavailable(unavailable) => unavailable.source.kind(),
+            Self::Stopped => io::ErrorKind::NotConnected,
+        }
+    }
+
+    pub(crate) fn setting(setting: &'static str, reason: impl Into<String>) -> Self {
+        Self::Setting {
+            setting,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting { setting, reason } => write!(f, "{setting}: {reason}"),
+            Self::Enumerate { source } => write!(f, "listing the interfaces: {source}"),
+            Self::Socket {
+                operation,
+                nic,
+                address,
+                source,
+            } => {
+                write!(f, "{nic}: {operation} {address}: {source}")?;
+                match socket_remedy(source.kind()) {
+                    Some(remedy) => write!(f, ": {remedy}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Unavailable(unavailable) => unavailable.fmt(f),
+            Self::Backend { operation, source } => write!(
+                f,
+                "{operation}: {source}: the engine has ended and its ports are free; \
+                 open it again, on the portable backend if a sandbox was applied since"
+            ),
+            Self::Stopped => f.write_str("the engine has ended"),
+        }
+    }
+}
+
+fn socket_remedy(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::AddrInUse => Some(
+            "another program holds the port without sharing it, or Builder::exclusive was asked \
+             for; `ss -ulpn` names the holder",
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            Some("the address has left the interface; list the NICs again")
+        }
+        io::ErrorKind::PermissionDenied => Some(
+            "a port below 1024 needs CAP_NET_BIND_SERVICE; binding to a device needs CAP_NET_RAW \
+             before Linux 5.7 (Listen::Wildcard needs neither)",
+        ),
+        _ => None,
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Enumerate { source }
+            | Self::Socket { source, .. }
+            | Self::Backend { source, .. } => Some(source),
+            Self::Unavailable(unavailable) => Some(&unavailable.source),
+            Self::Setting { .. } | Self::Stopped => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+/// Why io_uring cannot be used on this machine by this process.
+///
+/// Displayed as operation, error and remedy:
+/// `io_uring_setup: EPERM: blocked by seccomp or by kernel.io_uring_disabled`.
+#[derive(Debug)]
+pub struct Unavailable {
+    /// The step that failed: a system call, or the name of a check.
+    pub operation: &'static str,
+    /// What the system said.
+    pub source: io::Error,
+    /// The name of the error, such as `EPERM`; empty where it has none.
+    pub errno: &'static str,
+    /// What is likely to be the cause, and what to do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.operation)?;
+        if self.errno.is_empty() {
+            write!(f, "{}", self.source)?;
+        } else {
+            f.write_str(self.errno)?;
+        }
+        write!(f, ": {}", self.remedy)
+    }
+}

@@ -1,0 +1,4 @@
+//! The guide.
+//!
+//! # The way of a reply
+//! # One socket a class a NIC

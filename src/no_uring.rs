@@ -1,0 +1,17 @@
+//! io_uring where there is none.
+
+use std::io;
+
+use crate::{
+    backend::{BackendDriver, BackendSettings},
+    error::Unavailable,
+};
+
+pub(crate) fn open(_: &BackendSettings) -> Result<(Box<dyn BackendDriver>, String), Unavailable> {
+    Err(Unavailable {
+        operation: "io_uring",
+        source: io::ErrorKind::Unsupported.into(),
+        errno: "not Linux",
+        remedy: "this system has no io_uring; the portable backend keeps the same behaviour",
+    })
+}

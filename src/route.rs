@@ -1,0 +1,206 @@
+//! Which NIC and which source address a datagram leaves by: pure, over a snapshot of the NICs.
+//!
+//! The rules, and why, stand in [the guide](crate::guide#the-way-of-a-reply).
+
+use std::net::Ipv4Addr;
+
+use crate::{meta::Class, nics::Nics};
+
+/// The way a datagram leaves this host.
+///
+/// ```
+/// use nicring::Egress;
+///
+/// let by_route = Egress::default();
+/// assert_eq!(by_route.ifindex, None);
+/// let by_nic = Egress { ifindex: Some(2), source: Some([192, 0, 2, 7].into()) };
+/// # let _ = by_nic;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Egress {
+    /// The index of the interface it leaves by; `None` for the kernel's route to the destination.
+    pub ifindex: Option<u32>,
+    /// The source address it carries; `None` for the kernel's choice.
+    pub source: Option<Ipv4Addr>,
+}
+
+/// What a reply has to know of the datagram that it answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// The address that was asked, unspecified where unknown.
+    pub destination: Ipv4Addr,
+    pub class: Class,
+    /// The arrival interface, 0 where unknown.
+    pub ifindex: u32,
+    /// The NIC that heard it, 0 where unknown.
+    pub nic: u32,
+}
+
+/// The way of an answer to `destination`, which is the asker or an address that it named.
+pub(crate) fn egress(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Egress {
+    Egress {
+        ifindex: way(nics, asked, destination),
+        source: source(nics, asked, destination),
+    }
+}
+
+fn way(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<u32> {
+    if nics.is_local(destination) {
+        return nics.loopback().map(|lo| lo.index);
+    }
+    let arrival = nics.by_index(asked.ifindex)?;
+    let is_on_link = arrival.contains(destination)
+        || destination.is_link_local()
+        || asked.class == Class::Limited;
+    (is_on_link && !arrival.is_loopback).then_some(arrival.index)
+}
+
+fn source(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+    if asked.class == Class::Unicast {
+        return (!asked.destination.is_unspecified()).then_some(asked.destination);
+    }
+    let arrival = nics
+        .by_index(asked.nic)
+        .or_else(|| nics.by_index(asked.ifindex))?;
+    let holds_asker = arrival
+        .addresses
+        .iter()
+        .find(|own| own.contains(destination));
+    let was_addressed = || {
+        let mut own = arrival.addresses.iter();
+        own.find(|own| own.broadcast == Some(asked.destination))
+    };
+    holds_asker
+        .or_else(was_addressed)
+        .map(|own| own.address)
+        .or_else(|| arrival.primary())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nics::{Nic, NicAddress};
+
+    fn nic(name: &str, index: u32, addresses: &[(&str, u32)]) -> Nic {
+        let address = |&(address, prefix_len): &(&str, u32)| {
+            let mask = u32::MAX << (32 - prefix_len);
+            NicAddress::new(address.parse().unwrap(), Ipv4Addr::from_bits(mask))
+        };
+        Nic {
+            name: name.into(),
+            index,
+            is_up: true,
+            is_loopback: name == "lo",
+            is_point_to_point: false,
+            addresses: addresses.iter().map(address).collect(),
+        }
+    }
+
+    /// lo, two NICs on one subnet, one with two addresses on two subnets.
+    fn host() -> Nics {
+        Nics::from_iter([
+            nic("lo", 1, &[("127.0.0.1", 8)]),
+            nic("a", 2, &[("10.1.0.1", 24)]),
+            nic("b", 3, &[("10.1.0.2", 24)]),
+            nic("c", 4, &[("10.2.0.1", 24), ("10.3.0.1", 24)]),
+        ])
+    }
+
+    #[test]
+    fn replies_leave_by_the_table() {
+        use Class::{Group, Limited, Subnet, Unicast};
+        let rows = [
+            // asked, class, arrival, NIC, asker => way, source
+            // On the link that the question came by.
+            ("10.1.0.1", Unicast, 2, 2, "10.1.0.9", Some(2), "10.1.0.1"),
+            ("10.1.0.255", Subnet, 2, 2, "10.1.0.9", Some(2), "10.1.0.1"),
+            ("10.1.0.255", Subnet, 3, 3, "10.1.0.9", Some(3), "10.1.0.2"),
+            (
+                "255.255.255.255",
+                Limited,
+                3,
+                3,
+                "10.1.0.9",
+                Some(3),
+                "10.1.0.2",
+            ),
+            ("224.0.0.128", Group, 4, 4, "10.3.0.9", Some(4), "10.3.0.1"),
+            // An address of b, asked over a (the weak host model): the source is what was asked.
+            ("10.1.0.2", Unicast, 2, 3, "10.1.0.9", Some(2), "10.1.0.2"),
+            // The second address of a NIC.
+            ("10.2.0.255", Subnet, 4, 4, "10.3.0.9", Some(4), "10.3.0.1"),
+            ("10.3.0.255", Subnet, 4, 4, "172.16.0.9", None, "10.3.0.1"),
+            ("10.3.0.1", Unicast, 4, 4, "10.2.0.9", Some(4), "10.3.0.1"),
+            // Behind a router: the kernel knows the way back, which may be another NIC.
+            ("10.1.0.1", Unicast, 2, 2, "172.16.0.9", None, "10.1.0.1"),
+            ("10.1.0.255", Subnet, 2, 2, "172.16.0.9", None, "10.1.0.1"),
+            ("224.0.0.128", Group, 4, 4, "172.16.0.9", None, "10.2.0.1"),
+            // A limited broadcast is never routed: its sender is on the link, whatever it says.
+            (
+                "255.255.255.255",
+                Limited,
+                4,
+                4,
+                "172.16.0.9",
+                Some(4),
+                "10.2.0.1",
+            ),
+            // Link-local addresses mean nothing without the link.
+            (
+                "10.1.0.1",
+                Unicast,
+                2,
+                2,
+                "169.254.3.4",
+                Some(2),
+                "10.1.0.1",
+            ),
+            // From this host: by lo, whichever NIC was asked.
+            ("10.2.0.1", Unicast, 1, 4, "10.1.0.1", Some(1), "10.2.0.1"),
+            ("10.1.0.255", Subnet, 2, 2, "10.1.0.1", Some(1), "10.1.0.1"),
+            ("10.1.0.255", Subnet, 2, 2, "10.2.0.1", Some(1), "10.1.0.1"),
+            (
+                "127.255.255.255",
+                Subnet,
+                1,
+                1,
+                "127.0.0.1",
+                Some(1),
+                "127.0.0.1",
+            ),
+            ("224.0.0.128", Group, 1, 1, "10.1.0.1", Some(1), "127.0.0.1"),
+            // Forwarded over lo for an asker elsewhere: lo leads nowhere else.
+            ("224.0.0.128", Group, 1, 1, "10.1.0.9", None, "127.0.0.1"),
+        ];
+        let nics = host();
+        for row in rows {
+            let (destination, class, ifindex, nic, asker, way, source) = row;
+            let destination = destination.parse().unwrap();
+            let asked = Asked {
+                destination,
+                class,
+                ifindex,
+                nic,
+            };
+            let egress = egress(&nics, &asked, asker.parse().unwrap());
+            assert_eq!(egress.ifindex, way, "way of {row:?}");
+            assert_eq!(
+                egress.source,
+                Some(source.parse().unwrap()),
+                "source of {row:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_left_to_the_kernel() {
+        let asked = Asked {
+            destination: Ipv4Addr::UNSPECIFIED,
+            class: Class::Unicast,
+            ifindex: 0,
+            nic: 0,
+        };
+        let egress = egress(&host(), &asked, [10, 1, 0, 9].into());
+        assert_eq!(egress, Egress::default());
+    }
+}

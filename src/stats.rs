@@ -1,0 +1,255 @@
+//! What an engine counts, per NIC and in all.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::meta::Class;
+
+/// Declares the counters of a NIC once: the atomic ones, the snapshot, and their sum.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened on one NIC, or on all of them.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counts {
+            /// Datagrams received, by class in the order of [`Class::ALL`].
+            pub received_by_class: [u64; 4],
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counts {
+            /// Adds the counts of `other`.
+            pub fn add(&mut self, other: &Self) {
+                for (own, other) in self.received_by_class.iter_mut().zip(other.received_by_class) {
+                    *own += other;
+                }
+                $(self.$name += other.$name;)*
+            }
+
+            /// Every count with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [
+                    ("received_unicast_count", self.received_by_class[0]),
+                    ("received_subnet_count", self.received_by_class[1]),
+                    ("received_limited_count", self.received_by_class[2]),
+                    ("received_group_count", self.received_by_class[3]),
+                    $((stringify!($name), self.$name),)*
+                ]
+                .into_iter()
+            }
+        }
+
+        /// Written by the engine's thread alone, read by any.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            pub received_by_class: [AtomicU64; 4],
+            $(pub $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            fn snapshot(&self) -> Counts {
+                Counts {
+                    received_by_class: std::array::from_fn(|class| {
+                        self.received_by_class[class].load(Relaxed)
+                    }),
+                    $($name: self.$name.load(Relaxed),)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Payload bytes received.
+    received_bytes,
+    /// Datagrams that were longer than a buffer.
+    truncated_count,
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full
+    /// (`SO_RXQ_OVFL` and `SO_MEMINFO`,
+    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html); 0 where the platform has
+    /// no such counter).
+    kernel_drop_count,
+    /// Datagrams dropped because no answer to them can be right: source port 0, or a multicast,
+    /// broadcast or unspecified source.
+    guarded_count,
+    /// Datagrams whose control messages did not fit, or that said nothing sensible.
+    malformed_count,
+    /// How often receiving paused because no buffer was free; the datagrams wait in the socket.
+    starved_count,
+    /// How often a receive was armed again after something ended it.
+    rearmed_count,
+    /// Receives that ended with an error of the socket.
+    receive_error_count,
+    /// Datagrams that the kernel accepted for sending.
+    sent_count,
+    /// Datagrams not sent because the socket's send buffer was full.
+    would_block_count,
+    /// Datagrams not sent for another reason, such as an unreachable network.
+    send_error_count,
+}
+
+impl Counts {
+    /// Datagrams received, over all classes.
+    pub fn received_count(&self) -> u64 {
+        self.received_by_class.iter().sum()
+    }
+
+    /// Datagrams received in one class.
+    pub fn received_in(&self, class: Class) -> u64 {
+        self.received_by_class[class as usize]
+    }
+}
+
+/// A snapshot of an engine's counters; none ever goes down.
+///
+/// ```
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// let stats = engine.handle().stats();
+/// assert_eq!(stats.total().received_count(), 0);
+/// for nic in &stats.nics {
+///     println!("{}: {} received", nic.name, nic.counts.received_count());
+/// }
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// One entry for every NIC that the engine has listened on, and one of index 0 for what no
+    /// NIC can be told of.
+    pub nics: Vec<NicStats>,
+    /// Datagrams refused by the outbox ([`Queued::Full`](crate::Queued::Full)).
+    pub outbox_full_count: u64,
+    /// Turns of the engine's loop: submissions, waits and batches.
+    pub turn_count: u64,
+    /// Completion queue overflows (io_uring only; the queue is sized so that receives cannot
+    /// cause one).
+    pub overflow_count: u64,
+}
+
+/// What happened on one NIC.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NicStats {
+    /// The NIC's name.
+    pub name: String,
+    /// The NIC's index.
+    pub index: u32,
+    /// Its counts.
+    pub counts: Counts,
+}
+
+impl Stats {
+    /// The sum over all NICs.
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for nic in &self.nics {
+            total.add(&nic.counts);
+        }
+        total
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total();
+        write!(
+            f,
+            "{} received, {} sent, {} dropped by the kernel, {} not sent",
+            total.received_count(),
+            total.sent_count,
+            total.kernel_drop_count,
+            total.would_block_count + total.send_error_count
+        )
+    }
+}
+
+/// The counters of one NIC.
+#[derive(Debug)]
+pub(crate) struct NicCounters {
+    pub index: u32,
+    name: String,
+    pub counters: Counters,
+}
+
+/// All counters of an engine.
+#[derive(Debug, Default)]
+pub(crate) struct StatsTable {
+    nics: Mutex<Vec<Arc<NicCounters>>>,
+    pub outbox_full_count: AtomicU64,
+    pub turn_count: AtomicU64,
+    pub overflow_count: AtomicU64,
+}
+
+impl StatsTable {
+    /// The counters of a NIC, made when first asked for.
+    pub fn nic(&self, index: u32, name: &str) -> Arc<NicCounters> {
+        let mut nics = self
+            .nics
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(nic) = nics.iter().find(|nic| nic.index == index) {
+            return Arc::clone(nic);
+        }
+        let nic = Arc::new(NicCounters {
+            index,
+            name: name.to_owned(),
+            counters: Counters::default(),
+        });
+        nics.push(Arc::clone(&nic));
+        nic
+    }
+
+    pub fn snapshot(&self) -> Stats {
+        let nics = self
+            .nics
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        Stats {
+            nics: nics
+                .iter()
+                .map(|nic| NicStats {
+                    name: nic.name.clone(),
+                    index: nic.index,
+                    counts: nic.counters.snapshot(),
+                })
+                .collect(),
+            outbox_full_count: self.outbox_full_count.load(Relaxed),
+            turn_count: self.turn_count.load(Relaxed),
+            overflow_count: self.overflow_count.load(Relaxed),
+        }
+    }
+}
+
+/// Adds to a counter that only the calling thread writes: no locked instruction is needed.
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(count), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_the_sum_over_nics_and_every_count_is_named() {
+        let table = StatsTable::default();
+        for (index, name) in [(1, "lo"), (2, "eth0"), (1, "lo")] {
+            let nic = table.nic(index, name);
+            add(&nic.counters.received_by_class[Class::Subnet as usize], 2);
+            add(&nic.counters.sent_count, 1);
+        }
+        let stats = table.snapshot();
+        assert_eq!(stats.nics.len(), 2);
+        let total = stats.total();
+        assert_eq!(
+            (total.received_in(Class::Subnet), total.received_count()),
+            (6, 6)
+        );
+        let named: u64 = total.iter().map(|(_, count)| count).sum();
+        assert_eq!(named, 6 + 3);
+    }
+}

@@ -1,0 +1,37 @@
+//! The memory that the payloads of a batch lie in.
+
+use std::{fmt::Debug, sync::Arc};
+
+use crate::meta::Record;
+
+/// Buffers that a backend lends out with its records.
+pub(crate) trait Lent: Debug + Send + Sync {
+    /// The payload of a record that was lent and is not yet given back.
+    fn payload(&self, record: &Record) -> &[u8];
+}
+
+/// Where the payloads of a [`Batch`](crate::Batch) lie.
+#[derive(Debug)]
+pub(crate) enum Storage {
+    /// The batch has memory of its own, which the backend receives into.
+    Own(Box<[u8]>),
+    /// Buffers of a backend, given back when the batch is; they outlive the backend.
+    Lent(Arc<dyn Lent>),
+}
+
+impl Storage {
+    pub fn payload<'a>(&'a self, record: &'a Record) -> &'a [u8] {
+        match self {
+            Self::Own(bytes) => &bytes[record.start as usize..][..record.len as usize],
+            Self::Lent(lent) => lent.payload(record),
+        }
+    }
+
+    /// The batch's own memory; empty where it has none.
+    pub fn own_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Lent(_) => &mut [],
+        }
+    }
+}

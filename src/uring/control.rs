@@ -1,0 +1,218 @@
+//! Control messages of Linux, decoded and written by safe code.
+//!
+//! The layout is that of cmsg(3): a length that counts the header, a level, a type, then the data,
+//! each message aligned to the size of a pointer.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use crate::{admit::Message, route::Egress};
+
+const ALIGNMENT: usize = size_of::<usize>();
+const HEADER_LEN: usize = size_of::<usize>() + 2 * size_of::<i32>();
+const PKTINFO_LEN: usize = 12;
+
+/// Room for IP_PKTINFO, SO_RXQ_OVFL and SO_TIMESTAMPNS in both of its forms, with some to spare.
+pub(crate) const RECEIVED_BYTES: usize = 112;
+
+/// `SO_TIMESTAMPNS_NEW` (linux/asm-generic/socket.h), which the libc crate does not name: the form
+/// that 32-bit systems with a 64-bit time use.
+const SO_TIMESTAMPNS_NEW: i32 = 64;
+
+const fn aligned(len: usize) -> usize {
+    len.next_multiple_of(ALIGNMENT)
+}
+
+fn bytes<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+/// Writes into `message` what `control` tells. Unknown messages are passed over, and a message
+/// whose length makes no sense ends the list.
+pub(crate) fn decode(mut control: &[u8], message: &mut Message) {
+    while let (Some(len), Some(level), Some(kind)) = (
+        bytes(control, 0).map(usize::from_ne_bytes),
+        bytes(control, ALIGNMENT).map(i32::from_ne_bytes),
+        bytes(control, ALIGNMENT + 4).map(i32::from_ne_bytes),
+    ) {
+        let Some(data) = control.get(HEADER_LEN..len) else {
+            return;
+        };
+        decode_one(level, kind, data, message);
+        control = control.get(aligned(len)..).unwrap_or_default();
+    }
+}
+
+fn decode_one(level: i32, kind: i32, data: &[u8], message: &mut Message) {
+    match (level, kind) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            if let (Some(ifindex), Some(destination)) = (bytes(data, 0), bytes::<4>(data, 8)) {
+                message.ifindex = i32::from_ne_bytes(ifindex).max(0) as u32;
+                message.destination = Ipv4Addr::from(destination);
+            }
+        }
+        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+            if let Some(drop_count) = bytes(data, 0) {
+                message.drop_count = u32::from_ne_bytes(drop_count);
+            }
+        }
+        (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW) => {
+            message.kernel_time = timespec(data).or(message.kernel_time);
+        }
+        _ => {}
+    }
+}
+
+/// A time since 1970, with 64-bit or, on old 32-bit systems, 32-bit fields.
+fn timespec(data: &[u8]) -> Option<Duration> {
+    let (seconds, nanoseconds) = if data.len() >= 16 {
+        let field = |at| bytes(data, at).map(i64::from_ne_bytes);
+        (field(0)?, field(8)?)
+    } else {
+        let field = |at| bytes(data, at).map(i32::from_ne_bytes).map(i64::from);
+        (field(0)?, field(4)?)
+    };
+    let nanoseconds = u32::try_from(nanoseconds)
+        .ok()
+        .filter(|&n| n < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+}
+
+/// One IP_PKTINFO message, as sendmsg(2) takes it; empty where an egress says nothing.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PacketInfo {
+    bytes: [u8; aligned(HEADER_LEN + PKTINFO_LEN)],
+    len: usize,
+}
+
+impl PacketInfo {
+    pub fn new(egress: Egress) -> Self {
+        let mut info = Self {
+            bytes: [0; aligned(HEADER_LEN + PKTINFO_LEN)],
+            len: 0,
+        };
+        if egress == Egress::default() {
+            return info;
+        }
+        info.len = info.bytes.len();
+        let mut at = 0;
+        let mut put = |field: &[u8]| {
+            info.bytes[at..at + field.len()].copy_from_slice(field);
+            at += field.len();
+        };
+        put(&(HEADER_LEN + PKTINFO_LEN).to_ne_bytes());
+        put(&libc::IPPROTO_IP.to_ne_bytes());
+        put(&libc::IP_PKTINFO.to_ne_bytes());
+        // struct in_pktinfo: the interface, the source address, the header's address (unused).
+        put(&egress.ifindex.unwrap_or(0).to_ne_bytes());
+        put(&egress.source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
+        info
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// A socket address of IPv4 as the kernel writes it (ip(7)).
+pub(crate) fn source(name: &[u8]) -> SocketAddrV4 {
+    let family = bytes(name, 0).map(u16::from_ne_bytes);
+    let is_ipv4 = family == Some(libc::AF_INET as u16);
+    let fields = bytes(name, 2)
+        .map(u16::from_be_bytes)
+        .zip(bytes::<4>(name, 4));
+    let (port, address) = fields.filter(|_| is_ipv4).unwrap_or_default();
+    SocketAddrV4::new(address.into(), port)
+}
+
+/// The same in the other direction.
+pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(address.ip().octets()),
+        },
+        sin_zero: [0; 8],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nobody() -> Message {
+        Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))
+    }
+
+    fn encoded(messages: &[(i32, i32, &[u8])]) -> Vec<u8> {
+        let mut control = Vec::new();
+        for (level, kind, data) in messages {
+            control.extend((HEADER_LEN + data.len()).to_ne_bytes());
+            control.extend(level.to_ne_bytes());
+            control.extend(kind.to_ne_bytes());
+            control.extend(*data);
+            // What the kernel leaves in a padding is what was there before.
+            control.resize(aligned(control.len()), 0xaa);
+        }
+        control
+    }
+
+    #[test]
+    fn everything_that_was_asked_for_is_decoded() {
+        let mut pktinfo = 7i32.to_ne_bytes().to_vec();
+        pktinfo.extend([192, 0, 2, 1, 192, 0, 2, 255]);
+        let mut time = 1_700_000_000i64.to_ne_bytes().to_vec();
+        time.extend(5i64.to_ne_bytes());
+        let control = encoded(&[
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &time),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &9u32.to_ne_bytes()),
+            (libc::SOL_SOCKET, 9999, &[1, 2, 3]),
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, &pktinfo),
+        ]);
+        let mut message = nobody();
+        decode(&control, &mut message);
+        assert_eq!(message.destination, Ipv4Addr::new(192, 0, 2, 255));
+        assert_eq!((message.ifindex, message.drop_count), (7, 9));
+        assert_eq!(message.kernel_time, Some(Duration::new(1_700_000_000, 5)));
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_decoded() {
+        let egress = Egress {
+            ifindex: Some(3),
+            source: Some(Ipv4Addr::new(10, 1, 0, 1)),
+        };
+        let info = PacketInfo::new(egress);
+        let mut message = nobody();
+        decode(info.as_bytes(), &mut message);
+        assert_eq!(message.ifindex, 3);
+        assert_eq!(info.as_bytes().len(), aligned(HEADER_LEN + PKTINFO_LEN));
+        assert!(PacketInfo::new(Egress::default()).as_bytes().is_empty());
+    }
+
+    #[test]
+    fn a_message_cut_short_tells_nothing_and_ends_the_list() {
+        let control = encoded(&[
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &9u32.to_ne_bytes()),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &11u32.to_ne_bytes()),
+        ]);
+        for len in 0..control.len() {
+            let mut message = nobody();
+            decode(&control[..len], &mut message);
+            assert!([0, 9, 11].contains(&message.drop_count), "cut at {len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_without_a_panic(control: Vec<u8>, name: Vec<u8>) {
+            decode(&control, &mut nobody());
+            source(&name);
+        }
+    }
+}

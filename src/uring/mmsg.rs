@@ -1,0 +1,164 @@
+//! `recvmmsg` and `sendmmsg`, for the portable backend on Linux: here, because unsafe code lives
+//! under `src/uring/` alone.
+#![allow(unsafe_code)]
+
+use std::{
+    fmt, io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+};
+
+use crate::{
+    admit::Message,
+    outbox::{Outbox, Outgoing},
+    uring::control::{self, PacketInfo},
+};
+
+/// How many datagrams one system call carries at most.
+pub(crate) const COUNT_MAX: usize = 64;
+
+const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
+
+/// Headers for one call, allocated once.
+pub(crate) struct Mmsg {
+    headers: Box<[libc::mmsghdr; COUNT_MAX]>,
+    iovecs: Box<[libc::iovec; COUNT_MAX]>,
+    names: Box<[libc::sockaddr_in; COUNT_MAX]>,
+    received_names: Box<[[u8; NAME_BYTES]; COUNT_MAX]>,
+    received_controls: Box<[Control; COUNT_MAX]>,
+    infos: Box<[PacketInfo; COUNT_MAX]>,
+}
+
+/// Aligned as cmsg(3) asks.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; control::RECEIVED_BYTES]);
+
+// SAFETY: the pointers in `headers` and `iovecs` are set anew by each call, to memory that is
+// borrowed for that call or owned by this struct's boxes, and never read between calls.
+unsafe impl Send for Mmsg {}
+
+impl Mmsg {
+    pub fn new() -> Self {
+        // SAFETY: all zeros are a valid mmsghdr: null pointers and lengths of 0.
+        let header: libc::mmsghdr = unsafe { mem::zeroed() };
+        let iovec = libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        };
+        let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+        Self {
+            headers: Box::new([header; COUNT_MAX]),
+            iovecs: Box::new([iovec; COUNT_MAX]),
+            names: Box::new([control::socket_address(nobody); COUNT_MAX]),
+            received_names: Box::new([[0; NAME_BYTES]; COUNT_MAX]),
+            received_controls: Box::new([Control([0; control::RECEIVED_BYTES]); COUNT_MAX]),
+            infos: Box::new([PacketInfo::new(Default::default()); COUNT_MAX]),
+        }
+    }
+
+    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits.
+    ///
+    /// The lengths are set anew each time: the kernel shortens them to what it wrote.
+    pub fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        memory: &mut [u8],
+        stride: usize,
+    ) -> io::Result<usize> {
+        let mut count = 0;
+        for (index, piece) in memory.chunks_exact_mut(stride).take(COUNT_MAX).enumerate() {
+            self.iovecs[index] = libc::iovec {
+                iov_base: piece.as_mut_ptr().cast(),
+                iov_len: piece.len(),
+            };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = self.received_names[index].as_mut_ptr().cast();
+            header.msg_namelen = NAME_BYTES as libc::socklen_t;
+            header.msg_iov = &mut self.iovecs[index];
+            header.msg_iovlen = 1;
+            header.msg_control = self.received_controls[index].0.as_mut_ptr().cast();
+            header.msg_controllen = control::RECEIVED_BYTES as _;
+            header.msg_flags = 0;
+            count += 1;
+        }
+        // SAFETY: the first `count` headers point to `memory` and to this struct's boxes, all
+        // borrowed mutably until the call returns, after which the kernel writes to none of them.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count as libc::c_uint,
+                // musl has the flags as unsigned, glibc as signed.
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// The message that the last [`Mmsg::receive`] put into piece `index`, and its length there.
+    pub fn message(&self, index: usize, stride: usize) -> (Message, usize) {
+        let header = &self.headers[index];
+        let name_len = (header.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
+        let mut message = Message::from(control::source(&self.received_names[index][..name_len]));
+        let control_len = (header.msg_hdr.msg_controllen as usize).min(control::RECEIVED_BYTES);
+        control::decode(
+            &self.received_controls[index].0[..control_len],
+            &mut message,
+        );
+        message.is_truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        message.is_control_truncated = header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0;
+        (message, (header.msg_len as usize).min(stride))
+    }
+
+    /// Sends `outgoing`, at most [`COUNT_MAX`], from one socket; never waits. Says how many left.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first; nothing was sent then.
+    pub fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        outbox: &Outbox,
+        outgoing: &[Outgoing],
+    ) -> io::Result<usize> {
+        let count = outgoing.len().min(COUNT_MAX);
+        for (index, outgoing) in outgoing.iter().take(count).enumerate() {
+            self.names[index] = control::socket_address(outgoing.destination);
+            self.infos[index] = PacketInfo::new(outgoing.egress);
+            let payload = outbox.payload(outgoing);
+            self.iovecs[index] = libc::iovec {
+                // sendmsg(2) reads from here only, whatever the type says.
+                iov_base: payload.as_ptr().cast_mut().cast(),
+                iov_len: payload.len(),
+            };
+            let info = self.infos[index].as_bytes();
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = ptr::from_mut(&mut self.names[index]).cast();
+            header.msg_namelen = NAME_BYTES as libc::socklen_t;
+            header.msg_iov = &mut self.iovecs[index];
+            header.msg_iovlen = 1;
+            header.msg_control = info.as_ptr().cast_mut().cast();
+            header.msg_controllen = info.len() as _;
+            header.msg_flags = 0;
+        }
+        // SAFETY: the first `count` headers point to payloads of `outbox`, borrowed until the call
+        // returns, and to this struct's boxes; the kernel only reads them, during the call.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+            )
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl fmt::Debug for Mmsg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mmsg").finish_non_exhaustive()
+    }
+}
