@@ -1,1 +1,113 @@
-//! CA and PVA SEARCH.
+//! CA and PVA SEARCH: parsers, writers, a name table and responders.
+//!
+//! A SEARCH server hears "who serves this name?" over UDP and answers with the TCP address of the
+//! server that does. This module is the part of it that touches no socket: bytes in, bytes out.
+//! It fits [`Engine`](crate::Engine) as well as any other source of datagrams.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | [`NameTable`] | a million names and more, each with the server that has it, in few bytes |
+//! | [`read_pv_file`] | the table from a text file, with errors that name file, line and column |
+//! | [`CaResponder`], [`PvaResponder`] | a datagram and the table in, reply datagrams out |
+//! | [`ca`], [`pva`] | total parsers and writers of both protocols, for servers, clients, filters, load |
+//! | [`Counts`], [`Reject`] | what a responder saw, and why it did not answer |
+//!
+//! Any bytes may come from a network, so every parser is total: it never panics, its work is
+//! bounded by the length of the datagram, and what it refuses is counted by reason. Parsers and
+//! responders borrow or reuse: nothing is allocated per datagram once they are warm.
+//!
+//! # Examples
+//!
+//! ```
+//! use nicring::search::{CaResponder, NameTable, Protocol, ca};
+//!
+//! let mut builder = NameTable::builder();
+//! builder.insert(Protocol::Ca, "ioc1:temp", "192.0.2.7:5064".parse()?)?;
+//! let names = builder.build();
+//!
+//! // What a client broadcasts ...
+//! let mut request = ca::RequestWriter::new();
+//! request.begin(Some(1));
+//! assert!(request.push(42, b"ioc1:temp"));
+//!
+//! // ... and what it hears.
+//! let mut responder = CaResponder::new();
+//! let mut replies = Vec::new();
+//! responder.answer(&names, request.datagram(), "192.0.2.99:40000".parse()?, &mut |to, bytes| {
+//!     replies.push((to, bytes.to_vec()));
+//! });
+//! assert_eq!(replies.len(), 1);
+//! assert_eq!(responder.counts().hit_count, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod ca;
+mod ca_respond;
+mod counts;
+mod names;
+mod pv_file;
+pub mod pva;
+mod pva_respond;
+mod subnet;
+
+use std::fmt;
+
+pub use ca_respond::CaResponder;
+pub use counts::{Counts, Reject};
+pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
+pub use pv_file::{PvFileError, read_pv_file};
+pub use pva_respond::{Asked, PvaResponder};
+pub use subnet::{Subnet, SubnetError};
+
+/// One of the two EPICS protocols: a name belongs to one of them, and may be in both.
+///
+/// # Examples
+///
+/// ```
+/// use nicring::search::Protocol;
+///
+/// assert_eq!(Protocol::from_name("pva"), Some(Protocol::Pva));
+/// assert_eq!(Protocol::Ca.to_string(), "ca");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Channel Access.
+    Ca,
+    /// PVAccess.
+    Pva,
+}
+
+impl Protocol {
+    /// Both, in order.
+    pub const ALL: [Self; 2] = [Self::Ca, Self::Pva];
+
+    /// The protocol called `ca` or `pva`, in lower case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// `ca` or `pva`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ca => "ca",
+            Self::Pva => "pva",
+        }
+    }
+
+    /// The UDP port SEARCH goes to unless configured otherwise: 5064 and 5076.
+    #[must_use]
+    pub const fn search_port(self) -> u16 {
+        match self {
+            Self::Ca => 5064,
+            Self::Pva => 5076,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

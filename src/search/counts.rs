@@ -1,0 +1,127 @@
+//! What a responder saw: plain counters, one per outcome and one per reason of refusal.
+
+use std::ops::AddAssign;
+
+/// Declares [`Reject`] and [`Counts`] from one list, so that no reason can lack its counter.
+macro_rules! counts {
+    (
+        outcomes { $($(#[$about:meta])* $outcome:ident,)* }
+        rejects { $($(#[$why:meta])* $reason:ident => $counter:ident,)* }
+    ) => {
+        /// Why a message was not answered; each reason has its counter in [`Counts`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Reject { $($(#[$why])* $reason,)* }
+
+        impl Reject {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$reason,)*];
+
+            /// The name of its counter.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$reason => stringify!($counter),)* }
+            }
+        }
+
+        /// What a responder has seen since it was made. Counters only grow (and wrap at 2^64).
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use nicring::search::Counts;
+        ///
+        /// let mut total = Counts::default();
+        /// total += Counts { hit_count: 2, ..Counts::default() };
+        /// assert!(total.iter().any(|(name, value)| name == "hit_count" && value == 2));
+        /// ```
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counts {
+            $($(#[$about])* pub $outcome: u64,)*
+            $($(#[$why])* pub $counter: u64,)*
+        }
+
+        impl Counts {
+            /// Every counter with its name, in a fixed order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [
+                    $((stringify!($outcome), self.$outcome),)*
+                    $((stringify!($counter), self.$counter),)*
+                ]
+                .into_iter()
+            }
+
+            /// The counter of one reason.
+            #[must_use]
+            pub const fn rejected(&self, reject: Reject) -> u64 {
+                match reject { $(Reject::$reason => self.$counter,)* }
+            }
+
+            pub(super) fn reject(&mut self, reject: Reject) {
+                match reject { $(Reject::$reason => self.$counter += 1,)* }
+            }
+        }
+
+        impl AddAssign for Counts {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$outcome = self.$outcome.wrapping_add(other.$outcome);)*
+                $(self.$counter = self.$counter.wrapping_add(other.$counter);)*
+            }
+        }
+    };
+}
+
+counts! {
+    outcomes {
+        /// Datagrams handed to the responder.
+        datagram_count,
+        /// Names asked for in well-formed SEARCH messages.
+        name_count,
+        /// Names that were in the table and answered.
+        hit_count,
+        /// Names that were not; nobody is told.
+        miss_count,
+        /// SEARCH messages that ask for no name but for a sign of life; not answered.
+        ping_count,
+        /// SEARCH messages without any name, and no ping.
+        empty_count,
+        /// Messages of other kinds, beacons for one; skipped.
+        other_count,
+        /// Reply datagrams handed to `send`.
+        reply_count,
+    }
+    rejects {
+        /// The datagram ends within a message header.
+        TruncatedHeader => truncated_header_count,
+        /// The datagram ends within the payload its header announces.
+        TruncatedPayload => truncated_payload_count,
+        /// CA: a payload whose length is no multiple of eight.
+        Misaligned => misaligned_count,
+        /// CA: a command that has no place in a SEARCH datagram; the rest of it is not read.
+        UnexpectedCommand => unexpected_command_count,
+        /// CA: a client older than minor version 4, or older than 8 (it cannot be pointed at
+        /// another host).
+        OldClient => old_client_count,
+        /// CA: no NUL byte after the name.
+        UnterminatedName => unterminated_name_count,
+        /// CA: a name of no bytes.
+        EmptyName => empty_name_count,
+        /// PVA: a header that does not begin with 0xCA and a version.
+        BadMagic => bad_magic_count,
+        /// PVA: a control message; they belong to TCP.
+        ControlMessage => control_message_count,
+        /// PVA: a segmented message; they belong to TCP.
+        Segmented => segmented_count,
+        /// PVA: a payload that ends before the fields it must have.
+        MalformedPayload => malformed_payload_count,
+        /// PVA: a SEARCH that does not accept TCP.
+        NoTcp => no_tcp_count,
+        /// PVA: ORIGIN_TAG outside the loopback group, or a second one.
+        UntrustedOriginTag => untrusted_origin_tag_count,
+        /// The reply would go to port 0.
+        ReplyPortZero => reply_port_zero_count,
+        /// PVA: the reply would go to a host that did not ask and that no configured subnet holds.
+        RefusedReplyAddress => refused_reply_address_count,
+    }
+}

@@ -1,0 +1,79 @@
+//! An IPv4 subnet.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+/// An IPv4 subnet, as `192.0.2.0/24`.
+///
+/// # Examples
+///
+/// ```
+/// use nicring::search::Subnet;
+///
+/// let subnet: Subnet = "192.0.2.7/24".parse()?;
+/// assert_eq!(subnet.to_string(), "192.0.2.0/24");
+/// assert!(subnet.contains_host("192.0.2.99".parse()?));
+/// assert!(!subnet.contains_host("192.0.2.255".parse()?), "its broadcast address is no host");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Subnet {
+    network: u32,
+    mask: u32,
+}
+
+impl Subnet {
+    /// The subnet of `address`, with the first `prefix_len` bits fixed; `None` beyond 32.
+    #[must_use]
+    pub fn new(address: Ipv4Addr, prefix_len: u8) -> Option<Self> {
+        let host_bits = 32u32.checked_sub(u32::from(prefix_len))?;
+        let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+        Some(Self { network: address.to_bits() & mask, mask })
+    }
+
+    /// How many bits are fixed.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.mask.leading_ones() as u8
+    }
+
+    /// Whether `address` is in the subnet and can be one host's: neither the subnet's own
+    /// address nor its broadcast address, where it is wide enough to have them.
+    #[must_use]
+    pub fn contains_host(&self, address: Ipv4Addr) -> bool {
+        let host = address.to_bits() & !self.mask;
+        let has_broadcast = self.prefix_len() < 31;
+        address.to_bits() & self.mask == self.network
+            && !(has_broadcast && (host == 0 || host == !self.mask))
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix_len())
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let (address, prefix_len) = text.split_once('/').ok_or(SubnetError)?;
+        let address = address.parse().map_err(|_| SubnetError)?;
+        let prefix_len = prefix_len.parse().map_err(|_| SubnetError)?;
+        Self::new(address, prefix_len).ok_or(SubnetError)
+    }
+}
+
+/// A text that is no subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubnetError;
+
+impl fmt::Display for SubnetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an IPv4 subnet: write ADDRESS/PREFIX, 192.0.2.0/24 for example")
+    }
+}
+
+impl std::error::Error for SubnetError {}
