@@ -1,15 +1,267 @@
-//! The Linux backend.
+//! The Linux backend: one io_uring for the sockets of all NICs.
+//!
+//! A turn is one system call: it submits the replies of the last batch and the receives that have
+//! to be armed again, and waits for completions of any socket. Unsafe code stands in `ring`,
+//! `buffers`, `receive`, `send`, `mmsg` and `meminfo` only.
+
+mod buffers;
 pub(crate) mod control;
+mod drain;
 pub(crate) mod meminfo;
 pub(crate) mod mmsg;
+mod probe;
+mod receive;
+mod ring;
+mod send;
+mod user_data;
+mod wake;
 
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    buffers::{BufferRing, Slab},
+    receive::{HEADER_BYTES, Receiver},
+    ring::{Completion, Entered, Ring},
+    send::Sender,
+    user_data::UserData,
+    wake::Watch,
+};
+use crate::{
+    admit::Admission,
+    backend::{BackendDriver, BackendSettings, Turn, Wake},
+    batch::Batch,
+    error::{Error, Result, Unavailable},
+    listen::ListenSocket,
+    meta::Record,
+    outbox::Outbox,
+    stats::add,
+    storage::{Lent, Storage},
+};
+
+/// How many submissions are queued before some are submitted.
+const SUBMISSION_COUNT: u32 = 512;
+
+/// Opens the backend and says how it is set up, or why it cannot be.
 pub(crate) fn open(
-    _: &crate::backend::BackendSettings,
-) -> Result<(Box<dyn crate::backend::BackendDriver>, String), crate::error::Unavailable> {
-    Err(crate::error::Unavailable {
-        operation: "io_uring",
-        source: std::io::ErrorKind::Unsupported.into(),
-        errno: "",
-        remedy: "not yet",
-    })
+    settings: &BackendSettings,
+) -> Result<(Box<dyn BackendDriver>, String), Unavailable> {
+    probe::preflight()?;
+    let uring = Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))?;
+    let details = uring.details();
+    Ok((Box::new(uring), details))
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Uring {
+    // Fields are dropped in this order: the ring, then the memory that the kernel reaches by it.
+    ring: Ring,
+    buffers: BufferRing,
+    receiver: Receiver,
+    sender: Sender,
+    watch: Watch,
+    /// Records that did not fit the batch of the turn that they came in.
+    backlog: VecDeque<Record>,
+    settings: BackendSettings,
+    is_closed: bool,
+}
+
+impl Uring {
+    fn open(settings: &BackendSettings) -> Result<Self, (&'static str, io::Error)> {
+        let buffer_count = settings.buffer_count.next_power_of_two();
+        // Room for every completion that can be outstanding, so that none overflows: one for each
+        // buffer, one for the end of each receive, two outboxes a turn, and a few more.
+        let completion_count =
+            buffer_count + settings.slot_max + 2 * settings.replies_max + SUBMISSION_COUNT as usize;
+        let ring = Ring::open(SUBMISSION_COUNT, completion_count as u32)
+            .map_err(|error| ("io_uring_setup", error))?;
+        ring.register_files(settings.slot_max as u32)
+            .map_err(|error| ("io_uring_register (files)", error))?;
+        let slab = Slab::new(buffer_count, HEADER_BYTES + settings.buffer_bytes)
+            .map_err(|error| ("allocating the receive buffers", error))?;
+        let buffers = BufferRing::register(&ring, Arc::new(slab))
+            .map_err(|error| ("io_uring_register (buffer ring)", error))?;
+        let watch = Watch::new().map_err(|error| ("eventfd", error))?;
+        Ok(Self {
+            ring,
+            buffers,
+            receiver: Receiver::new(),
+            sender: Sender::new(settings.replies_max),
+            watch,
+            backlog: VecDeque::with_capacity(buffer_count),
+            settings: *settings,
+            is_closed: false,
+        })
+    }
+
+    fn details(&self) -> String {
+        let flags = self.ring.flags().join(" | ");
+        let coalesces = self.settings.coalesce.is_some() && self.ring.can_coalesce();
+        let coalescing = if coalesces { ", coalescing" } else { "" };
+        format!("{flags}, {:?}{coalescing}", self.buffers.slab())
+    }
+
+    /// Everything that goes to the kernel with the next submission.
+    fn queue(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) -> io::Result<()> {
+        let Self { ring, buffers, .. } = self;
+        if !ring.is_enabled() {
+            ring.enable()?;
+        }
+        give_back(buffers, batch);
+        self.watch.arm(ring)?;
+        self.receiver.arm(ring, buffers)?;
+        self.sender.send(ring, &self.receiver, turn.admission, batch.outbox_mut())?;
+        self.sender.send(ring, &self.receiver, turn.admission, turn.posted)
+    }
+
+    fn enter(&mut self, turn: &Turn<'_>) -> io::Result<()> {
+        let has_work = turn.is_polling || !self.backlog.is_empty();
+        let ring = &mut self.ring;
+        let entered = if has_work || ring.has_completions() {
+            ring.submit()?
+        } else {
+            match self.settings.coalesce {
+                Some(coalesce) if ring.can_coalesce() => ring.submit_and_coalesce(
+                    coalesce.datagrams,
+                    coalesce.wait_max,
+                    turn.deadline,
+                )?,
+                _ => ring.submit_and_wait(turn.deadline)?,
+            }
+        };
+        if entered == Entered::WithLoss {
+            add(&turn.stats.overflow_count, 1);
+        }
+        Ok(())
+    }
+
+    /// Takes all completions: records go into the batch, and what does not fit into the backlog.
+    fn reap(&mut self, admission: &Admission, batch: &mut Batch) {
+        let batch_max = self.settings.batch_max;
+        while batch.records.len() < batch_max {
+            let Some(record) = self.backlog.pop_front() else {
+                break;
+            };
+            batch.records.push(record);
+        }
+        while let Some(completion) = self.ring.next_completion() {
+            let Some(record) = self.complete(admission, completion) else {
+                continue;
+            };
+            if batch.records.len() < batch_max {
+                batch.records.push(record);
+            } else {
+                self.backlog.push_back(record);
+            }
+        }
+        // Buffers of datagrams that the guard dropped.
+        self.buffers.publish();
+    }
+
+    fn complete(&mut self, admission: &Admission, completion: Completion) -> Option<Record> {
+        let Self { ring, buffers, .. } = self;
+        match UserData::decode(completion.user_data) {
+            Some(UserData::Receive { slot, generation }) => {
+                let of = (slot, generation);
+                return self.receiver.complete(ring, buffers, admission, of, completion);
+            }
+            Some(UserData::Send { flight, index }) => {
+                let of = (flight, index);
+                let counted = Some((&self.receiver, admission));
+                self.sender.complete(of, completion, counted);
+            }
+            Some(UserData::Wake) => self.watch.complete(completion),
+            Some(UserData::Cancel) => {}
+            None => tracing::error!(?completion, "a completion of no request"),
+        }
+        None
+    }
+}
+
+/// Gives the buffers of a batch back to the kernel.
+fn give_back(buffers: &mut BufferRing, batch: &mut Batch) {
+    for record in batch.records.drain(..) {
+        buffers.give(record.buffer);
+    }
+    buffers.publish();
+}
+
+/// How long sending what is left may take when the engine ends.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+
+impl BackendDriver for Uring {
+    fn new_batch(&self) -> Batch {
+        let slab: Arc<Slab> = Arc::clone(self.buffers.slab());
+        let lent: Arc<dyn Lent> = slab;
+        let outbox = Outbox::new(self.settings.replies_max);
+        Batch::new(Storage::Lent(lent), outbox, self.settings.batch_max)
+    }
+
+    fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
+        self.receiver.add(&self.ring, slot, socket)
+    }
+
+    fn remove(&mut self, slot: u16) {
+        if let Err(error) = self.receiver.remove(&mut self.ring, slot) {
+            tracing::warn!(%error, slot, "a socket stays open until the engine closes");
+        }
+    }
+
+    fn is_free(&self, slot: u16) -> bool {
+        self.receiver.is_free(slot)
+    }
+
+    fn is_starved(&self) -> bool {
+        self.receiver.is_starved()
+    }
+
+    fn turn(&mut self, mut turn: Turn<'_>, batch: &mut Batch) -> Result<()> {
+        let failed = |operation| move |source| Error::Backend { operation, source };
+        self.queue(&mut turn, batch).map_err(failed("submitting to io_uring"))?;
+        self.enter(&turn).map_err(failed("io_uring_enter"))?;
+        self.reap(turn.admission, batch);
+        Ok(())
+    }
+
+    fn flush(&mut self, mut turn: Turn<'_>, batch: &mut Batch) -> Result<()> {
+        let failed = |source| Error::Backend { operation: "io_uring_enter", source };
+        let end = Instant::now() + FLUSH_TIME_MAX;
+        loop {
+            self.queue(&mut turn, batch).map_err(failed)?;
+            self.ring.submit().map_err(failed)?;
+            self.reap(turn.admission, batch);
+            let is_sent = batch.outbox_mut().is_empty()
+                && turn.posted.is_empty()
+                && self.sender.remaining_count() == 0;
+            if is_sent || Instant::now() > end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_back(&mut self, batch: &mut Batch) {
+        give_back(&mut self.buffers, batch);
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.watch.waker()
+    }
+
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        drain::drain(self);
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        self.close();
+    }
 }

@@ -1,0 +1,231 @@
+//! The buffers that the kernel receives into, and the ring by which it is given them.
+//!
+//! Each buffer belongs to exactly one side at any time: to the kernel from [`BufferRing::give`]
+//! and the next publication on until a completion names it, to us from then on until it is given
+//! again.
+#![allow(unsafe_code)]
+
+use std::{
+    alloc::{self, Layout},
+    fmt, io, mem,
+    ptr::NonNull,
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use io_uring::types::BufRingEntry;
+
+use super::ring::Ring;
+use crate::{meta::Record, storage::Lent};
+
+const PAGE_BYTES: usize = 4096;
+const CACHE_LINE_BYTES: usize = 64;
+
+/// Page-aligned zeroed memory, freed on drop.
+struct Pages {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the memory is owned by this value alone, and is reached through its methods' callers,
+// who keep to the rule at the top of this file.
+unsafe impl Send for Pages {}
+// SAFETY: as above; shared access only reads buffers that belong to us.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn new(len: usize) -> io::Result<Self> {
+        let layout = Layout::from_size_align(len.max(1), PAGE_BYTES)
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        // SAFETY: the layout's size is not 0.
+        let start = unsafe { alloc::alloc_zeroed(layout) };
+        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, layout })
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout; whoever gave the kernel a pointer into it
+        // has ended that before (see `drain`).
+        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// The memory of all buffers. Batches that are lent out share it, so that it outlives the ring.
+pub(super) struct Slab {
+    pages: Pages,
+    /// How many bytes of each buffer the kernel may use.
+    len: usize,
+    stride: usize,
+    count: usize,
+}
+
+impl Slab {
+    /// `len` bytes for each of `count` buffers.
+    pub fn new(count: usize, len: usize) -> io::Result<Self> {
+        // An odd number of cache lines, so that headers do not crowd the same cache sets.
+        let stride = (len.div_ceil(CACHE_LINE_BYTES) | 1) * CACHE_LINE_BYTES;
+        let pages = Pages::new(count * stride)?;
+        Ok(Self { pages, len, stride, count })
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn address(&self, buffer: u16) -> *mut u8 {
+        assert!(usize::from(buffer) < self.count, "buffer {buffer} of {}", self.count);
+        // SAFETY: within the allocation, by the assertion above.
+        unsafe { self.pages.start.as_ptr().add(usize::from(buffer) * self.stride) }
+    }
+
+    /// The first `len` bytes of a buffer that belongs to us: the kernel named it in a completion,
+    /// and it has not been given back.
+    pub fn bytes(&self, buffer: u16, len: usize) -> &[u8] {
+        let start = self.address(buffer);
+        // SAFETY: initialised when allocated, within the buffer, and written by nobody while it
+        // belongs to us: the kernel's writing ended with the completion, and giving it back is up
+        // to whoever holds the record, who can hold no slice of it then.
+        unsafe { slice::from_raw_parts(start, len.min(self.len)) }
+    }
+}
+
+impl Lent for Slab {
+    fn payload(&self, record: &Record) -> &[u8] {
+        let (start, len) = (record.start as usize, record.len as usize);
+        &self.bytes(record.buffer, start + len)[start..]
+    }
+}
+
+impl fmt::Debug for Slab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} buffers of {} bytes", self.count, self.len)
+    }
+}
+
+/// The ring of provided buffers (io_uring_register_buf_ring(3), Linux 5.19).
+pub(super) struct BufferRing {
+    slab: Arc<Slab>,
+    entries: Pages,
+    mask: u16,
+    /// Where the next buffer goes; the kernel sees it once it is published.
+    tail: u16,
+    published_tail: u16,
+    /// How many buffers belong to the kernel, those not yet published included.
+    given_count: usize,
+}
+
+/// The one group of buffers there is.
+pub(super) const GROUP: u16 = 0;
+
+impl BufferRing {
+    /// Registers a ring for the buffers of `slab`, a power of two, and gives them all.
+    pub fn register(ring: &Ring, slab: Arc<Slab>) -> io::Result<Self> {
+        let count = slab.count();
+        assert!(count.is_power_of_two() && count <= 1 << 15);
+        let entries = Pages::new(count * size_of::<BufRingEntry>())?;
+        ring.register_buffer_ring(entries.start.as_ptr() as u64, count as u16, GROUP)?;
+        let mut buffers = Self {
+            slab,
+            entries,
+            mask: count as u16 - 1,
+            tail: 0,
+            published_tail: 0,
+            given_count: 0,
+        };
+        for buffer in 0..count {
+            buffers.give(buffer as u16);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Keeps for good the memory that the kernel may still write to.
+    pub fn leak(&mut self) {
+        mem::forget(Arc::clone(&self.slab));
+        if let Ok(stand_in) = Pages::new(self.entries.layout.size()) {
+            mem::forget(mem::replace(&mut self.entries, stand_in));
+        }
+    }
+
+    pub fn slab(&self) -> &Arc<Slab> {
+        &self.slab
+    }
+
+    /// How many buffers belong to the kernel.
+    pub fn given_count(&self) -> usize {
+        self.given_count
+    }
+
+    /// The kernel has named a buffer in a completion: it belongs to us now.
+    pub fn took(&mut self) {
+        debug_assert!(self.given_count > 0, "more buffers taken than were given");
+        self.given_count = self.given_count.saturating_sub(1);
+    }
+
+    /// Gives a buffer back; the kernel may write to it after the next [`BufferRing::publish`].
+    pub fn give(&mut self, buffer: u16) {
+        let index = usize::from(self.tail & self.mask);
+        let address = self.slab.address(buffer) as u64;
+        let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
+        // SAFETY: the index is masked to the number of entries that were allocated.
+        let entry = unsafe { entries.add(index) };
+        // SAFETY: the entry is initialised (zeroed), and the kernel does not read it before the
+        // tail that covers it is published. The tail lies in a field of entry 0 that none of the
+        // three setters touches.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(address);
+        entry.set_len(self.slab.len as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+        self.given_count += 1;
+        debug_assert!(self.given_count <= self.slab.count, "a buffer was given twice");
+    }
+
+    /// Lets the kernel see the buffers given so far.
+    pub fn publish(&mut self) {
+        if self.tail == self.published_tail {
+            return;
+        }
+        self.published_tail = self.tail;
+        let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
+        // SAFETY: the address of entry 0 of the ring, initialised, as `tail` asks.
+        let tail = unsafe { BufRingEntry::tail(entries) };
+        // SAFETY: aligned (offset 14 in a page), valid while `entries` lives, and from
+        // registration on accessed atomically only, by us and by the kernel, which loads it with
+        // acquire before it reads the entries.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for BufferRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufferRing({:?}; {} given)", self.slab, self.given_count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_lie_side_by_side_and_are_zeroed() {
+        let slab = Slab::new(4, 200).unwrap();
+        let distance = slab.address(3) as usize - slab.address(0) as usize;
+        assert_eq!(distance, 3 * 5 * CACHE_LINE_BYTES);
+        assert_eq!(slab.address(0) as usize % PAGE_BYTES, 0);
+        assert!(slab.bytes(3, 200).iter().all(|byte| *byte == 0));
+        assert_eq!(slab.bytes(0, 10_000).len(), 200, "never beyond the buffer");
+    }
+
+    #[test]
+    #[should_panic(expected = "buffer 4 of 4")]
+    fn a_buffer_that_does_not_exist_is_never_read() {
+        Slab::new(4, 192).unwrap().bytes(4, 1);
+    }
+}

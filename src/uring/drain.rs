@@ -1,0 +1,73 @@
+//! Coming to rest: everything is cancelled, and the last completion awaited, before memory is
+//! freed. Closing a ring does that later, some time after close(2) has returned
+//! (io_uring_cancelation(7)), which is too late both for the memory and for whoever wants to bind
+//! the port.
+
+use std::time::{Duration, Instant};
+
+use super::{Uring, buffers::GROUP, ring::Completion, user_data::UserData};
+
+/// How long the kernel may take before the ring is left alone for good.
+const TIME_MAX: Duration = Duration::from_secs(2);
+/// After so long without an end what still lives is cancelled again.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Ends every request and closes the sockets. What the kernel does not let go of in time is leaked
+/// on purpose: memory that it might write to is never freed.
+pub(super) fn drain(uring: &mut Uring) {
+    let end = Instant::now() + TIME_MAX;
+    let mut is_at_rest = !uring.ring.is_enabled() || self::is_at_rest(uring);
+    while !is_at_rest && Instant::now() < end && cancel_and_reap(uring) {
+        is_at_rest = self::is_at_rest(uring);
+    }
+    if let Err(error) = uring.ring.unregister_files() {
+        tracing::warn!(%error, "the ports may be held until the ring is gone");
+    }
+    uring.receiver.clear();
+    if !is_at_rest {
+        tracing::error!("io_uring did not come to rest: its memory is kept for good");
+        uring.ring.leak();
+        uring.buffers.leak();
+        uring.sender.leak();
+    } else if let Err(error) = uring.ring.unregister_buffer_ring(GROUP) {
+        tracing::debug!(%error, "the buffer ring goes with the ring");
+    }
+}
+
+fn is_at_rest(uring: &Uring) -> bool {
+    uring.receiver.armed_count() == 0
+        && uring.sender.remaining_count() == 0
+        && !uring.watch.is_armed()
+}
+
+/// One attempt; says whether another one makes sense.
+fn cancel_and_reap(uring: &mut Uring) -> bool {
+    let end = Instant::now() + STEP;
+    if let Err(error) = uring.ring.push_cancel_all(UserData::Cancel.encode()) {
+        tracing::error!(%error, "cancelling what is under way");
+        return false;
+    }
+    while !is_at_rest(uring) && Instant::now() < end {
+        if let Err(error) = uring.ring.submit_and_wait(Some(end)) {
+            tracing::error!(%error, "waiting for what was cancelled");
+            return false;
+        }
+        while let Some(completion) = uring.ring.next_completion() {
+            discard(uring, completion);
+        }
+    }
+    true
+}
+
+fn discard(uring: &mut Uring, completion: Completion) {
+    match UserData::decode(completion.user_data) {
+        Some(UserData::Receive { slot, generation }) => {
+            uring.receiver.discard(&mut uring.buffers, (slot, generation), completion);
+        }
+        Some(UserData::Send { flight, index }) => {
+            uring.sender.complete((flight, index), completion, None);
+        }
+        Some(UserData::Wake) => uring.watch.complete(completion),
+        Some(UserData::Cancel) | None => {}
+    }
+}

@@ -1,0 +1,413 @@
+//! Receiving: one multishot `recvmsg` a socket, and what has to happen when one ends.
+#![allow(unsafe_code)]
+
+use std::{
+    fmt, io, mem,
+    os::fd::AsRawFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use io_uring::{
+    opcode,
+    types::{Fixed, RecvMsgOut},
+};
+
+use super::{
+    buffers::{BufferRing, GROUP},
+    control,
+    ring::{Completion, Ring},
+    user_data::{GENERATION_COUNT, UserData},
+};
+use crate::{
+    admit::{Admission, Message, Span},
+    listen::{ListenSocket, Role},
+    meta::Record,
+    stats::add,
+};
+
+/// Room for the sender's address: as much as IPv4 needs, so that control messages stay aligned.
+const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
+/// What the kernel writes before name, control messages and payload: four 32-bit fields
+/// (`struct io_uring_recvmsg_out`, io_uring_prep_recvmsg_multishot(3)).
+const OUT_BYTES: usize = 16;
+/// What stands before the payload in a buffer.
+pub(super) const HEADER_BYTES: usize = OUT_BYTES + NAME_BYTES + control::RECEIVED_BYTES;
+/// After so many errors in a row a socket is left alone.
+const ERROR_COUNT_MAX: u32 = 8;
+
+/// Where a socket's receive stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be armed with the next submission.
+    Due,
+    /// Lives in the kernel, until a completion without `IORING_CQE_F_MORE`.
+    Armed,
+    /// Ended for want of buffers; to be armed again when the kernel has some.
+    Starved,
+    /// Hears nothing: a socket that only sends, or one that failed for good.
+    Idle,
+}
+
+/// A socket in its slot.
+#[derive(Debug)]
+struct Arm {
+    socket: Arc<ListenSocket>,
+    generation: u32,
+    state: State,
+    /// Removed: to be forgotten as soon as nothing of it is under way.
+    is_closing: bool,
+    error_count: u32,
+}
+
+/// The receives of all sockets.
+pub(super) struct Receiver {
+    arms: Vec<Option<Arm>>,
+    next_generation: u32,
+    armed_count: usize,
+    due_count: usize,
+    starved_count: usize,
+    layout: Layout,
+}
+
+impl Receiver {
+    pub fn new() -> Self {
+        Self {
+            arms: Vec::new(),
+            next_generation: 0,
+            armed_count: 0,
+            due_count: 0,
+            starved_count: 0,
+            layout: Layout::new(),
+        }
+    }
+
+    /// How many receives live in the kernel.
+    pub fn armed_count(&self) -> usize {
+        self.armed_count
+    }
+
+    pub fn is_starved(&self) -> bool {
+        self.starved_count > 0
+    }
+
+    pub fn is_free(&self, slot: u16) -> bool {
+        self.arms.get(usize::from(slot)).is_none_or(Option::is_none)
+    }
+
+    /// The socket in a slot, unless it is being closed.
+    pub fn socket(&self, slot: u16) -> Option<&Arc<ListenSocket>> {
+        let arm = self.arms.get(usize::from(slot))?.as_ref()?;
+        (!arm.is_closing).then_some(&arm.socket)
+    }
+
+    /// Puts a socket into a slot that is free; it is armed with the next submission.
+    pub fn add(&mut self, ring: &Ring, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
+        ring.set_file(slot.into(), socket.socket.as_raw_fd())?;
+        let index = usize::from(slot);
+        if index >= self.arms.len() {
+            self.arms.resize_with(index + 1, || None);
+        }
+        let hears = socket.wanted.role != Role::Send;
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) % GENERATION_COUNT;
+        self.due_count += usize::from(hears);
+        self.arms[index] = Some(Arm {
+            socket,
+            generation,
+            state: if hears { State::Due } else { State::Idle },
+            is_closing: false,
+            error_count: 0,
+        });
+        Ok(())
+    }
+
+    /// Takes a socket out: now, or with its last completion.
+    pub fn remove(&mut self, ring: &mut Ring, slot: u16) -> io::Result<()> {
+        let Some(Some(arm)) = self.arms.get_mut(usize::from(slot)) else {
+            return Ok(());
+        };
+        arm.is_closing = true;
+        match arm.state {
+            State::Armed => {
+                let target = UserData::Receive { slot, generation: arm.generation }.encode();
+                ring.push_cancel(target, UserData::Cancel.encode())
+            }
+            State::Due | State::Starved | State::Idle => {
+                self.set_state(slot, State::Idle);
+                self.forget(ring, slot)
+            }
+        }
+    }
+
+    /// Lets go of a socket of which nothing is under way.
+    fn forget(&mut self, ring: &Ring, slot: u16) -> io::Result<()> {
+        self.arms[usize::from(slot)] = None;
+        ring.set_file(slot.into(), -1)
+    }
+
+    fn set_state(&mut self, slot: u16, state: State) {
+        let Some(Some(arm)) = self.arms.get_mut(usize::from(slot)) else {
+            return;
+        };
+        let previous = mem::replace(&mut arm.state, state);
+        for (state, is_entered) in [(previous, false), (state, true)] {
+            let count = match state {
+                State::Due => &mut self.due_count,
+                State::Armed => &mut self.armed_count,
+                State::Starved => &mut self.starved_count,
+                State::Idle => continue,
+            };
+            *count = if is_entered { *count + 1 } else { *count - 1 };
+        }
+    }
+
+    /// Arms what is due, and what was starved once the kernel has buffers again.
+    pub fn arm(&mut self, ring: &mut Ring, buffers: &BufferRing) -> io::Result<()> {
+        // A receive that finds no buffer ends at once: without this it would be armed in vain.
+        let has_buffers = buffers.given_count() > 0;
+        if self.due_count == 0 && !(has_buffers && self.is_starved()) {
+            return Ok(());
+        }
+        for slot in 0..self.arms.len() as u16 {
+            let Some(arm) = &self.arms[usize::from(slot)] else {
+                continue;
+            };
+            let is_due = match arm.state {
+                State::Due => true,
+                State::Starved => has_buffers,
+                State::Armed | State::Idle => false,
+            };
+            if is_due {
+                let user_data = UserData::Receive { slot, generation: arm.generation };
+                self.layout.push_receive(ring, slot, user_data)?;
+                self.set_state(slot, State::Armed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a completion of a receive: a record, or `None` if there is nothing to hand out. A
+    /// buffer that holds nothing to hand out goes back at once.
+    pub fn complete(
+        &mut self,
+        ring: &Ring,
+        buffers: &mut BufferRing,
+        admission: &Admission,
+        (slot, generation): (u16, u32),
+        completion: Completion,
+    ) -> Option<Record> {
+        let buffer = completion.buffer();
+        if buffer.is_some() {
+            buffers.took();
+        }
+        let record = match self.arms.get(usize::from(slot)) {
+            Some(Some(arm)) if arm.generation == generation => {
+                let record = buffer.and_then(|buffer| {
+                    let len = usize::try_from(completion.result).ok()?;
+                    admit(arm, slot, buffers, admission, (buffer, len))
+                });
+                if !completion.has_more() {
+                    self.ended(ring, slot, completion.result);
+                }
+                record
+            }
+            // Of a socket that has left the slot.
+            _ => None,
+        };
+        if let (Some(buffer), None) = (buffer, &record) {
+            buffers.give(buffer);
+        }
+        record
+    }
+
+    /// Takes a completion while the engine closes: nothing is handed out or armed any more.
+    pub fn discard(
+        &mut self,
+        buffers: &mut BufferRing,
+        (slot, generation): (u16, u32),
+        completion: Completion,
+    ) {
+        if completion.buffer().is_some() {
+            buffers.took();
+        }
+        let is_of_arm = |arm: &Arm| arm.generation == generation;
+        let arm = self.arms.get(usize::from(slot)).and_then(Option::as_ref);
+        if arm.is_some_and(is_of_arm) && !completion.has_more() {
+            self.set_state(slot, State::Idle);
+        }
+    }
+
+    /// A receive has ended: decides whether and when it is armed again.
+    fn ended(&mut self, ring: &Ring, slot: u16, result: i32) {
+        let Some(Some(arm)) = self.arms.get_mut(usize::from(slot)) else {
+            return;
+        };
+        let counters = Arc::clone(&arm.socket.counters);
+        let counters = &counters.counters;
+        if arm.is_closing {
+            self.set_state(slot, State::Idle);
+            if let Err(error) = self.forget(ring, slot) {
+                tracing::warn!(%error, slot, "a socket stays registered until the engine closes");
+            }
+            return;
+        }
+        let next = match -result {
+            // With data, a datagram of no bytes included: the queue of completions was full, or
+            // the kernel ended it for a reason of its own.
+            ..=0 => {
+                arm.error_count = 0;
+                State::Due
+            }
+            libc::ENOBUFS => {
+                add(&counters.starved_count, 1);
+                State::Starved
+            }
+            errno => {
+                add(&counters.receive_error_count, 1);
+                arm.error_count += 1;
+                let is_hopeless = matches!(errno, libc::EBADF | libc::ENOTSOCK | libc::EFAULT);
+                if is_hopeless || arm.error_count >= ERROR_COUNT_MAX {
+                    let error = io::Error::from_raw_os_error(errno);
+                    tracing::error!(%error, socket = %arm.socket, "a socket hears no more");
+                    State::Idle
+                } else {
+                    State::Due
+                }
+            }
+        };
+        if next != State::Idle {
+            add(&counters.rearmed_count, 1);
+        }
+        self.set_state(slot, next);
+    }
+
+    /// Forgets every socket, once nothing is under way.
+    pub fn clear(&mut self) {
+        self.arms.clear();
+        (self.armed_count, self.due_count, self.starved_count) = (0, 0, 0);
+    }
+}
+
+/// What a receive tells the kernel of how to lay out a buffer.
+pub(super) struct Layout(Box<libc::msghdr>);
+
+// SAFETY: the pointers in the msghdr are null; it is read only.
+unsafe impl Send for Layout {}
+
+impl Layout {
+    pub fn new() -> Self {
+        Self(Box::new(layout()))
+    }
+
+    /// Queues a multishot receive on a registered file.
+    pub fn push_receive(
+        &self,
+        ring: &mut Ring,
+        slot: u16,
+        user_data: UserData,
+    ) -> io::Result<()> {
+        // No MSG_DONTWAIT: it would end the receive where it should wait.
+        let entry = opcode::RecvMsgMulti::new(Fixed(slot.into()), &*self.0, GROUP)
+            .build()
+            .user_data(user_data.encode());
+        // SAFETY: the kernel reads the layout during submission only (io_uring_enter(2)), and
+        // `push` is followed by a submission before this is dropped. The memory written to is that
+        // of buffers, which belong to the kernel by way of the buffer ring and outlive the receive
+        // (`drain`).
+        unsafe { ring.push(&entry) }
+    }
+}
+
+fn layout() -> libc::msghdr {
+    // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
+    let mut layout: libc::msghdr = unsafe { mem::zeroed() };
+    layout.msg_namelen = NAME_BYTES as libc::socklen_t;
+    layout.msg_controllen = control::RECEIVED_BYTES as _;
+    layout
+}
+
+fn admit(
+    arm: &Arm,
+    slot: u16,
+    buffers: &BufferRing,
+    admission: &Admission,
+    (buffer, len): (u16, usize),
+) -> Option<Record> {
+    let bytes = buffers.slab().bytes(buffer, len);
+    let Some((message, payload_len)) = parse(bytes) else {
+        arm.socket.counters.counters.malformed_count.fetch_add(1, Relaxed);
+        return None;
+    };
+    let span = Span { buffer, start: HEADER_BYTES as u32, len: payload_len as u32 };
+    admission.admit(&arm.socket, slot, &message, span)
+}
+
+/// What the kernel wrote into a buffer, and how long the payload after it is.
+pub(super) fn parse(bytes: &[u8]) -> Option<(Message, usize)> {
+    let out = RecvMsgOut::parse(bytes, &layout()).ok()?;
+    let mut message = Message::from(control::source(out.name_data()));
+    control::decode(out.control_data(), &mut message);
+    message.is_truncated = out.is_payload_truncated();
+    message.is_control_truncated = out.is_control_data_truncated();
+    Some((message, out.payload_data().len()))
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("arms", &self.arms)
+            .field("armed_count", &self.armed_count)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    /// A buffer as the kernel fills it, its unused parts holding what was there before.
+    fn buffer(control: &[u8], flags: i32, payload: &[u8]) -> Vec<u8> {
+        let lengths = [NAME_BYTES, control.len(), payload.len(), flags as usize];
+        let mut bytes: Vec<u8> =
+            lengths.iter().flat_map(|len| (*len as u32).to_ne_bytes()).collect();
+        bytes.extend((libc::AF_INET as u16).to_ne_bytes());
+        bytes.extend([0x13, 0xc8, 192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(control);
+        bytes.resize(HEADER_BYTES, 0xee);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn only_what_the_lengths_cover_is_believed() {
+        let bytes = buffer(&[], 0, b"search");
+        let (message, payload_len) = parse(&bytes).unwrap();
+        assert_eq!(message.source, "192.0.2.9:5064".parse().unwrap());
+        assert_eq!((message.destination, message.ifindex), (Ipv4Addr::UNSPECIFIED, 0));
+        assert_eq!(payload_len, 6);
+        assert!(!message.is_truncated && !message.is_control_truncated);
+        let bytes = buffer(&[], libc::MSG_TRUNC | libc::MSG_CTRUNC, b"");
+        let (message, payload_len) = parse(&bytes).unwrap();
+        assert!(message.is_truncated && message.is_control_truncated);
+        assert_eq!(payload_len, 0);
+    }
+
+    #[test]
+    fn a_buffer_shorter_than_its_header_is_nothing() {
+        let bytes = buffer(&[], 0, b"search");
+        for len in 0..HEADER_BYTES {
+            assert!(parse(&bytes[..len]).is_none(), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_buffer_is_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            if let Some((_, payload_len)) = parse(&bytes) {
+                prop_assert!(HEADER_BYTES + payload_len <= bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The ring itself: set-up with the flags that the kernel grants, submission, waiting.
+#![allow(unsafe_code)]
+
+use std::{
+    fmt, io,
+    mem::ManuallyDrop,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+use io_uring::{
+    Builder, IoUring, cqueue, opcode, squeue,
+    types::{CancelBuilder, Fd, SubmitArgs, Timespec},
+};
+
+/// Flags of io_uring_setup(2) in the order in which they are given up where a kernel refuses them,
+/// each with the kernel that brought it.
+const OPTIONAL_FLAGS: [(&str, fn(&mut Builder)); 5] = [
+    ("NO_SQARRAY", |builder| _ = builder.setup_no_sqarray()), // 6.6
+    ("DEFER_TASKRUN", |builder| _ = builder.setup_defer_taskrun()), // 6.1
+    ("SINGLE_ISSUER", |builder| _ = builder.setup_single_issuer()), // 6.0
+    ("COOP_TASKRUN", |builder| {
+        // TASKRUN_FLAG tells without a system call whether one is needed; both 5.19.
+        builder.setup_coop_taskrun().setup_taskrun_flag();
+    }),
+    ("SUBMIT_ALL", |builder| _ = builder.setup_submit_all()), // 5.18
+];
+
+/// An io_uring that belongs to the thread that enables it.
+pub(super) struct Ring {
+    ring: ManuallyDrop<IoUring>,
+    flags: Vec<&'static str>,
+    is_enabled: bool,
+    is_leaked: bool,
+}
+
+/// One completion, copied out of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Completion {
+    pub user_data: u64,
+    pub result: i32,
+    pub flags: u32,
+}
+
+impl Completion {
+    /// Whether the request lives on.
+    pub fn has_more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The buffer that it brings.
+    pub fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// Something may have completed; or time is up, or a signal came.
+    Normally,
+    /// The kernel had no memory to keep a completion that did not fit the queue.
+    WithLoss,
+}
+
+impl Ring {
+    /// Sets a ring up, disabled, so that any thread may enable it.
+    pub fn open(submission_count: u32, completion_count: u32) -> io::Result<Self> {
+        let mut first = 0;
+        loop {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(completion_count).setup_clamp().setup_r_disabled().dontfork();
+            let optional = &OPTIONAL_FLAGS[first..];
+            optional.iter().for_each(|(_, set)| set(&mut builder));
+            match builder.build(submission_count) {
+                Ok(ring) => {
+                    let flags = optional.iter().map(|(name, _)| *name).collect();
+                    return Ok(Self {
+                        ring: ManuallyDrop::new(ring),
+                        flags,
+                        is_enabled: false,
+                        is_leaked: false,
+                    });
+                }
+                Err(error) => {
+                    let is_refusal = error.raw_os_error() == Some(libc::EINVAL);
+                    if !is_refusal || first == OPTIONAL_FLAGS.len() {
+                        return Err(error);
+                    }
+                    first += 1;
+                }
+            }
+        }
+    }
+
+    /// The optional flags that the kernel granted.
+    pub fn flags(&self) -> &[&'static str] {
+        &self.flags
+    }
+
+    /// Whether a wait may be told to wait for several completions, but no longer than a while for
+    /// them (Linux 6.12).
+    pub fn can_coalesce(&self) -> bool {
+        self.ring.params().is_feature_min_timeout()
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
+    /// From now on only the calling thread may submit and wait.
+    pub fn enable(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_enable_rings()?;
+        self.is_enabled = true;
+        Ok(())
+    }
+
+    /// Makes room for `count` registered files, none of them set.
+    pub fn register_files(&self, count: u32) -> io::Result<()> {
+        self.ring.submitter().register_files_sparse(count)
+    }
+
+    /// Sets the registered file at `index`; -1 takes it away.
+    pub fn set_file(&self, index: u32, fd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(index, &[fd]).map(drop)
+    }
+
+    /// Lets go of all registered files: sockets whose descriptors are closed already close now.
+    pub fn unregister_files(&self) -> io::Result<()> {
+        self.ring.submitter().unregister_files()
+    }
+
+    pub fn register_buffer_ring(&self, address: u64, count: u16, group: u16) -> io::Result<()> {
+        // SAFETY: `BufferRing` owns the memory behind `address`, `count` entries long, and is freed
+        // only after this ring is (`drain`), or never.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, count, group, 0) }
+    }
+
+    pub fn unregister_buffer_ring(&self, group: u16) -> io::Result<()> {
+        self.ring.submitter().unregister_buf_ring(group)
+    }
+
+    /// Queues a watch that completes each time the descriptor becomes readable anew.
+    pub fn push_watch(&mut self, fd: RawFd, user_data: u64) -> io::Result<()> {
+        let watch = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build();
+        // SAFETY: a watch points to no memory, and the kernel holds the file itself.
+        unsafe { self.push(&watch.user_data(user_data)) }
+    }
+
+    /// Queues the cancellation of one request.
+    pub fn push_cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel::new(target).build();
+        // SAFETY: a cancellation points to no memory.
+        unsafe { self.push(&cancel.user_data(user_data)) }
+    }
+
+    /// Queues the cancellation of every request (Linux 5.19).
+    pub fn push_cancel_all(&mut self, user_data: u64) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        // SAFETY: a cancellation points to no memory.
+        unsafe { self.push(&cancel.user_data(user_data)) }
+    }
+
+    /// Keeps the ring for good.
+    pub fn leak(&mut self) {
+        self.is_leaked = true;
+    }
+
+    /// Queues a submission, and submits what is queued first where there is no room.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to must live, and buffers it names must belong to the kernel, until
+    /// its last completion.
+    pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: passed on to the caller.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.ring.submit()?;
+        }
+        Ok(())
+    }
+
+    /// Submits what is queued, and comes back at once.
+    pub fn submit(&mut self) -> io::Result<Entered> {
+        let (needs_entering, is_empty) = {
+            let submission = self.ring.submission();
+            (submission.taskrun() || submission.cq_overflow(), submission.is_empty())
+        };
+        if is_empty && !needs_entering {
+            return Ok(Entered::Normally);
+        }
+        entered(self.ring.submit())
+    }
+
+    /// Submits what is queued, and waits for a completion or the deadline.
+    pub fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered> {
+        let Some(deadline) = deadline else {
+            return entered(self.ring.submit_and_wait(1));
+        };
+        let timeout = timespec(deadline.saturating_duration_since(Instant::now()));
+        let arguments = SubmitArgs::new().timespec(&timeout);
+        entered(self.ring.submitter().submit_with_args(1, &arguments))
+    }
+
+    /// As [`Ring::submit_and_wait`], but waits for `count` completions for up to `wait_max` first.
+    pub fn submit_and_coalesce(
+        &mut self,
+        count: u32,
+        wait_max: Duration,
+        deadline: Option<Instant>,
+    ) -> io::Result<Entered> {
+        let wait_us = u32::try_from(wait_max.as_micros()).unwrap_or(u32::MAX);
+        // Without a deadline the timeout is one that never matters.
+        let far = Duration::from_secs(1 << 30);
+        let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let timeout = timespec(deadline.map_or(far, remaining));
+        let arguments = SubmitArgs::new().min_wait_usec(wait_us).timespec(&timeout);
+        entered(self.ring.submitter().submit_with_args(count as usize, &arguments))
+    }
+
+    /// Whether a completion is there to be taken.
+    pub fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    /// Takes the next completion.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.ring.completion().next().map(|completion| Completion {
+            user_data: completion.user_data(),
+            result: completion.result(),
+            flags: completion.flags(),
+        })
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos())
+}
+
+/// What io_uring_enter(2) says, less what is no error for us.
+fn entered(result: io::Result<usize>) -> io::Result<Entered> {
+    let Err(error) = result else {
+        return Ok(Entered::Normally);
+    };
+    match error.raw_os_error() {
+        // A signal; the timeout; a completion queue that is full until we take from it; memory
+        // that is short for the moment: taking completions and coming again is what helps.
+        Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(Entered::Normally),
+        Some(libc::EBADR) => Ok(Entered::WithLoss),
+        _ => Err(error),
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if !self.is_leaked {
+            // SAFETY: dropped here and nowhere else, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.ring) }
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("flags", &self.flags)
+            .field("is_enabled", &self.is_enabled)
+            .finish_non_exhaustive()
+    }
+}

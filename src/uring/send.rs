@@ -1,0 +1,198 @@
+//! Sending: the datagrams of an outbox as one `sendmsg` each, submitted with the next wait.
+//!
+//! The kernel reads payload and control message until the completion (msghdr, iovec and address
+//! only during submission, io_uring_enter(2)), so an outbox is in flight, untouched, until all its
+//! completions are in. With MSG_DONTWAIT that is by the end of the submission.
+#![allow(unsafe_code)]
+
+use std::{fmt, io, mem, ptr};
+
+use io_uring::{opcode, types::Fixed};
+
+use super::{
+    control::{self, PacketInfo},
+    receive::Receiver,
+    ring::{Completion, Ring},
+    user_data::UserData,
+};
+use crate::{
+    admit::{Admission, Sent},
+    outbox::{Outbox, Outgoing},
+};
+
+/// What the kernel reads beside the payload.
+struct Header {
+    name: libc::sockaddr_in,
+    info: PacketInfo,
+    iovec: libc::iovec,
+    message: libc::msghdr,
+}
+
+/// An outbox whose datagrams the kernel may be reading.
+struct Flight {
+    outbox: Outbox,
+    headers: Box<[Header]>,
+    remaining_count: usize,
+}
+
+/// The outboxes in flight.
+pub(super) struct Sender {
+    flights: Vec<Flight>,
+    replies_max: usize,
+    remaining_count: usize,
+}
+
+// SAFETY: the pointers in the headers are set before each submission, to memory that the same
+// flight owns on the heap, where it stays when the sender moves.
+unsafe impl Send for Sender {}
+
+/// More are never in flight unless the kernel holds completions back.
+const FLIGHT_COUNT_MAX: usize = 16;
+
+impl Sender {
+    pub fn new(replies_max: usize) -> Self {
+        Self { flights: Vec::with_capacity(FLIGHT_COUNT_MAX), replies_max, remaining_count: 0 }
+    }
+
+    /// How many datagrams the kernel may still be reading.
+    pub fn remaining_count(&self) -> usize {
+        self.remaining_count
+    }
+
+    /// Queues what `outbox` holds for the next submission, and leaves an empty outbox in its
+    /// place. While too many are in flight it stays as it is: the next turn tries again.
+    pub fn send(
+        &mut self,
+        ring: &mut Ring,
+        receiver: &Receiver,
+        admission: &Admission,
+        outbox: &mut Outbox,
+    ) -> io::Result<()> {
+        if outbox.is_empty() {
+            return Ok(());
+        }
+        let Some(flight_index) = self.free_flight() else {
+            return Ok(());
+        };
+        let flight = &mut self.flights[flight_index];
+        mem::swap(&mut flight.outbox, outbox);
+        for index in 0..flight.outbox.len() {
+            let outgoing = *flight.outbox.outgoing(index);
+            let slot = admission.sending_slot(&outgoing);
+            if receiver.socket(slot).is_none() {
+                tracing::debug!(slot, "the socket to send by has been closed");
+                continue;
+            }
+            let message = flight.prepare(index, &outgoing);
+            let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
+            let entry = opcode::SendMsg::new(Fixed(slot.into()), message)
+                .flags(libc::MSG_DONTWAIT as u32)
+                .build()
+                .user_data(user_data.encode());
+            // SAFETY: the message points into the flight's headers and its outbox's arena, both on
+            // the heap and left alone until `remaining_count` is back at 0.
+            unsafe { ring.push(&entry)? };
+            flight.remaining_count += 1;
+            self.remaining_count += 1;
+        }
+        if flight.remaining_count == 0 {
+            flight.outbox.clear();
+        }
+        Ok(())
+    }
+
+    /// Keeps for good what the kernel may still be reading.
+    pub fn leak(&mut self) {
+        mem::forget(mem::take(&mut self.flights));
+    }
+
+    fn free_flight(&mut self) -> Option<usize> {
+        let free = self.flights.iter().position(|flight| flight.remaining_count == 0);
+        if free.is_none() && self.flights.len() < FLIGHT_COUNT_MAX {
+            self.flights.push(Flight::new(self.replies_max));
+            return Some(self.flights.len() - 1);
+        }
+        free
+    }
+
+    /// Takes the completion of one datagram, and counts it where the counters are at hand.
+    pub fn complete(
+        &mut self,
+        (flight, index): (u16, u32),
+        completion: Completion,
+        counted: Option<(&Receiver, &Admission)>,
+    ) {
+        let Some(flight) = self.flights.get_mut(usize::from(flight)) else {
+            return;
+        };
+        if flight.remaining_count == 0 || index as usize >= flight.outbox.len() {
+            return;
+        }
+        if let Some((receiver, admission)) = counted {
+            let outgoing = flight.outbox.outgoing(index as usize);
+            count(receiver, admission, outgoing, completion.result);
+        }
+        flight.remaining_count -= 1;
+        self.remaining_count -= 1;
+        if flight.remaining_count == 0 {
+            flight.outbox.clear();
+        }
+    }
+}
+
+fn count(receiver: &Receiver, admission: &Admission, outgoing: &Outgoing, result: i32) {
+    let Some(socket) = receiver.socket(admission.sending_slot(outgoing)) else {
+        return;
+    };
+    let sent = match -result {
+        ..=0 => Sent::Yes,
+        libc::EAGAIN | libc::ENOBUFS => Sent::WouldBlock,
+        _ => Sent::Failed,
+    };
+    sent.count(admission.sending_counters(socket, outgoing.egress.ifindex));
+}
+
+impl Flight {
+    fn new(replies_max: usize) -> Self {
+        let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+        let header = || Header {
+            name: control::socket_address(nobody),
+            info: PacketInfo::new(Default::default()),
+            iovec: libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 },
+            // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
+            message: unsafe { mem::zeroed() },
+        };
+        Self {
+            outbox: Outbox::new(replies_max),
+            headers: (0..replies_max).map(|_| header()).collect(),
+            remaining_count: 0,
+        }
+    }
+
+    /// Fills the header of one datagram; valid until the next one of the same index.
+    fn prepare(&mut self, index: usize, outgoing: &Outgoing) -> *const libc::msghdr {
+        let payload = self.outbox.payload(outgoing);
+        let header = &mut self.headers[index];
+        header.name = control::socket_address(outgoing.destination);
+        header.info = PacketInfo::new(outgoing.egress);
+        header.iovec = libc::iovec {
+            // sendmsg(2) reads from here only, whatever the type says.
+            iov_base: payload.as_ptr().cast_mut().cast(),
+            iov_len: payload.len(),
+        };
+        let info = header.info.as_bytes();
+        header.message.msg_control = info.as_ptr().cast_mut().cast();
+        header.message.msg_controllen = info.len() as _;
+        header.message.msg_name = ptr::from_mut(&mut header.name).cast();
+        header.message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        header.message.msg_iov = &mut header.iovec;
+        header.message.msg_iovlen = 1;
+        &header.message
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sender({} flights, {} remaining)", self.flights.len(), self.remaining_count)
+    }
+}
