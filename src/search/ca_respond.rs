@@ -1,16 +1,51 @@
 //! Answers CA SEARCH.
-use super::{Counts, NameTable};
+
 use std::net::SocketAddrV4;
 
-/// Turns datagrams of CA SEARCH into replies.
+use super::{Counts, NameTable, Protocol, Reject, ca};
+
+/// Turns datagrams of CA SEARCH into replies that name the servers of a [`NameTable`].
+///
+/// Replies to one datagram are packed, go to its sender, and begin with a VERSION message that
+/// echoes the client's sequence number, by which clients measure round trips. Nobody is told of
+/// names that are not in the table: over UDP another server may have them.
+///
+/// # Examples
+///
+/// ```
+/// use nicring::search::{CaResponder, NameTable, Protocol, ca};
+///
+/// let mut builder = NameTable::builder();
+/// builder.insert(Protocol::Ca, "ioc1:temp", "192.0.2.7:5064".parse()?)?;
+/// let names = builder.build();
+/// let mut request = ca::RequestWriter::new();
+/// request.begin(Some(7));
+/// request.push(42, b"ioc1:temp");
+/// request.push(43, b"elsewhere");
+///
+/// let mut responder = CaResponder::new();
+/// let mut answered = Vec::new();
+/// responder.answer(&names, request.datagram(), "192.0.2.99:40000".parse()?, &mut |to, reply| {
+///     answered.push((to, ca::messages(reply).count()));
+/// });
+/// assert_eq!(answered, [("192.0.2.99:40000".parse()?, 2)], "VERSION and one SEARCH");
+/// assert_eq!(responder.counts().miss_count, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
-pub struct CaResponder(());
+pub struct CaResponder {
+    counts: Counts,
+    reply: ca::ReplyWriter,
+}
+
 impl CaResponder {
     /// A responder whose counters are zero.
+    #[must_use]
     pub fn new() -> Self {
-        todo!()
+        Self { counts: Counts::default(), reply: ca::ReplyWriter::new() }
     }
-    /// Answers one datagram: calls `send` for each reply, nothing for names not in the table.
+
+    /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
     pub fn answer(
         &mut self,
         names: &NameTable,
@@ -18,10 +53,87 @@ impl CaResponder {
         source: SocketAddrV4,
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) {
-        todo!()
+        self.counts.datagram_count += 1;
+        if source.port() == 0 {
+            return self.counts.reject(Reject::ReplyPortZero);
+        }
+        let mut client = Client { address: source, sequence: None, minor_version: u16::MAX };
+        self.reply.begin(None);
+        if let Err(reject) = self.answer_messages(names, payload, &mut client, send) {
+            self.counts.reject(reject);
+        }
+        self.flush(&client, send);
     }
+
     /// What it has seen.
+    #[must_use]
     pub fn counts(&self) -> &Counts {
-        todo!()
+        &self.counts
     }
+
+    /// Stops at what makes the rest of the datagram doubtful.
+    fn answer_messages(
+        &mut self,
+        names: &NameTable,
+        payload: &[u8],
+        client: &mut Client,
+        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+    ) -> Result<(), Reject> {
+        for message in ca::messages(payload) {
+            let message = message?;
+            match message.command {
+                ca::VERSION => {
+                    self.flush(client, send);
+                    client.minor_version = message.minor_version();
+                    client.sequence = message.sequence_to_echo();
+                    self.reply.begin(client.sequence);
+                }
+                ca::SEARCH => match message.search() {
+                    Ok(search) => self.answer_search(names, &search, client, send),
+                    Err(reject) => self.counts.reject(reject),
+                },
+                _ => return Err(Reject::UnexpectedCommand),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_search(
+        &mut self,
+        names: &NameTable,
+        search: &ca::Search<'_>,
+        client: &Client,
+        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+    ) {
+        if search.minor_version.min(client.minor_version) < ca::MINOR_VERSION_REDIRECT {
+            return self.counts.reject(Reject::OldClient);
+        }
+        self.counts.name_count += 1;
+        let Some(server) = names.lookup(Protocol::Ca, search.name) else {
+            self.counts.miss_count += 1;
+            return;
+        };
+        self.counts.hit_count += 1;
+        if !self.reply.push(search.id, server) {
+            self.flush(client, send);
+            self.reply.push(search.id, server);
+        }
+    }
+
+    /// Sends what is written, if any, and begins anew.
+    fn flush(&mut self, client: &Client, send: &mut dyn FnMut(SocketAddrV4, &[u8])) {
+        if self.reply.name_count() > 0 {
+            send(client.address, self.reply.datagram());
+            self.counts.reply_count += 1;
+        }
+        self.reply.begin(client.sequence);
+    }
+}
+
+/// What is known of who asks.
+struct Client {
+    address: SocketAddrV4,
+    sequence: Option<u32>,
+    /// Of its VERSION message; without one, SEARCH tells.
+    minor_version: u16,
 }

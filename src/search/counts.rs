@@ -1,17 +1,29 @@
 //! What a responder saw: plain counters, one per outcome and one per reason of refusal.
 
+use std::fmt;
 use std::ops::AddAssign;
 
 /// Declares [`Reject`] and [`Counts`] from one list, so that no reason can lack its counter.
 macro_rules! counts {
     (
         outcomes { $($(#[$about:meta])* $outcome:ident,)* }
-        rejects { $($(#[$why:meta])* $reason:ident => $counter:ident,)* }
+        rejects { $($(#[doc = $why:literal])* $reason:ident => $counter:ident,)* }
     ) => {
         /// Why a message was not answered; each reason has its counter in [`Counts`].
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use nicring::search::{Reject, ca};
+        ///
+        /// let reject = ca::messages(b"too short").next().unwrap().unwrap_err();
+        /// assert_eq!(reject, Reject::TruncatedHeader);
+        /// assert_eq!(reject.name(), "truncated_header_count");
+        /// assert_eq!(reject.to_string(), "The datagram ends within a message header");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
-        pub enum Reject { $($(#[$why])* $reason,)* }
+        pub enum Reject { $($(#[doc = $why])* $reason,)* }
 
         impl Reject {
             /// Every reason.
@@ -24,6 +36,16 @@ macro_rules! counts {
             }
         }
 
+        impl fmt::Display for Reject {
+            /// What its documentation says, in one line.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let about = match self { $(Self::$reason => concat!($($why),*),)* };
+                f.write_str(about.trim().trim_end_matches('.'))
+            }
+        }
+
+        impl std::error::Error for Reject {}
+
         /// What a responder has seen since it was made. Counters only grow (and wrap at 2^64).
         ///
         /// # Examples
@@ -31,15 +53,17 @@ macro_rules! counts {
         /// ```
         /// use nicring::search::Counts;
         ///
+        /// let mut one = Counts::default();
+        /// one.hit_count = 2;
         /// let mut total = Counts::default();
-        /// total += Counts { hit_count: 2, ..Counts::default() };
+        /// total += one;
         /// assert!(total.iter().any(|(name, value)| name == "hit_count" && value == 2));
         /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
             $($(#[$about])* pub $outcome: u64,)*
-            $($(#[$why])* pub $counter: u64,)*
+            $($(#[doc = $why])* pub $counter: u64,)*
         }
 
         impl Counts {

@@ -1,76 +1,205 @@
 //! The name table.
+//!
+//! All names lie in one arena of bytes, each behind its server and its length; an open-addressed
+//! index of (hash, place in the arena) finds them. A name so costs eight bytes in the arena and
+//! about eleven in the index. A name that is not there is nearly always told by the index alone.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Protocol;
 
-/// The longest name a table takes, in bytes; EPICS itself holds longer ones to be mistakes.
+/// The longest name a table takes, in bytes. CA clients hold longer ones to be mistakes.
 pub const NAME_LEN_MAX: usize = 500;
 
+/// Address, port, and the length of the name that follows with its protocol in the top bit.
+const RECORD_HEAD_LEN: usize = 8;
+const PVA_BIT: u16 = 0x8000;
+/// Records lie below this place, so that no place is [`Slot::FREE`].
+const ARENA_LEN_MAX: usize = u32::MAX as usize;
+
 /// Which server has which name: immutable, compact, shared freely between threads.
-#[derive(Clone)]
-pub struct NameTable(());
+///
+/// # Examples
+///
+/// ```
+/// use nicring::search::{NameTable, Protocol};
+///
+/// let mut builder = NameTable::builder();
+/// builder.insert(Protocol::Pva, "ioc1:temp", "192.0.2.7:5075".parse()?)?;
+/// let names = builder.build();
+///
+/// let server = Some("192.0.2.7:5075".parse()?);
+/// assert_eq!(names.lookup(Protocol::Pva, b"ioc1:temp"), server);
+/// assert_eq!(names.lookup(Protocol::Pva, b"ioc1:temp.EGU"), server, "a field of a record");
+/// assert_eq!(names.lookup(Protocol::Ca, b"ioc1:temp"), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct NameTable {
+    index: Index,
+    arena: Box<[u8]>,
+    /// Names per protocol.
+    len: [usize; 2],
+}
 
 impl NameTable {
     /// An empty builder.
+    #[must_use]
     pub fn builder() -> NameTableBuilder {
-        todo!()
+        NameTableBuilder::new()
     }
-    /// The server of `name`, or else of the record it is a field of: what stands before the last `.`.
+
+    /// The server of `name`; failing that, of the record `name` is a field of, which is what
+    /// stands before the last `.` (dots in a channel filter, `{...}`, do not count).
+    #[must_use]
     pub fn lookup(&self, protocol: Protocol, name: &[u8]) -> Option<SocketAddrV4> {
-        todo!()
+        self.exact(protocol, name).or_else(|| self.exact(protocol, record_of(name)?))
     }
+
+    fn exact(&self, protocol: Protocol, name: &[u8]) -> Option<SocketAddrV4> {
+        let record = self.index.find(&self.arena, hash(protocol, name), protocol, name)?;
+        Some(record.server)
+    }
+
     /// How many names the table has for one protocol.
+    #[must_use]
     pub fn len(&self, protocol: Protocol) -> usize {
-        todo!()
+        self.len[protocol as usize]
     }
+
     /// Whether it has none for either.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.arena.is_empty()
     }
-    /// Bytes on the heap.
+
+    /// How many bytes it holds on the heap.
+    #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        todo!()
+        self.arena.len() + size_of_val::<[Slot]>(&self.index.slots)
     }
+
     /// Every name with its server, in the order of insertion.
+    #[must_use]
     pub fn iter(&self) -> Names<'_> {
-        todo!()
+        Names { rest: &self.arena }
     }
 }
 
-/// Iterator of [`NameTable::iter`]: `(Protocol, &str, SocketAddrV4)`.
-#[derive(Clone, Debug)]
-pub struct Names<'a>(&'a ());
+impl fmt::Debug for NameTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NameTable")
+            .field("ca_len", &self.len(Protocol::Ca))
+            .field("pva_len", &self.len(Protocol::Pva))
+            .field("heap_bytes", &self.heap_bytes())
+            .finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a NameTable {
+    type Item = (Protocol, &'a str, SocketAddrV4);
+    type IntoIter = Names<'a>;
+
+    fn into_iter(self) -> Names<'a> {
+        self.iter()
+    }
+}
+
+/// Iterator of [`NameTable::iter`].
+#[derive(Clone)]
+pub struct Names<'a> {
+    rest: &'a [u8],
+}
 
 impl<'a> Iterator for Names<'a> {
     type Item = (Protocol, &'a str, SocketAddrV4);
+
     fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+        let record = Record::read(self.rest, 0)?;
+        self.rest = &self.rest[RECORD_HEAD_LEN + record.name.len()..];
+        let name = std::str::from_utf8(record.name).expect("names are inserted as str");
+        Some((record.protocol, name, record.server))
+    }
+}
+
+impl fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names").field("rest_bytes", &self.rest.len()).finish()
     }
 }
 
 /// Builds a [`NameTable`].
-#[derive(Default, Debug)]
-pub struct NameTableBuilder(());
+///
+/// # Examples
+///
+/// ```
+/// use nicring::search::{InsertError, NameTable, Protocol};
+///
+/// let (here, there) = ("192.0.2.7:5064".parse()?, "192.0.2.8:5064".parse()?);
+/// let mut builder = NameTable::builder();
+/// builder.insert(Protocol::Ca, "ioc1:temp", here)?;
+/// builder.insert(Protocol::Ca, "ioc1:temp", here)?; // Nothing new.
+/// assert_eq!(
+///     builder.insert(Protocol::Ca, "ioc1:temp", there),
+///     Err(InsertError::Duplicate { server: here })
+/// );
+/// assert_eq!(builder.build().len(Protocol::Ca), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Default)]
+pub struct NameTableBuilder {
+    index: Index,
+    arena: Vec<u8>,
+    len: [usize; 2],
+}
 
 impl NameTableBuilder {
     /// An empty builder.
+    #[must_use]
     pub fn new() -> Self {
-        todo!()
+        Self::default()
     }
+
     /// Adds one name. The same name with the same server again is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] says why the name was not taken; the builder is as it was.
     pub fn insert(
         &mut self,
         protocol: Protocol,
         name: &str,
         server: SocketAddrV4,
     ) -> Result<(), InsertError> {
-        todo!()
+        check(name, server)?;
+        let hash = hash(protocol, name.as_bytes());
+        match self.index.find(&self.arena, hash, protocol, name.as_bytes()) {
+            Some(known) if known.server == server => return Ok(()),
+            Some(known) => return Err(InsertError::Duplicate { server: known.server }),
+            None => {}
+        }
+        if self.arena.len() + RECORD_HEAD_LEN + name.len() > ARENA_LEN_MAX {
+            return Err(InsertError::Full);
+        }
+        self.index.reserve_one();
+        self.index.put(Slot { hash, at: self.arena.len() as u32 });
+        Record { protocol, server, name: name.as_bytes() }.append_to(&mut self.arena);
+        self.len[protocol as usize] += 1;
+        Ok(())
     }
-    /// The table.
-    pub fn build(self) -> NameTable {
-        todo!()
+
+    /// The table, in no more memory than it needs.
+    #[must_use]
+    pub fn build(mut self) -> NameTable {
+        self.index.resize(Index::capacity_for(self.index.used_count));
+        NameTable { index: self.index, arena: self.arena.into_boxed_slice(), len: self.len }
+    }
+}
+
+impl fmt::Debug for NameTableBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NameTableBuilder").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -87,20 +216,234 @@ pub enum InsertError {
     Empty,
     /// The name is longer than [`NAME_LEN_MAX`].
     TooLong {
-        /// Its length.
+        /// Its length in bytes.
         name_len: usize,
     },
-    /// The name has a control character.
+    /// The name has a control character, so no client can ask for it.
     ControlCharacter,
-    /// No client can connect to this server: no host's address, or port 0.
+    /// No client can connect to this server: it is no single host's address, or port 0.
     Server,
-    /// The table holds all it can (4 GiB of names).
+    /// The table holds all it can, 4 GiB of names.
     Full,
 }
 
 impl fmt::Display for InsertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+        match self {
+            Self::Duplicate { server } => {
+                write!(f, "the name is already that of {server}: give each name one server")
+            }
+            Self::Empty => f.write_str("the name is empty"),
+            Self::TooLong { name_len } => {
+                write!(f, "the name has {name_len} bytes: at most {NAME_LEN_MAX} are taken")
+            }
+            Self::ControlCharacter => f.write_str("the name has a control character"),
+            Self::Server => {
+                f.write_str("the server is not one host's address with a port of 1 to 65535")
+            }
+            Self::Full => f.write_str("the table is full: spread the names over several tables"),
+        }
     }
 }
+
 impl std::error::Error for InsertError {}
+
+fn check(name: &str, server: SocketAddrV4) -> Result<(), InsertError> {
+    if name.is_empty() {
+        return Err(InsertError::Empty);
+    }
+    if name.len() > NAME_LEN_MAX {
+        return Err(InsertError::TooLong { name_len: name.len() });
+    }
+    if name.chars().any(char::is_control) {
+        return Err(InsertError::ControlCharacter);
+    }
+    if server.port() == 0 || !is_host(*server.ip()) {
+        return Err(InsertError::Server);
+    }
+    Ok(())
+}
+
+/// Whether an address can be one host's, as far as the address alone tells.
+pub(super) fn is_host(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
+}
+
+/// The record a name is a field of.
+fn record_of(name: &[u8]) -> Option<&[u8]> {
+    let filter_at = name.iter().position(|&byte| byte == b'{').unwrap_or(name.len());
+    let dot_at = name[..filter_at].iter().rposition(|&byte| byte == b'.')?;
+    Some(&name[..dot_at])
+}
+
+/// Multiplies eight bytes at a time into the state, and folds the product's halves.
+fn hash(protocol: Protocol, name: &[u8]) -> u32 {
+    const START: u64 = 0x243f_6a88_85a3_08d3;
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = |state: u64, word: u64| {
+        let product = u128::from(state ^ word) * u128::from(FACTOR);
+        (product >> 64) as u64 ^ product as u64
+    };
+    let mut state = fold(START, (name.len() as u64) << 1 | protocol as u64);
+    let mut words = name.chunks_exact(8);
+    for word in &mut words {
+        state = fold(state, u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    }
+    let rest = words.remainder().iter().rev().fold(0, |rest, &byte| rest << 8 | u64::from(byte));
+    (fold(fold(state, rest), START) >> 32) as u32
+}
+
+/// One name as it lies in the arena.
+struct Record<'a> {
+    protocol: Protocol,
+    server: SocketAddrV4,
+    name: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    fn append_to(&self, arena: &mut Vec<u8>) {
+        let bit = if self.protocol == Protocol::Pva { PVA_BIT } else { 0 };
+        arena.extend_from_slice(&self.server.ip().octets());
+        arena.extend_from_slice(&self.server.port().to_be_bytes());
+        arena.extend_from_slice(&(bit | self.name.len() as u16).to_be_bytes());
+        arena.extend_from_slice(self.name);
+    }
+
+    /// `None` at the end of the arena.
+    fn read(arena: &'a [u8], at: usize) -> Option<Self> {
+        let (head, rest) = arena.get(at..)?.split_first_chunk::<RECORD_HEAD_LEN>()?;
+        let [a, b, c, d, port @ .., len_high, len_low] = *head;
+        let bits = u16::from_be_bytes([len_high, len_low]);
+        Some(Self {
+            protocol: if bits & PVA_BIT == 0 { Protocol::Ca } else { Protocol::Pva },
+            server: SocketAddrV4::new([a, b, c, d].into(), u16::from_be_bytes(port)),
+            name: rest.get(..usize::from(bits & !PVA_BIT))?,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u32,
+    /// Where the record lies in the arena.
+    at: u32,
+}
+
+impl Slot {
+    const FREE: Self = Self { hash: 0, at: u32::MAX };
+
+    fn is_free(self) -> bool {
+        self.at == u32::MAX
+    }
+}
+
+/// Open addressing with linear probing. The slots keep the whole hash: growing reads no names.
+#[derive(Clone)]
+struct Index {
+    /// At least one is free: every probe ends.
+    slots: Box<[Slot]>,
+    used_count: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { slots: [Slot::FREE].into(), used_count: 0 }
+    }
+}
+
+impl Index {
+    /// Slots for a load of three quarters.
+    fn capacity_for(used_count: usize) -> usize {
+        used_count + used_count / 3 + 1
+    }
+
+    /// Slots in the order of probing, from the one where `hash` would best be.
+    fn probe(&self, hash: u32) -> impl Iterator<Item = usize> + use<> {
+        let capacity = self.slots.len();
+        let start = ((u64::from(hash) * capacity as u64) >> 32) as usize;
+        (start..capacity).chain(0..start)
+    }
+
+    /// The record of a name.
+    fn find<'a>(
+        &self,
+        arena: &'a [u8],
+        hash: u32,
+        protocol: Protocol,
+        name: &[u8],
+    ) -> Option<Record<'a>> {
+        let slots = self.probe(hash).map(|at| self.slots[at]);
+        let alike = slots.take_while(|slot| !slot.is_free()).filter(|slot| slot.hash == hash);
+        alike
+            .filter_map(|slot| Record::read(arena, slot.at as usize))
+            .find(|record| record.protocol == protocol && record.name == name)
+    }
+
+    /// Puts a slot that is not there yet; two slots must be free, one to stay so.
+    fn put(&mut self, slot: Slot) {
+        let free = self.probe(slot.hash).find(|&at| self.slots[at].is_free());
+        self.slots[free.expect("a slot is free")] = slot;
+        self.used_count += 1;
+    }
+
+    fn reserve_one(&mut self) {
+        if Self::capacity_for(self.used_count + 1) > self.slots.len() {
+            self.resize(2 * Self::capacity_for(self.used_count + 1));
+        }
+    }
+
+    fn resize(&mut self, capacity: usize) {
+        let old = std::mem::replace(&mut self.slots, vec![Slot::FREE; capacity].into());
+        self.used_count = 0;
+        for slot in old.into_iter().filter(|slot| !slot.is_free()) {
+            self.put(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_a_record_is_what_follows_the_last_dot_before_a_filter() {
+        for (name, record) in [
+            ("ioc1:temp", None),
+            ("ioc1:temp.EGU", Some("ioc1:temp")),
+            ("ioc1:a.b.DESC$", Some("ioc1:a.b")),
+            (r#"ioc1:temp.VAL{"dbnd":{"d":1.5}}"#, Some("ioc1:temp")),
+            (r#"ioc1:temp{"d":1.5}"#, None),
+            (".", Some("")),
+        ] {
+            assert_eq!(record_of(name.as_bytes()), record.map(str::as_bytes), "{name}");
+        }
+    }
+
+    #[test]
+    fn hashes_of_like_names_differ() {
+        let mut hashes: Vec<u32> =
+            (0..100_000).map(|i| hash(Protocol::Ca, format!("sys:dev{i}:x").as_bytes())).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        // About one pair of 100,000 random 32-bit numbers is alike.
+        assert!(hashes.len() > 99_980, "{}", hashes.len());
+    }
+
+    #[test]
+    fn one_hash_for_many_names_is_slow_but_right() {
+        let mut index = Index::default();
+        let mut arena = Vec::new();
+        let server = SocketAddrV4::new([192, 0, 2, 7].into(), 5064);
+        for number in 0..100u32 {
+            index.reserve_one();
+            index.put(Slot { hash: u32::MAX, at: arena.len() as u32 });
+            let name = number.to_be_bytes();
+            Record { protocol: Protocol::Ca, server, name: &name }.append_to(&mut arena);
+        }
+        for number in 0..100u32 {
+            let name = number.to_be_bytes();
+            assert!(index.find(&arena, u32::MAX, Protocol::Ca, &name).is_some());
+            assert!(index.find(&arena, u32::MAX, Protocol::Pva, &name).is_none());
+        }
+    }
+}

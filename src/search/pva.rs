@@ -1,12 +1,67 @@
 //! PVAccess SEARCH: parser and writers.
+//!
+//! A message is a header of eight bytes (0xCA, version, flags, command, length of the payload) and
+//! a payload; a flag tells the byte order of both. A client sends SEARCH with any number of names
+//! and where it wants to hear of them; a server replies with SEARCH_RESPONSE, which holds one
+//! server's address and the ids of the names it has. ORIGIN_TAG goes before a SEARCH that one
+//! server of a host passes on to the others.
+//!
+//! # Examples
+//!
+//! ```
+//! use nicring::search::pva;
+//!
+//! let mut request = pva::RequestWriter::new();
+//! request.begin(pva::SearchHead {
+//!     byte_order: pva::ByteOrder::Little,
+//!     sequence: 7,
+//!     flags: 0,
+//!     reply_to: "0.0.0.0:40000".parse()?,
+//! });
+//! request.push(42, b"ioc1:temp");
+//!
+//! let message = pva::messages(request.datagram()).next().unwrap()?;
+//! let search = message.search()?;
+//! assert!(search.accepts_tcp && search.reply_port == 40000);
+//! assert!(search.names().eq([(42, &b"ioc1:temp"[..])]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod write;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Reject;
-use std::net::{Ipv6Addr, SocketAddrV4};
 
-/// The longest datagram written, in bytes (one name that alone is longer excepted).
+pub use write::{RequestWriter, ResponseHead, ResponseWriter, SearchHead, append_origin_tag};
+
+/// The longest datagram written, in bytes: fits one Ethernet frame.
 pub const DATAGRAM_LEN_MAX: usize = 1400;
+/// The version of the protocol, as sent.
+pub const VERSION: u8 = 2;
+/// Command: who has these names?
+pub const SEARCH: u8 = 3;
+/// Command: this server has these names.
+pub const SEARCH_RESPONSE: u8 = 4;
+/// Command: where the message behind was sent to before a server of this host passed it on.
+pub const ORIGIN_TAG: u8 = 22;
+/// SEARCH flag: a response is wanted in any case.
+pub const FLAG_MUST_REPLY: u8 = 0x01;
+/// SEARCH flag: the request was sent to one host, not to all.
+pub const FLAG_UNICAST: u8 = 0x80;
 
-/// Byte order of a message.
+const HEADER_LEN: usize = 8;
+const MAGIC: u8 = 0xca;
+const HEADER_CONTROL: u8 = 0x01;
+const HEADER_SEGMENTED: u8 = 0x30;
+const HEADER_SERVER: u8 = 0x40;
+const HEADER_BIG_ENDIAN: u8 = 0x80;
+/// Size bytes: no size at all, and a size of four bytes that follows.
+const SIZE_NULL: u8 = 0xff;
+const SIZE_LONG: u8 = 0xfe;
+const TCP: &[u8] = b"tcp";
+
+/// The byte order of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ByteOrder {
     /// Least significant byte first.
@@ -14,115 +69,289 @@ pub enum ByteOrder {
     /// Most significant byte first.
     Big,
 }
-/// The messages of one datagram; after the first `Err` there is no more.
+
+/// The messages of one datagram. After an `Err` comes nothing more.
+#[must_use]
 pub fn messages(datagram: &[u8]) -> Messages<'_> {
-    todo!()
+    Messages { rest: datagram }
 }
+
 /// Iterator of [`messages`].
 #[derive(Clone, Debug)]
-pub struct Messages<'a>(&'a [u8]);
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
 impl<'a> Iterator for Messages<'a> {
     type Item = Result<Message<'a>, Reject>;
+
     fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = Message::read(self.rest).map(|(message, rest)| {
+            self.rest = rest;
+            message
+        });
+        if message.is_err() {
+            self.rest = &[];
+        }
+        Some(message)
     }
 }
-/// One message.
+
+/// One message, whatever its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The sender's protocol version.
+    /// The sender's version of the protocol.
     pub version: u8,
-    /// Byte order of all that follows.
+    /// The byte order of what follows.
     pub byte_order: ByteOrder,
-    /// What it is.
+    /// What it is: [`SEARCH`], [`SEARCH_RESPONSE`], [`ORIGIN_TAG`] or anything else.
     pub command: u8,
     /// What follows the header.
     pub payload: &'a [u8],
 }
+
 impl<'a> Message<'a> {
-    /// The SEARCH in it.
-    pub fn search(&self) -> Result<Search<'a>, Reject> {
-        todo!()
+    fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Reject> {
+        let (header, rest) =
+            bytes.split_first_chunk::<HEADER_LEN>().ok_or(Reject::TruncatedHeader)?;
+        let [magic, version, flags, command, payload_len @ ..] = *header;
+        if magic != MAGIC || version == 0 {
+            return Err(Reject::BadMagic);
+        }
+        if flags & HEADER_CONTROL != 0 {
+            return Err(Reject::ControlMessage);
+        }
+        if flags & HEADER_SEGMENTED != 0 {
+            return Err(Reject::Segmented);
+        }
+        let (byte_order, payload_len) = if flags & HEADER_BIG_ENDIAN == 0 {
+            (ByteOrder::Little, u32::from_le_bytes(payload_len))
+        } else {
+            (ByteOrder::Big, u32::from_be_bytes(payload_len))
+        };
+        let (payload, rest) =
+            rest.split_at_checked(payload_len as usize).ok_or(Reject::TruncatedPayload)?;
+        Ok((Self { version, byte_order, command, payload }, rest))
     }
-    /// The SEARCH_RESPONSE in it.
+
+    fn reader(&self) -> Reader<'a> {
+        Reader { rest: self.payload, order: self.byte_order }
+    }
+
+    /// The SEARCH in this message, checked to its last name.
+    ///
+    /// # Errors
+    ///
+    /// Where it is another command, or its payload ends too soon.
+    pub fn search(&self) -> Result<Search<'a>, Reject> {
+        if self.command != SEARCH {
+            return Err(Reject::UnexpectedCommand);
+        }
+        self.reader().search().ok_or(Reject::MalformedPayload)
+    }
+
+    /// The SEARCH_RESPONSE in this message, checked to its last id.
+    ///
+    /// # Errors
+    ///
+    /// Where it is another command, or its payload ends too soon.
     pub fn search_response(&self) -> Result<SearchResponse<'a>, Reject> {
-        todo!()
+        if self.command != SEARCH_RESPONSE {
+            return Err(Reject::UnexpectedCommand);
+        }
+        self.reader().search_response().ok_or(Reject::MalformedPayload)
+    }
+
+    /// The address in an ORIGIN_TAG: where the messages behind it were first sent to.
+    ///
+    /// # Errors
+    ///
+    /// Where it is another command, or its payload ends too soon.
+    pub fn origin(&self) -> Result<Ipv6Addr, Reject> {
+        if self.command != ORIGIN_TAG {
+            return Err(Reject::UnexpectedCommand);
+        }
+        self.reader().address().ok_or(Reject::MalformedPayload)
     }
 }
-/// One SEARCH.
+
+/// What a client asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'a> {
     /// The number a response repeats.
     pub sequence: u32,
-    /// Flags: [`Search::must_reply`].
+    /// [`FLAG_MUST_REPLY`], [`FLAG_UNICAST`].
     pub flags: u8,
-    /// Where the response shall go: unspecified for the sender.
+    /// Where the response shall go; unspecified is the sender.
     pub reply_address: Ipv6Addr,
     /// ... and to which port.
     pub reply_port: u16,
-    names: &'a [u8],
+    /// Whether `tcp` is among the protocols the client takes.
+    pub accepts_tcp: bool,
+    /// How many names it asks for.
+    pub name_count: u16,
+    names: Reader<'a>,
 }
-/// One SEARCH_RESPONSE.
+
+impl<'a> Search<'a> {
+    /// The byte order of the message it came in.
+    #[must_use]
+    pub fn byte_order(&self) -> ByteOrder {
+        self.names.order
+    }
+
+    /// Whether a response is wanted in any case.
+    #[must_use]
+    pub fn must_reply(&self) -> bool {
+        self.flags & FLAG_MUST_REPLY != 0
+    }
+
+    /// Whether the sender says that it sent the request to one host.
+    #[must_use]
+    pub fn is_unicast(&self) -> bool {
+        self.flags & FLAG_UNICAST != 0
+    }
+
+    /// [`reply_address`](Self::reply_address) in IPv4, `0.0.0.0` for the sender; `None` where
+    /// only IPv6 can reach it.
+    #[must_use]
+    pub fn reply_ipv4(&self) -> Option<Ipv4Addr> {
+        to_ipv4(self.reply_address)
+    }
+
+    /// The names, each behind the id the client gave it.
+    pub fn names(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
+        let mut reader = self.names;
+        (0..self.name_count).map_while(move |_| reader.name())
+    }
+}
+
+/// What a server answers.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchResponse<'a> {
-    /// Identity of the server.
+    /// The identity of the server.
     pub guid: [u8; 12],
     /// The number of the request.
     pub sequence: u32,
-    /// The server's address: unspecified for the sender.
+    /// The server's address; unspecified is the sender.
     pub server: Ipv6Addr,
     /// The server's TCP port.
     pub port: u16,
-    /// The protocol: `tcp`.
+    /// The protocol to connect with.
     pub protocol: &'a [u8],
-    /// Whether it has the names.
+    /// Whether the server has the names.
     pub found: bool,
-    ids: &'a [u8],
+    /// How many names it is about.
+    pub id_count: u16,
+    ids: Reader<'a>,
 }
+
 impl<'a> SearchResponse<'a> {
+    /// [`server`](Self::server) in IPv4, `0.0.0.0` for the sender; `None` where only IPv6 can
+    /// reach it.
+    #[must_use]
+    pub fn server_ipv4(&self) -> Option<Ipv4Addr> {
+        to_ipv4(self.server)
+    }
+
     /// The ids of the names it is about.
     pub fn ids(&self) -> impl Iterator<Item = u32> + use<'a> {
-        std::iter::empty()
+        let mut reader = self.ids;
+        (0..self.id_count).map_while(move |_| reader.u32())
     }
 }
-/// Head of a SEARCH to write.
+
+fn to_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    if address.is_unspecified() { Some(Ipv4Addr::UNSPECIFIED) } else { address.to_ipv4_mapped() }
+}
+
+/// Reads a payload; `None` is its end.
 #[derive(Clone, Copy, Debug)]
-pub struct SearchHead {
-    /// Byte order to write.
-    pub byte_order: ByteOrder,
-    /// The number a response repeats.
-    pub sequence: u32,
-    /// [`FLAG_MUST_REPLY`], [`FLAG_UNICAST`].
-    pub flags: u8,
-    /// Where the response shall go: the unspecified address for the sender.
-    pub reply_to: SocketAddrV4,
+struct Reader<'a> {
+    rest: &'a [u8],
+    order: ByteOrder,
 }
-/// Set where a response is wanted in any case.
-pub const FLAG_MUST_REPLY: u8 = 0x01;
-/// Set where the request was sent to one host.
-pub const FLAG_UNICAST: u8 = 0x80;
-/// Writes SEARCH requests, as many names in a datagram as fit.
-#[derive(Clone, Debug, Default)]
-pub struct RequestWriter(Vec<u8>);
-impl RequestWriter {
-    /// An empty datagram.
-    pub fn new() -> Self {
-        todo!()
+
+impl<'a> Reader<'a> {
+    fn search(mut self) -> Option<Search<'a>> {
+        let sequence = self.u32()?;
+        let [flags, _, _, _] = *self.array()?;
+        let reply_address = self.address()?;
+        let reply_port = self.u16()?;
+        let mut accepts_tcp = false;
+        for _ in 0..self.size()?? {
+            accepts_tcp |= self.string()? == Some(TCP);
+        }
+        let name_count = self.u16()?;
+        let names = self;
+        for _ in 0..name_count {
+            self.name()?;
+        }
+        Some(Search { sequence, flags, reply_address, reply_port, accepts_tcp, name_count, names })
     }
-    /// Begins the next datagram.
-    pub fn begin(&mut self, head: SearchHead) {
-        todo!()
+
+    fn search_response(mut self) -> Option<SearchResponse<'a>> {
+        let guid = *self.array()?;
+        let sequence = self.u32()?;
+        let server = self.address()?;
+        let port = self.u16()?;
+        let protocol = self.string()?.unwrap_or_default();
+        let [found] = *self.array()?;
+        let id_count = self.u16()?;
+        self.rest.get(..4 * usize::from(id_count))?;
+        let found = found != 0;
+        Some(SearchResponse { guid, sequence, server, port, protocol, found, id_count, ids: self })
     }
-    /// Adds a name, or returns false where it does not fit.
-    pub fn push(&mut self, id: u32, name: &[u8]) -> bool {
-        todo!()
+
+    fn array<const LEN: usize>(&mut self) -> Option<&'a [u8; LEN]> {
+        let (array, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(array)
     }
-    /// The datagram so far.
-    pub fn datagram(&self) -> &[u8] {
-        todo!()
+
+    fn u16(&mut self) -> Option<u16> {
+        let bytes = *self.array()?;
+        Some(match self.order {
+            ByteOrder::Little => u16::from_le_bytes(bytes),
+            ByteOrder::Big => u16::from_be_bytes(bytes),
+        })
     }
-    /// Names in it.
-    pub fn name_count(&self) -> usize {
-        todo!()
+
+    fn u32(&mut self) -> Option<u32> {
+        let bytes = *self.array()?;
+        Some(match self.order {
+            ByteOrder::Little => u32::from_le_bytes(bytes),
+            ByteOrder::Big => u32::from_be_bytes(bytes),
+        })
+    }
+
+    fn address(&mut self) -> Option<Ipv6Addr> {
+        Some(Ipv6Addr::from(*self.array::<16>()?))
+    }
+
+    /// A size, or `Some(None)` for the null size some implementations write for no string.
+    fn size(&mut self) -> Option<Option<u32>> {
+        let [first] = *self.array()?;
+        Some(match first {
+            SIZE_NULL => None,
+            // The form for sizes beyond 2^31 needs no care: no datagram holds as much.
+            SIZE_LONG => Some(self.u32()?),
+            short => Some(u32::from(short)),
+        })
+    }
+
+    fn string(&mut self) -> Option<Option<&'a [u8]>> {
+        let Some(len) = self.size()? else { return Some(None) };
+        let (string, rest) = self.rest.split_at_checked(len as usize)?;
+        self.rest = rest;
+        Some(Some(string))
+    }
+
+    fn name(&mut self) -> Option<(u32, &'a [u8])> {
+        let id = self.u32()?;
+        Some((id, self.string()??))
     }
 }

@@ -1,34 +1,94 @@
 //! Answers PVA SEARCH.
-use super::{Counts, NameTable, Subnet};
-use std::net::SocketAddrV4;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::names::is_host;
+use super::{Counts, NameTable, Protocol, Reject, Subnet, pva};
 
 /// Who asked, and by which way the question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The sender of the datagram.
     pub source: SocketAddrV4,
-    /// Whether it came through the loopback group 224.0.0.128, from a server of this host.
+    /// Whether it came through the loopback group 224.0.0.128, by which the servers of one host
+    /// pass on what only one of them received.
     pub forwarded: bool,
 }
+
 impl From<SocketAddrV4> for Asked {
     fn from(source: SocketAddrV4) -> Self {
         Self { source, forwarded: false }
     }
 }
 
-/// Turns datagrams of PVA SEARCH into replies.
+/// Turns datagrams of PVA SEARCH into replies that name the servers of a [`NameTable`].
+///
+/// A reply holds one server and all ids of the request that are its, in the byte order of the
+/// request. Each is a datagram of its own: pvxs clients read the first message of a datagram only.
+/// Nobody is told of names that are not in the table. A ping, which asks for a sign of life
+/// and no name, is counted and left to the servers themselves.
+///
+/// A request says where the reply shall go, so anyone could have replies sent to anyone. Replies
+/// go to the sender, to hosts in the given subnets, and, for a request that a server of this
+/// host passed on, to the one host it names; the rest is refused and counted.
+///
+/// # Examples
+///
+/// ```
+/// use nicring::search::{NameTable, Protocol, PvaResponder, pva};
+///
+/// let mut builder = NameTable::builder();
+/// builder.insert(Protocol::Pva, "ioc1:temp", "192.0.2.7:5075".parse()?)?;
+/// let names = builder.build();
+/// let mut request = pva::RequestWriter::new();
+/// request.begin(pva::SearchHead {
+///     byte_order: pva::ByteOrder::Little,
+///     sequence: 7,
+///     flags: 0,
+///     reply_to: "0.0.0.0:40001".parse()?,
+/// });
+/// request.push(42, b"ioc1:temp");
+///
+/// let mut responder = PvaResponder::new(vec!["192.0.2.0/24".parse()?]);
+/// let mut replies = Vec::new();
+/// let source: std::net::SocketAddrV4 = "192.0.2.99:40000".parse()?;
+/// responder.answer(&names, request.datagram(), source.into(), &mut |to, bytes| {
+///     replies.push((to, bytes.to_vec()));
+/// });
+/// assert_eq!(replies[0].0, "192.0.2.99:40001".parse()?);
+/// let response = pva::messages(&replies[0].1).next().unwrap()?.search_response()?;
+/// assert!(response.ids().eq([42]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
-pub struct PvaResponder(());
+pub struct PvaResponder {
+    counts: Counts,
+    reply_subnets: Vec<Subnet>,
+    hits: Vec<Hit>,
+    response: pva::ResponseWriter,
+}
+
+/// Ordered by server, so that a server's hits stand together, in the order of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Hit {
+    server: SocketAddrV4,
+    place: u16,
+    id: u32,
+}
+
 impl PvaResponder {
-    /// A responder that replies to the sender only, and to hosts in these subnets.
+    /// A responder that replies to senders, and to hosts in these subnets.
+    #[must_use]
     pub fn new(reply_subnets: Vec<Subnet>) -> Self {
-        todo!()
+        Self { reply_subnets, ..Self::default() }
     }
-    /// Replaces the subnets, as the host's addresses change.
+
+    /// Replaces the subnets, as the addresses of the host change.
     pub fn set_reply_subnets(&mut self, reply_subnets: Vec<Subnet>) {
-        todo!()
+        self.reply_subnets = reply_subnets;
     }
-    /// Answers one datagram: calls `send` for each reply, nothing for names not in the table.
+
+    /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
     pub fn answer(
         &mut self,
         names: &NameTable,
@@ -36,10 +96,154 @@ impl PvaResponder {
         asked: Asked,
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) {
-        todo!()
+        self.counts.datagram_count += 1;
+        if let Err(reject) = self.answer_messages(names, payload, asked, send) {
+            self.counts.reject(reject);
+        }
     }
+
     /// What it has seen.
+    #[must_use]
     pub fn counts(&self) -> &Counts {
-        todo!()
+        &self.counts
     }
+
+    /// Stops at what makes the rest of the datagram doubtful.
+    fn answer_messages(
+        &mut self,
+        names: &NameTable,
+        payload: &[u8],
+        asked: Asked,
+        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+    ) -> Result<(), Reject> {
+        let mut tagged = false;
+        for message in pva::messages(payload) {
+            let message = message?;
+            match message.command {
+                pva::SEARCH => {
+                    let search = message.search()?;
+                    match self.destination(&search, asked, tagged) {
+                        Ok(Some(to)) => self.answer_search(names, &search, to, send),
+                        Ok(None) => {}
+                        Err(reject) => self.counts.reject(reject),
+                    }
+                }
+                pva::ORIGIN_TAG => {
+                    message.origin()?;
+                    if tagged || !asked.forwarded {
+                        return Err(Reject::UntrustedOriginTag);
+                    }
+                    tagged = true;
+                }
+                _ => self.counts.other_count += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a reply goes; `None` where there is nothing to reply to.
+    fn destination(
+        &mut self,
+        search: &pva::Search<'_>,
+        asked: Asked,
+        tagged: bool,
+    ) -> Result<Option<SocketAddrV4>, Reject> {
+        if search.name_count == 0 {
+            if search.must_reply() {
+                self.counts.ping_count += 1;
+            } else {
+                self.counts.empty_count += 1;
+            }
+            return Ok(None);
+        }
+        if !search.accepts_tcp {
+            return Err(Reject::NoTcp);
+        }
+        if search.reply_port == 0 {
+            return Err(Reject::ReplyPortZero);
+        }
+        let address = search.reply_ipv4().ok_or(Reject::RefusedReplyAddress)?;
+        let address = match (address.is_unspecified(), asked.forwarded) {
+            (true, false) => *asked.source.ip(),
+            // The sender is the server that passed the request on, not the client.
+            (true, true) => return Err(Reject::RefusedReplyAddress),
+            (false, _) => address,
+        };
+        if address != *asked.source.ip() && !self.may_reply_to(address, tagged) {
+            return Err(Reject::RefusedReplyAddress);
+        }
+        Ok(Some(SocketAddrV4::new(address, search.reply_port)))
+    }
+
+    /// Whether a reply may go to a host other than the sender.
+    fn may_reply_to(&self, address: Ipv4Addr, tagged: bool) -> bool {
+        let mut around = self.reply_subnets.iter().filter(|subnet| subnet.contains(address));
+        let (trusted, is_one_host) = match around.clone().next() {
+            Some(_) => (true, around.all(|subnet| subnet.contains_host(address))),
+            None => (tagged, true),
+        };
+        is_host(address) && trusted && is_one_host
+    }
+
+    fn answer_search(
+        &mut self,
+        names: &NameTable,
+        search: &pva::Search<'_>,
+        to: SocketAddrV4,
+        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+    ) {
+        self.hits.clear();
+        for ((id, name), place) in search.names().zip(0..=u16::MAX) {
+            if let Some(server) = names.lookup(Protocol::Pva, name) {
+                self.hits.push(Hit { server, place, id });
+            }
+        }
+        let (name_count, hit_count) = (u64::from(search.name_count), self.hits.len() as u64);
+        self.counts.name_count += name_count;
+        self.counts.hit_count += hit_count;
+        self.counts.miss_count += name_count - hit_count;
+        self.hits.sort_unstable();
+        for hits in self.hits.chunk_by(|one, next| one.server == next.server) {
+            self.counts.reply_count += write_replies(&mut self.response, search, hits, |reply| {
+                send(to, reply);
+            });
+        }
+    }
+}
+
+/// Answers with one server, in as many datagrams as the ids need. Returns how many.
+fn write_replies(
+    response: &mut pva::ResponseWriter,
+    search: &pva::Search<'_>,
+    hits: &[Hit],
+    mut send: impl FnMut(&[u8]),
+) -> u64 {
+    let Some(first) = hits.first() else { return 0 };
+    let head = pva::ResponseHead {
+        byte_order: search.byte_order(),
+        guid: guid_of(first.server),
+        sequence: search.sequence,
+        server: first.server,
+    };
+    let mut reply_count = 1;
+    response.begin(head);
+    for hit in hits {
+        if !response.push(hit.id) {
+            send(response.datagram());
+            reply_count += 1;
+            response.begin(head);
+            response.push(hit.id);
+        }
+    }
+    send(response.datagram());
+    reply_count
+}
+
+/// The identity a reply gives a server. A client that hears of one name from two identities
+/// reports a duplicate, so all that answer for a server must give it the same one.
+fn guid_of(server: SocketAddrV4) -> [u8; 12] {
+    let mut guid = *b"nicrin\0\0\0\0\0\0";
+    guid[6..10].copy_from_slice(&server.ip().octets());
+    guid[10..].copy_from_slice(&server.port().to_be_bytes());
+    guid
 }

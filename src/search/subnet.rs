@@ -38,14 +38,19 @@ impl Subnet {
         self.mask.leading_ones() as u8
     }
 
+    /// Whether `address` is in the subnet.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask == self.network
+    }
+
     /// Whether `address` is in the subnet and can be one host's: neither the subnet's own
     /// address nor its broadcast address, where it is wide enough to have them.
     #[must_use]
     pub fn contains_host(&self, address: Ipv4Addr) -> bool {
         let host = address.to_bits() & !self.mask;
         let has_broadcast = self.prefix_len() < 31;
-        address.to_bits() & self.mask == self.network
-            && !(has_broadcast && (host == 0 || host == !self.mask))
+        self.contains(address) && !(has_broadcast && (host == 0 || host == !self.mask))
     }
 }
 
