@@ -9,6 +9,10 @@ use crate::{
     uring::mmsg::Mmsg,
 };
 
+/// What is kept for a socket beside itself: nothing.
+#[derive(Debug)]
+pub(super) struct Prepared;
+
 /// Receives and sends up to 64 datagrams a system call.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -22,25 +26,22 @@ impl Transport {
     pub const RECEIVES_ONE: bool = false;
 
     pub fn new(stride: usize) -> Self {
-        Self {
-            mmsg: Mmsg::new(),
-            stride,
-        }
+        Self { mmsg: Mmsg::new(), stride }
     }
 
-    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<()> {
-        Ok(())
+    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
+        Ok(Prepared)
     }
 
     /// Fills `memory` from its start, `stride` bytes a datagram; says with how many.
     pub fn receive(
         &mut self,
         socket: &ListenSocket,
-        _watched: &mio::net::UdpSocket,
+        _: &Prepared,
+        stride: usize,
         memory: &mut [u8],
     ) -> io::Result<usize> {
-        self.mmsg
-            .receive(socket.socket.as_fd(), memory, self.stride)
+        self.mmsg.receive(socket.socket.as_fd(), memory, stride)
     }
 
     /// What is known of the datagram at `index` of the last receive, and its length there.
@@ -52,7 +53,7 @@ impl Transport {
     pub fn send(
         &mut self,
         socket: &ListenSocket,
-        _watched: &mio::net::UdpSocket,
+        _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
     ) -> io::Result<usize> {

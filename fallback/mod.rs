@@ -24,7 +24,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token};
 
-use self::transport::Transport;
+use self::transport::{Prepared, Transport};
 use crate::{
     admit::{Admission, Sent, Span},
     backend::{BackendDriver, BackendSettings, Turn, Wake},
@@ -60,6 +60,7 @@ pub(crate) struct Portable {
 struct Entry {
     socket: Arc<ListenSocket>,
     watched: mio::net::UdpSocket,
+    prepared: Prepared,
     is_ready: bool,
     error_count: u32,
 }
@@ -77,10 +78,7 @@ impl Wake for Waker {
 
 impl Portable {
     pub fn open(settings: &BackendSettings) -> Result<Self> {
-        let failed = |source| Error::Backend {
-            operation: "opening the system's poller",
-            source,
-        };
+        let failed = |source| Error::Backend { operation: "opening the system's poller", source };
         let poll = Poll::new().map_err(failed)?;
         let waker = mio::Waker::new(poll.registry(), WAKE).map_err(failed)?;
         Ok(Self {
@@ -110,10 +108,7 @@ impl Portable {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(source) => {
-                return Err(Error::Backend {
-                    operation: "waiting for the sockets",
-                    source,
-                });
+                return Err(Error::Backend { operation: "waiting for the sockets", source });
             }
         }
         for event in &self.events {
@@ -140,7 +135,10 @@ impl Portable {
             let wanted = ROUND_MAX.min(self.settings.batch_max - used);
             let stride = self.settings.buffer_bytes;
             let memory = &mut batch.storage.own_mut()[used * stride..(used + wanted) * stride];
-            let received = self.transport.receive(&entry.socket, &entry.watched, memory);
+            // Through the watched socket, because some pollers have to be armed again by it.
+            let received = entry
+                .watched
+                .try_io(|| self.transport.receive(&entry.socket, &entry.prepared, stride, memory));
             let may_have_more = match &received {
                 Ok(count) => {
                     entry.error_count = 0;
@@ -160,11 +158,7 @@ impl Portable {
             }
             for index in 0..received.unwrap_or(0) {
                 let (message, len) = self.transport.message(index);
-                let span = Span {
-                    buffer: 0,
-                    start: (used * stride) as u32,
-                    len: len as u32,
-                };
+                let span = Span { buffer: 0, start: (used * stride) as u32, len: len as u32 };
                 used += 1;
                 batch.records.extend(admission.admit(&entry.socket, slot, &message, span));
             }
@@ -181,9 +175,7 @@ impl Portable {
         while first < outbox.len() {
             let slot = admission.sending_slot(outbox.outgoing(first));
             let run = outbox.outgoing_from(first).iter();
-            let len = run
-                .take_while(|outgoing| admission.sending_slot(outgoing) == slot)
-                .count();
+            let len = run.take_while(|outgoing| admission.sending_slot(outgoing) == slot).count();
             let run = &outbox.outgoing_from(first)[..len];
             match self.entries.get(usize::from(slot)) {
                 Some(Some(entry)) => {
@@ -209,7 +201,7 @@ fn send_run(
         sent.count(admission.sending_counters(&entry.socket, outgoing.egress.ifindex));
     };
     while let Some(next) = run.first() {
-        match transport.send(&entry.socket, &entry.watched, outbox, run) {
+        match transport.send(&entry.socket, &entry.prepared, outbox, run) {
             Ok(sent) => {
                 run[..sent].iter().for_each(|outgoing| count(outgoing, Sent::Yes));
                 run = &run[sent..];
@@ -236,7 +228,7 @@ impl BackendDriver for Portable {
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
         let watched = socket.socket.try_clone()?;
-        self.transport.prepare(&watched)?;
+        let prepared = self.transport.prepare(&watched)?;
         let mut watched = mio::net::UdpSocket::from_std(watched.into());
         if socket.wanted.role != Role::Send {
             let token = Token(usize::from(slot));
@@ -246,12 +238,8 @@ impl BackendDriver for Portable {
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] = Some(Entry {
-            socket,
-            watched,
-            is_ready: false,
-            error_count: 0,
-        });
+        self.entries[index] =
+            Some(Entry { socket, watched, prepared, is_ready: false, error_count: 0 });
         Ok(())
     }
 

@@ -75,16 +75,8 @@ impl Admission {
         sockets: &[Option<Arc<ListenSocket>>],
         stats: &StatsTable,
     ) -> Self {
-        let counters = selected
-            .iter()
-            .map(|nic| stats.nic(nic.index, &nic.name))
-            .collect();
-        Self {
-            nics,
-            selected,
-            counters,
-            routed_slots: routed_slots(sockets),
-        }
+        let counters = selected.iter().map(|nic| stats.nic(nic.index, &nic.name)).collect();
+        Self { nics, selected, counters, routed_slots: routed_slots(sockets) }
     }
 
     /// The slot of the socket that sends a datagram: the one that heard what it answers, unless
@@ -157,11 +149,8 @@ impl Admission {
         if destination.is_multicast() {
             return Class::Group;
         }
-        let is_broadcast_of = |nic: &crate::Nic| {
-            nic.addresses
-                .iter()
-                .any(|own| own.broadcast == Some(destination))
-        };
+        let is_broadcast_of =
+            |nic: &crate::Nic| nic.addresses.iter().any(|own| own.broadcast == Some(destination));
         let arrival = self.nics.by_index(message.ifindex);
         if arrival.is_some_and(is_broadcast_of) || self.nics.iter().any(is_broadcast_of) {
             return Class::Subnet;
@@ -195,10 +184,7 @@ impl Admission {
             // The platform tells neither: better heard than lost.
             return (0, Some(&socket.counters));
         }
-        let position = self
-            .counters
-            .iter()
-            .position(|counters| counters.index == index);
+        let position = self.counters.iter().position(|counters| counters.index == index);
         (index, position.map(|position| &self.counters[position]))
     }
 
@@ -208,11 +194,7 @@ impl Admission {
         socket: &'a ListenSocket,
         ifindex: Option<u32>,
     ) -> &'a NicCounters {
-        let by_index = |index| {
-            self.counters
-                .iter()
-                .find(|counters| counters.index == index)
-        };
+        let by_index = |index| self.counters.iter().find(|counters| counters.index == index);
         ifindex.and_then(by_index).unwrap_or(&socket.counters)
     }
 }
@@ -228,9 +210,7 @@ fn routed_slots(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<u16> {
     let routed = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
         let is_device_bound = |socket: &&Arc<ListenSocket>| socket.wanted.is_device_bound;
         let sender = socket.as_ref().filter(is_device_bound);
-        sender
-            .and_then(|socket| sender_of(socket.port))
-            .unwrap_or(slot) as u16
+        sender.and_then(|socket| sender_of(socket.port)).unwrap_or(slot) as u16
     };
     sockets.iter().enumerate().map(routed).collect()
 }

@@ -56,19 +56,11 @@ impl AsyncEngine {
             free: VecDeque::with_capacity(BATCH_COUNT_MAX),
             made_count: 0,
         };
-        let thread = thread::Builder::new()
-            .name("nicring".into())
-            .spawn(move || lender.run())
-            .map_err(|source| Error::Backend {
-                operation: "starting the engine's thread",
-                source,
-            })?;
-        Ok(Self {
-            handle,
-            ports,
-            exchange,
-            thread: Some(thread),
-        })
+        let thread =
+            thread::Builder::new().name("nicring".into()).spawn(move || lender.run()).map_err(
+                |source| Error::Backend { operation: "starting the engine's thread", source },
+            )?;
+        Ok(Self { handle, ports, exchange, thread: Some(thread) })
     }
 
     /// The ports that it listens on, in the order in which they were asked for.
@@ -196,11 +188,7 @@ impl Exchange {
         if let Some(end) = &mut queues.end {
             return Poll::Ready(mem::replace(end, Ok(())).and(Err(Error::Stopped)));
         }
-        if !queues
-            .waiting
-            .iter()
-            .any(|waker| waker.will_wake(context.waker()))
-        {
+        if !queues.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             queues.waiting.push(context.waker().clone());
         }
         Poll::Pending
@@ -246,12 +234,9 @@ impl Lender {
         // the look at what was returned, so that whoever comes after the look sees it.
         let is_short = self.made_count == BATCH_COUNT_MAX && self.free.is_empty();
         let wants_returns = is_short || self.core.driver.is_starved();
-        self.exchange
-            .wants_returns
-            .store(wants_returns, Ordering::SeqCst);
+        self.exchange.wants_returns.store(wants_returns, Ordering::SeqCst);
         let first_returned = self.free.len();
-        self.free
-            .extend(lock(&self.exchange.queues).returned.drain(..));
+        self.free.extend(lock(&self.exchange.queues).returned.drain(..));
         for batch in self.free.iter_mut().skip(first_returned) {
             self.core.driver.take_back(batch);
         }

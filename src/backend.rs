@@ -128,6 +128,7 @@ pub(crate) struct Coalesce {
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub admission: &'a Admission,
+    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub stats: &'a StatsTable,
     /// When to come back without datagrams; `None` for never.
     pub deadline: Option<Instant>,
@@ -203,11 +204,7 @@ fn open_io_uring(
     settings: &BackendSettings,
 ) -> Result<(Box<dyn BackendDriver>, BackendReport), Unavailable> {
     let (driver, details) = crate::uring::open(settings)?;
-    let report = BackendReport {
-        backend: Backend::IoUring,
-        unavailable: None,
-        details,
-    };
+    let report = BackendReport { backend: Backend::IoUring, unavailable: None, details };
     Ok((driver, report))
 }
 
@@ -227,19 +224,10 @@ mod tests {
     #[test]
     fn the_environment_overrides_auto_and_nothing_else() {
         let resolve = |choice, text: &str| resolve(choice, Some(text.to_owned()));
-        assert_eq!(
-            resolve(Backend::Auto, "portable").unwrap(),
-            Backend::Portable
-        );
-        assert_eq!(
-            resolve(Backend::Auto, "io_uring").unwrap(),
-            Backend::IoUring
-        );
+        assert_eq!(resolve(Backend::Auto, "portable").unwrap(), Backend::Portable);
+        assert_eq!(resolve(Backend::Auto, "io_uring").unwrap(), Backend::IoUring);
         assert_eq!(resolve(Backend::Auto, "").unwrap(), Backend::Auto);
-        assert_eq!(
-            resolve(Backend::IoUring, "portable").unwrap(),
-            Backend::IoUring
-        );
+        assert_eq!(resolve(Backend::IoUring, "portable").unwrap(), Backend::IoUring);
         let error = resolve(Backend::Auto, "epoll").unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -58,10 +58,7 @@ impl Batch {
 
     /// The datagrams.
     pub fn iter(&self) -> Iter<'_> {
-        Iter {
-            records: self.records.iter(),
-            storage: &self.storage,
-        }
+        Iter { records: self.records.iter(), storage: &self.storage }
     }
 
     /// The NICs as the engine knew them when it received the batch.
@@ -107,14 +104,12 @@ impl Batch {
         let destination = datagram.source();
         let egress = self.egress(datagram, *destination.ip());
         let slot = datagram.record.slot;
-        self.outbox()
-            .push_with(slot, egress, destination, len_max, write)
+        self.outbox().push_with(slot, egress, destination, len_max, write)
     }
 
     /// Queues a datagram that answers nothing, such as a beacon.
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        self.outbox()
-            .push(Outbox::ANY_SLOT, egress, destination, payload)
+        self.outbox().push(Outbox::ANY_SLOT, egress, destination, payload)
     }
 
     /// The way that an answer to `datagram` leaves by when it is sent to `destination`.
@@ -131,16 +126,12 @@ impl Batch {
 
     /// The outbox, for whoever has the batch to himself.
     pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
-        self.outbox
-            .get_mut()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.outbox.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
         // A handler that panicked while composing a reply left the outbox as it was before.
-        self.outbox
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.outbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

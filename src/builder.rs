@@ -165,10 +165,7 @@ impl Builder {
     /// handed out: fewer wake-ups, more delay. io_uring on Linux 6.12 or later; elsewhere without
     /// effect. Off unless called.
     pub fn coalesce(mut self, datagrams: u32, wait_max: Duration) -> Self {
-        self.sizes.coalesce = Some(Coalesce {
-            datagrams,
-            wait_max,
-        });
+        self.sizes.coalesce = Some(Coalesce { datagrams, wait_max });
         self
     }
 
@@ -212,26 +209,13 @@ impl Builder {
             let reason = "none given: name at least one with Builder::port";
             return Err(Error::setting("port", reason));
         }
-        let mut fixed: Vec<u16> = self
-            .listen
-            .ports
-            .iter()
-            .copied()
-            .filter(|port| *port != 0)
-            .collect();
+        let mut fixed: Vec<u16> =
+            self.listen.ports.iter().copied().filter(|port| *port != 0).collect();
         fixed.sort_unstable();
         if let Some(twice) = fixed.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::setting(
-                "port",
-                format!("{} is given twice", twice[0]),
-            ));
+            return Err(Error::setting("port", format!("{} is given twice", twice[0])));
         }
-        if let Some(group) = self
-            .listen
-            .groups
-            .iter()
-            .find(|group| !group.is_multicast())
-        {
+        if let Some(group) = self.listen.groups.iter().find(|group| !group.is_multicast()) {
             let reason = format!("{group} is no multicast group: expected 224.0.0.0/4");
             return Err(Error::setting("join", reason));
         }
@@ -239,12 +223,7 @@ impl Builder {
         in_range("buffer_count", self.sizes.buffer_count, 1, 32_768)?;
         in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;
         in_range("replies_max", self.sizes.replies_max, 1, 32_768)?;
-        in_range(
-            "recv_buffer_bytes",
-            self.listen.recv_buffer_bytes,
-            1,
-            1 << 30,
-        )?;
+        in_range("recv_buffer_bytes", self.listen.recv_buffer_bytes, 1, 1 << 30)?;
         if self.tick.is_some_and(|tick| tick.is_zero()) {
             return Err(Error::setting("tick", "zero: expected a time to wait"));
         }

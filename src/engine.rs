@@ -20,7 +20,6 @@ use crate::{
     error::{Error, Result},
     listen::{self, Layout, Listen, ListenSocket, Wanted},
     nics::Nics,
-    options,
     outbox::{Outbox, Queued},
     route::Egress,
     stats::{Stats, StatsTable, add},
@@ -60,10 +59,7 @@ impl Engine {
 
     pub(crate) fn open(builder: Builder) -> Result<Self> {
         let tick = builder.tick;
-        Ok(Self {
-            core: Core::open(builder)?,
-            tick,
-        })
+        Ok(Self { core: Core::open(builder)?, tick })
     }
 
     /// The ports that it listens on, in the order in which they were asked for.
@@ -73,9 +69,7 @@ impl Engine {
 
     /// A handle to stop and watch it from any thread.
     pub fn handle(&self) -> Handle {
-        Handle {
-            shared: Arc::clone(&self.core.shared),
-        }
+        Handle { shared: Arc::clone(&self.core.shared) }
     }
 
     /// Serves until the handler breaks or [`Handle::stop`] is called, and then closes: what was
@@ -262,11 +256,8 @@ pub(crate) struct Core {
 impl Core {
     fn open(builder: Builder) -> Result<Self> {
         let settings = builder.listen;
-        let can_bind_device = options::can_bind_device();
-        let layout = Layout::choose(settings.listen, settings.unicast, can_bind_device)?;
-        if layout.listen() != settings.listen {
-            tracing::info!(?layout, can_bind_device, "chose how to listen");
-        }
+        let layout = Layout::of_system(settings.listen, settings.unicast)?;
+        tracing::debug!(?layout, "chose how to listen");
         let nics = Arc::new(Nics::enumerate()?);
         let selected = settings.select(&nics);
         if selected.is_empty() {
@@ -426,10 +417,7 @@ impl Core {
         let wanted = listen::plan(&selected, groups, unicast, layout);
         for slot in 0..self.sockets.len() {
             let is_stale = |socket: &Arc<ListenSocket>| !wanted.contains(&socket.wanted);
-            if self.sockets[slot]
-                .take_if(|socket| is_stale(socket))
-                .is_some()
-            {
+            if self.sockets[slot].take_if(|socket| is_stale(socket)).is_some() {
                 self.driver.remove(slot as u16);
             }
         }

@@ -69,10 +69,7 @@ impl Error {
     }
 
     pub(crate) fn setting(setting: &'static str, reason: impl Into<String>) -> Self {
-        Self::Setting {
-            setting,
-            reason: reason.into(),
-        }
+        Self::Setting { setting, reason: reason.into() }
     }
 }
 
@@ -81,12 +78,7 @@ impl fmt::Display for Error {
         match self {
             Self::Setting { setting, reason } => write!(f, "{setting}: {reason}"),
             Self::Enumerate { source } => write!(f, "listing the interfaces: {source}"),
-            Self::Socket {
-                operation,
-                nic,
-                address,
-                source,
-            } => {
+            Self::Socket { operation, nic, address, source } => {
                 write!(f, "{nic}: {operation} {address}: {source}")?;
                 match socket_remedy(source.kind()) {
                     Some(remedy) => write!(f, ": {remedy}"),

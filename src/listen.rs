@@ -116,13 +116,7 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     fn new(role: Role, address: Ipv4Addr) -> Self {
-        Self {
-            role,
-            address,
-            nic: None,
-            is_device_bound: false,
-            joins: Vec::new(),
-        }
+        Self { role, address, nic: None, is_device_bound: false, joins: Vec::new() }
     }
 
     fn nic_name(&self) -> &str {
@@ -137,11 +131,27 @@ pub(crate) enum Layout {
     ClassByDevice,
     /// One socket a class, for all NICs.
     ClassWithoutDevice,
+    /// One socket an address, which hears broadcasts too, as on Windows.
+    ByAddress,
     Wildcard,
 }
 
 impl Layout {
-    pub fn choose(listen: Listen, unicast: Unicast, can_bind_device: bool) -> Result<Self> {
+    /// The layout for this system.
+    pub fn of_system(listen: Listen, unicast: Unicast) -> Result<Self> {
+        if options::HEARS_BROADCAST_BY_ADDRESS || listen == Listen::Wildcard {
+            return Self::choose(listen, unicast, options::can_bind_device());
+        }
+        match unicast {
+            Unicast::Take => Ok(Self::ByAddress),
+            Unicast::Leave => Err(Error::setting(
+                "unicast",
+                "this system has no sockets that hear broadcasts alone: use Unicast::Take",
+            )),
+        }
+    }
+
+    fn choose(listen: Listen, unicast: Unicast, can_bind_device: bool) -> Result<Self> {
         match (listen, unicast, can_bind_device) {
             (Listen::Auto | Listen::Class, _, true) => Ok(Self::ClassByDevice),
             (Listen::Auto, Unicast::Leave, false) | (Listen::Class, _, false) => {
@@ -160,7 +170,7 @@ impl Layout {
     /// What the user calls it.
     pub fn listen(self) -> Listen {
         match self {
-            Self::ClassByDevice | Self::ClassWithoutDevice => Listen::Class,
+            Self::ClassByDevice | Self::ClassWithoutDevice | Self::ByAddress => Listen::Class,
             Self::Wildcard => Listen::Wildcard,
         }
     }
@@ -181,6 +191,9 @@ pub(crate) fn plan(
         let mut wildcard = Wanted::new(Role::HearAll, Ipv4Addr::UNSPECIFIED);
         wildcard.joins = joins(selected, groups);
         return vec![wildcard];
+    }
+    if layout == Layout::ByAddress {
+        return selected.iter().flat_map(|nic| by_address(nic, groups)).collect();
     }
     let mut wanted = vec![Wanted::new(Role::Send, NO_GROUP)];
     for nic in selected {
@@ -215,6 +228,17 @@ pub(crate) fn plan(
     wanted.sort();
     wanted.dedup();
     wanted
+}
+
+fn by_address(nic: &Nic, groups: &[Ipv4Addr]) -> impl Iterator<Item = Wanted> {
+    nic.addresses.iter().enumerate().map(|(position, own)| {
+        let mut socket = Wanted::new(Role::HearAll, own.address);
+        socket.nic = Some((nic.name.clone(), nic.index));
+        if position == 0 {
+            socket.joins = groups.iter().map(|group| (*group, nic.index)).collect();
+        }
+        socket
+    })
 }
 
 fn joins(selected: &Nics, groups: &[Ipv4Addr]) -> Vec<(Ipv4Addr, u32)> {
@@ -259,9 +283,7 @@ impl ListenSocket {
         };
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))
             .map_err(failed("opening a socket for"))?;
-        socket
-            .set_nonblocking(true)
-            .map_err(failed("making non-blocking the socket for"))?;
+        socket.set_nonblocking(true).map_err(failed("making non-blocking the socket for"))?;
         if !is_exclusive {
             options::share_port(&socket).map_err(failed("sharing the port of"))?;
         }
@@ -281,9 +303,7 @@ impl ListenSocket {
                 .join_multicast_v4_n(group, &InterfaceIndexOrAddress::Index(*index))
                 .map_err(failed("joining the group of"))?;
         }
-        let bound = socket
-            .local_addr()
-            .map_err(failed("asking for the port of"))?;
+        let bound = socket.local_addr().map_err(failed("asking for the port of"))?;
         let (name, index) = wanted.nic.clone().unwrap_or(("(any)".to_owned(), 0));
         Ok(Self {
             socket,
@@ -320,11 +340,7 @@ impl fmt::Display for ListenSocket {
             Role::Send => "nothing (sends by route)".to_owned(),
         };
         let (nic, address, port) = (self.wanted.nic_name(), self.wanted.address, self.port);
-        let device = if self.wanted.is_device_bound {
-            ", bound to the device"
-        } else {
-            ""
-        };
+        let device = if self.wanted.is_device_bound { ", bound to the device" } else { "" };
         write!(f, "{nic}: {address}:{port}{device}: {hears}")
     }
 }
@@ -345,10 +361,7 @@ impl DropCount {
             if added_count == 0 || added_count > u32::MAX / 2 {
                 return 0;
             }
-            match self
-                .last
-                .compare_exchange_weak(last, drop_count, Relaxed, Relaxed)
-            {
+            match self.last.compare_exchange_weak(last, drop_count, Relaxed, Relaxed) {
                 Ok(_) => return added_count,
                 Err(current) => last = current,
             }
@@ -408,9 +421,7 @@ fn open_all(
             Err(error) => return Err(error),
         }
     }
-    let hears = sockets
-        .iter()
-        .any(|socket| socket.wanted.role != Role::Send);
+    let hears = sockets.iter().any(|socket| socket.wanted.role != Role::Send);
     match failures.pop() {
         Some(last) if !hears => Err(last),
         last => {
@@ -441,11 +452,7 @@ mod tests {
 
     fn summary(wanted: &[Wanted]) -> Vec<String> {
         let one = |wanted: &Wanted| {
-            let device = if wanted.is_device_bound {
-                wanted.nic_name()
-            } else {
-                "-"
-            };
+            let device = if wanted.is_device_bound { wanted.nic_name() } else { "-" };
             format!("{:?} {} {device}", wanted.role, wanted.address)
         };
         wanted.iter().map(one).collect()
@@ -474,11 +481,7 @@ mod tests {
         let wanted = plan(&nics, &[group], Unicast::Leave, Layout::ClassByDevice);
         assert_eq!(
             summary(&wanted),
-            [
-                "Hear(Limited) 255.255.255.255 p",
-                "Hear(Group) 224.0.0.128 p",
-                "Send 224.0.0.0 -",
-            ]
+            ["Hear(Limited) 255.255.255.255 p", "Hear(Group) 224.0.0.128 p", "Send 224.0.0.0 -",]
         );
         assert_eq!(wanted[1].joins, [(group, 3)]);
     }
@@ -504,6 +507,15 @@ mod tests {
     }
 
     #[test]
+    fn where_addresses_hear_broadcasts_each_has_one_socket_and_groups_are_joined_once() {
+        let nics = Nics::from_iter([nic("a", 2, &[([10, 1, 0, 1], 24), ([10, 1, 0, 2], 24)])]);
+        let group = Ipv4Addr::new(239, 1, 1, 1);
+        let wanted = plan(&nics, &[group], Unicast::Take, Layout::ByAddress);
+        assert_eq!(summary(&wanted), ["HearAll 10.1.0.1 -", "HearAll 10.1.0.2 -"]);
+        assert_eq!((wanted[0].joins.len(), wanted[1].joins.len()), (1, 0));
+    }
+
+    #[test]
     fn auto_never_takes_unicasts_that_were_to_be_left() {
         use {Layout::*, Unicast::*};
         let choose = |listen, unicast, device| Layout::choose(listen, unicast, device).ok();
@@ -522,9 +534,7 @@ mod tests {
         assert_eq!(drops.note(5), 5);
         assert_eq!(drops.note(3), 0);
         assert_eq!(drops.note(5), 0);
-        let drops = DropCount {
-            last: AtomicU32::new(u32::MAX - 1),
-        };
+        let drops = DropCount { last: AtomicU32::new(u32::MAX - 1) };
         assert_eq!(drops.note(3), 5);
         assert_eq!(drops.note(u32::MAX), 0);
     }

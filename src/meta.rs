@@ -101,9 +101,7 @@ impl<'a> Datagram<'a> {
     ///
     /// [`Builder::kernel_time`]: crate::Builder::kernel_time
     pub fn kernel_time(&self) -> Option<SystemTime> {
-        self.record
-            .kernel_time
-            .map(|since_epoch| SystemTime::UNIX_EPOCH + since_epoch)
+        self.record.kernel_time.map(|since_epoch| SystemTime::UNIX_EPOCH + since_epoch)
     }
 }
 
@@ -138,6 +136,7 @@ pub(crate) struct Record {
     /// The slot of the socket that heard it.
     pub slot: u16,
     /// Where the payload lies: a buffer's number, and the bytes in it.
+    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub buffer: u16,
     pub start: u32,
     pub len: u32,

@@ -112,7 +112,6 @@ impl Nics {
             let (Some(index), Address::V4(address)) = (interface.index, interface.address) else {
                 continue;
             };
-            let index = index as u32;
             let is_point_to_point = interface.flags.contains(InterfaceFlags::POINTTOPOINT);
             let netmask = address.netmask.unwrap_or(Ipv4Addr::BROADCAST);
             let mut own = NicAddress::new(address.address, netmask);
@@ -123,12 +122,7 @@ impl Nics {
                 Some(nic) => nic.addresses.push(own),
                 None => nics.push(Nic {
                     // An alias such as `eth0:1` is a label of an address, not an interface.
-                    name: interface
-                        .name
-                        .split(':')
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
+                    name: interface.name.split(':').next().unwrap_or_default().to_owned(),
                     index,
                     is_up: interface.flags.contains(InterfaceFlags::UP),
                     is_loopback: interface.flags.contains(InterfaceFlags::LOOPBACK),
@@ -169,9 +163,7 @@ impl Nics {
     /// The NIC that has this address.
     pub fn owner(&self, address: Ipv4Addr) -> Option<&Nic> {
         let position = self.owners.binary_search_by_key(&address, |owner| owner.0);
-        position
-            .ok()
-            .map(|position| &self.nics[self.owners[position].1])
+        position.ok().map(|position| &self.nics[self.owners[position].1])
     }
 
     /// Whether datagrams to this address stay on this host: its own addresses and 127.0.0.0/8.
@@ -193,9 +185,7 @@ impl FromIterator<Nic> for Nics {
             .iter()
             .enumerate()
             .flat_map(|(position, nic)| {
-                nic.addresses
-                    .iter()
-                    .map(move |address| (address.address, position))
+                nic.addresses.iter().map(move |address| (address.address, position))
             })
             .collect();
         owners.sort();
@@ -240,9 +230,7 @@ impl NicFilter {
             Self::Name(name) => nic.name == *name,
             Self::Address(address) => own.address == *address,
             Self::Subnet(network, prefix_len) => {
-                let mask = u32::MAX
-                    .checked_shl(32 - u32::from(*prefix_len))
-                    .unwrap_or(0);
+                let mask = u32::MAX.checked_shl(32 - u32::from(*prefix_len)).unwrap_or(0);
                 (own.address.to_bits() ^ network.to_bits()) & mask == 0
             }
         }

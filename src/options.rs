@@ -110,8 +110,7 @@ pub(crate) fn can_bind_device() -> bool {
     };
     let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
     let probe = |socket: Socket| {
-        nics.iter()
-            .any(|nic| nic.is_up && bind_device(&socket, &nic.name, nic.index).is_ok())
+        nics.iter().any(|nic| nic.is_up && bind_device(&socket, &nic.name, nic.index).is_ok())
     };
     socket.is_ok_and(probe)
 }

@@ -151,9 +151,7 @@ impl Outbox {
 
     #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = (&Outgoing, &[u8])> {
-        self.outgoing
-            .iter()
-            .map(|outgoing| (outgoing, self.payload(outgoing)))
+        self.outgoing.iter().map(|outgoing| (outgoing, self.payload(outgoing)))
     }
 
     pub fn payload(&self, outgoing: &Outgoing) -> &[u8] {
@@ -190,16 +188,9 @@ mod tests {
             buffer[..3].copy_from_slice(b"two");
             3
         };
-        assert!(
-            outbox
-                .push_with(4, egress, destination(), 100, write)
-                .is_queued()
-        );
+        assert!(outbox.push_with(4, egress, destination(), 100, write).is_queued());
         assert!(outbox.push(5, egress, destination(), b"").is_queued());
-        let payloads: Vec<_> = outbox
-            .iter()
-            .map(|(o, payload)| (o.slot, payload))
-            .collect();
+        let payloads: Vec<_> = outbox.iter().map(|(o, payload)| (o.slot, payload)).collect();
         assert_eq!(payloads, [(3, &b"one"[..]), (4, b"two"), (5, b"")]);
     }
 
@@ -218,10 +209,7 @@ mod tests {
             outbox.clear();
         }
         let too_long = vec![0; PAYLOAD_LEN_MAX + 1];
-        assert_eq!(
-            outbox.push(0, egress, destination(), &too_long),
-            Queued::TooLong
-        );
+        assert_eq!(outbox.push(0, egress, destination(), &too_long), Queued::TooLong);
     }
 
     #[test]
@@ -238,9 +226,7 @@ mod tests {
         let egress = Egress::default();
         outbox.push(0, egress, destination(), b"first");
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            outbox.push_with(0, egress, destination(), 9, |_| {
-                panic!("a bug in the handler")
-            })
+            outbox.push_with(0, egress, destination(), 9, |_| panic!("a bug in the handler"))
         }));
         assert!(panicked.is_err());
         outbox.push(0, egress, destination(), b"second");

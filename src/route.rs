@@ -38,10 +38,7 @@ pub(crate) struct Asked {
 
 /// The way of an answer to `destination`, which is the asker or an address that it named.
 pub(crate) fn egress(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Egress {
-    Egress {
-        ifindex: way(nics, asked, destination),
-        source: source(nics, asked, destination),
-    }
+    Egress { ifindex: way(nics, asked, destination), source: source(nics, asked, destination) }
 }
 
 fn way(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<u32> {
@@ -59,21 +56,13 @@ fn source(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<Ipv4Addr>
     if asked.class == Class::Unicast {
         return (!asked.destination.is_unspecified()).then_some(asked.destination);
     }
-    let arrival = nics
-        .by_index(asked.nic)
-        .or_else(|| nics.by_index(asked.ifindex))?;
-    let holds_asker = arrival
-        .addresses
-        .iter()
-        .find(|own| own.contains(destination));
+    let arrival = nics.by_index(asked.nic).or_else(|| nics.by_index(asked.ifindex))?;
+    let holds_asker = arrival.addresses.iter().find(|own| own.contains(destination));
     let was_addressed = || {
         let mut own = arrival.addresses.iter();
         own.find(|own| own.broadcast == Some(asked.destination))
     };
-    holds_asker
-        .or_else(was_addressed)
-        .map(|own| own.address)
-        .or_else(|| arrival.primary())
+    holds_asker.or_else(was_addressed).map(|own| own.address).or_else(|| arrival.primary())
 }
 
 #[cfg(test)]
@@ -115,15 +104,7 @@ mod tests {
             ("10.1.0.1", Unicast, 2, 2, "10.1.0.9", Some(2), "10.1.0.1"),
             ("10.1.0.255", Subnet, 2, 2, "10.1.0.9", Some(2), "10.1.0.1"),
             ("10.1.0.255", Subnet, 3, 3, "10.1.0.9", Some(3), "10.1.0.2"),
-            (
-                "255.255.255.255",
-                Limited,
-                3,
-                3,
-                "10.1.0.9",
-                Some(3),
-                "10.1.0.2",
-            ),
+            ("255.255.255.255", Limited, 3, 3, "10.1.0.9", Some(3), "10.1.0.2"),
             ("224.0.0.128", Group, 4, 4, "10.3.0.9", Some(4), "10.3.0.1"),
             // An address of b, asked over a (the weak host model): the source is what was asked.
             ("10.1.0.2", Unicast, 2, 3, "10.1.0.9", Some(2), "10.1.0.2"),
@@ -136,38 +117,14 @@ mod tests {
             ("10.1.0.255", Subnet, 2, 2, "172.16.0.9", None, "10.1.0.1"),
             ("224.0.0.128", Group, 4, 4, "172.16.0.9", None, "10.2.0.1"),
             // A limited broadcast is never routed: its sender is on the link, whatever it says.
-            (
-                "255.255.255.255",
-                Limited,
-                4,
-                4,
-                "172.16.0.9",
-                Some(4),
-                "10.2.0.1",
-            ),
+            ("255.255.255.255", Limited, 4, 4, "172.16.0.9", Some(4), "10.2.0.1"),
             // Link-local addresses mean nothing without the link.
-            (
-                "10.1.0.1",
-                Unicast,
-                2,
-                2,
-                "169.254.3.4",
-                Some(2),
-                "10.1.0.1",
-            ),
+            ("10.1.0.1", Unicast, 2, 2, "169.254.3.4", Some(2), "10.1.0.1"),
             // From this host: by lo, whichever NIC was asked.
             ("10.2.0.1", Unicast, 1, 4, "10.1.0.1", Some(1), "10.2.0.1"),
             ("10.1.0.255", Subnet, 2, 2, "10.1.0.1", Some(1), "10.1.0.1"),
             ("10.1.0.255", Subnet, 2, 2, "10.2.0.1", Some(1), "10.1.0.1"),
-            (
-                "127.255.255.255",
-                Subnet,
-                1,
-                1,
-                "127.0.0.1",
-                Some(1),
-                "127.0.0.1",
-            ),
+            ("127.255.255.255", Subnet, 1, 1, "127.0.0.1", Some(1), "127.0.0.1"),
             ("224.0.0.128", Group, 1, 1, "10.1.0.1", Some(1), "127.0.0.1"),
             // Forwarded over lo for an asker elsewhere: lo leads nowhere else.
             ("224.0.0.128", Group, 1, 1, "10.1.0.9", None, "127.0.0.1"),
@@ -176,30 +133,17 @@ mod tests {
         for row in rows {
             let (destination, class, ifindex, nic, asker, way, source) = row;
             let destination = destination.parse().unwrap();
-            let asked = Asked {
-                destination,
-                class,
-                ifindex,
-                nic,
-            };
+            let asked = Asked { destination, class, ifindex, nic };
             let egress = egress(&nics, &asked, asker.parse().unwrap());
             assert_eq!(egress.ifindex, way, "way of {row:?}");
-            assert_eq!(
-                egress.source,
-                Some(source.parse().unwrap()),
-                "source of {row:?}"
-            );
+            assert_eq!(egress.source, Some(source.parse().unwrap()), "source of {row:?}");
         }
     }
 
     #[test]
     fn what_is_unknown_is_left_to_the_kernel() {
-        let asked = Asked {
-            destination: Ipv4Addr::UNSPECIFIED,
-            class: Class::Unicast,
-            ifindex: 0,
-            nic: 0,
-        };
+        let asked =
+            Asked { destination: Ipv4Addr::UNSPECIFIED, class: Class::Unicast, ifindex: 0, nic: 0 };
         let egress = egress(&host(), &asked, [10, 1, 0, 9].into());
         assert_eq!(egress, Egress::default());
     }

@@ -188,27 +188,18 @@ pub(crate) struct StatsTable {
 impl StatsTable {
     /// The counters of a NIC, made when first asked for.
     pub fn nic(&self, index: u32, name: &str) -> Arc<NicCounters> {
-        let mut nics = self
-            .nics
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut nics = self.nics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(nic) = nics.iter().find(|nic| nic.index == index) {
             return Arc::clone(nic);
         }
-        let nic = Arc::new(NicCounters {
-            index,
-            name: name.to_owned(),
-            counters: Counters::default(),
-        });
+        let nic =
+            Arc::new(NicCounters { index, name: name.to_owned(), counters: Counters::default() });
         nics.push(Arc::clone(&nic));
         nic
     }
 
     pub fn snapshot(&self) -> Stats {
-        let nics = self
-            .nics
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let nics = self.nics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         Stats {
             nics: nics
                 .iter()
@@ -245,10 +236,7 @@ mod tests {
         let stats = table.snapshot();
         assert_eq!(stats.nics.len(), 2);
         let total = stats.total();
-        assert_eq!(
-            (total.received_in(Class::Subnet), total.received_count()),
-            (6, 6)
-        );
+        assert_eq!((total.received_in(Class::Subnet), total.received_count()), (6, 6));
         let named: u64 = total.iter().map(|(_, count)| count).sum();
         assert_eq!(named, 6 + 3);
     }

@@ -16,6 +16,7 @@ pub(crate) enum Storage {
     /// The batch has memory of its own, which the backend receives into.
     Own(Box<[u8]>),
     /// Buffers of a backend, given back when the batch is; they outlive the backend.
+    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     Lent(Arc<dyn Lent>),
 }
 

@@ -74,9 +74,7 @@ fn timespec(data: &[u8]) -> Option<Duration> {
         let field = |at| bytes(data, at).map(i32::from_ne_bytes).map(i64::from);
         (field(0)?, field(4)?)
     };
-    let nanoseconds = u32::try_from(nanoseconds)
-        .ok()
-        .filter(|&n| n < 1_000_000_000)?;
+    let nanoseconds = u32::try_from(nanoseconds).ok().filter(|&n| n < 1_000_000_000)?;
     Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
 }
 
@@ -90,10 +88,7 @@ pub(crate) struct PacketInfo {
 
 impl PacketInfo {
     pub fn new(egress: Egress) -> Self {
-        let mut info = Self {
-            bytes: [0; aligned(HEADER_LEN + PKTINFO_LEN)],
-            len: 0,
-        };
+        let mut info = Self { bytes: [0; aligned(HEADER_LEN + PKTINFO_LEN)], len: 0 };
         if egress == Egress::default() {
             return info;
         }
@@ -121,9 +116,7 @@ impl PacketInfo {
 pub(crate) fn source(name: &[u8]) -> SocketAddrV4 {
     let family = bytes(name, 0).map(u16::from_ne_bytes);
     let is_ipv4 = family == Some(libc::AF_INET as u16);
-    let fields = bytes(name, 2)
-        .map(u16::from_be_bytes)
-        .zip(bytes::<4>(name, 4));
+    let fields = bytes(name, 2).map(u16::from_be_bytes).zip(bytes::<4>(name, 4));
     let (port, address) = fields.filter(|_| is_ipv4).unwrap_or_default();
     SocketAddrV4::new(address.into(), port)
 }
@@ -133,9 +126,7 @@ pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(address.ip().octets()),
-        },
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
         sin_zero: [0; 8],
     }
 }
@@ -183,10 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_decoded() {
-        let egress = Egress {
-            ifindex: Some(3),
-            source: Some(Ipv4Addr::new(10, 1, 0, 1)),
-        };
+        let egress = Egress { ifindex: Some(3), source: Some(Ipv4Addr::new(10, 1, 0, 1)) };
         let info = PacketInfo::new(egress);
         let mut message = nobody();
         decode(info.as_bytes(), &mut message);

@@ -42,10 +42,7 @@ impl Mmsg {
     pub fn new() -> Self {
         // SAFETY: all zeros are a valid mmsghdr: null pointers and lengths of 0.
         let header: libc::mmsghdr = unsafe { mem::zeroed() };
-        let iovec = libc::iovec {
-            iov_base: ptr::null_mut(),
-            iov_len: 0,
-        };
+        let iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
         Self {
             headers: Box::new([header; COUNT_MAX]),
@@ -68,10 +65,8 @@ impl Mmsg {
     ) -> io::Result<usize> {
         let mut count = 0;
         for (index, piece) in memory.chunks_exact_mut(stride).take(COUNT_MAX).enumerate() {
-            self.iovecs[index] = libc::iovec {
-                iov_base: piece.as_mut_ptr().cast(),
-                iov_len: piece.len(),
-            };
+            self.iovecs[index] =
+                libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() };
             let header = &mut self.headers[index].msg_hdr;
             header.msg_name = self.received_names[index].as_mut_ptr().cast();
             header.msg_namelen = NAME_BYTES as libc::socklen_t;
@@ -102,11 +97,9 @@ impl Mmsg {
         let header = &self.headers[index];
         let name_len = (header.msg_hdr.msg_namelen as usize).min(NAME_BYTES);
         let mut message = Message::from(control::source(&self.received_names[index][..name_len]));
+        #[allow(clippy::unnecessary_cast, reason = "musl has 32 bits here")]
         let control_len = (header.msg_hdr.msg_controllen as usize).min(control::RECEIVED_BYTES);
-        control::decode(
-            &self.received_controls[index].0[..control_len],
-            &mut message,
-        );
+        control::decode(&self.received_controls[index].0[..control_len], &mut message);
         message.is_truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         message.is_control_truncated = header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0;
         (message, (header.msg_len as usize).min(stride))

@@ -126,11 +126,9 @@ impl Uring {
             ring.submit()?
         } else {
             match self.settings.coalesce {
-                Some(coalesce) if ring.can_coalesce() => ring.submit_and_coalesce(
-                    coalesce.datagrams,
-                    coalesce.wait_max,
-                    turn.deadline,
-                )?,
+                Some(coalesce) if ring.can_coalesce() => {
+                    ring.submit_and_coalesce(coalesce.datagrams, coalesce.wait_max, turn.deadline)?
+                }
                 _ => ring.submit_and_wait(turn.deadline)?,
             }
         };

@@ -300,12 +300,7 @@ impl Layout {
     }
 
     /// Queues a multishot receive on a registered file.
-    pub fn push_receive(
-        &self,
-        ring: &mut Ring,
-        slot: u16,
-        user_data: UserData,
-    ) -> io::Result<()> {
+    pub fn push_receive(&self, ring: &mut Ring, slot: u16, user_data: UserData) -> io::Result<()> {
         // No MSG_DONTWAIT: it would end the receive where it should wait.
         let entry = opcode::RecvMsgMulti::new(Fixed(slot.into()), &*self.0, GROUP)
             .build()

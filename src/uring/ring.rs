@@ -13,9 +13,11 @@ use io_uring::{
     types::{CancelBuilder, Fd, SubmitArgs, Timespec},
 };
 
+type Flag = (&'static str, fn(&mut Builder));
+
 /// Flags of io_uring_setup(2) in the order in which they are given up where a kernel refuses them,
 /// each with the kernel that brought it.
-const OPTIONAL_FLAGS: [(&str, fn(&mut Builder)); 5] = [
+const OPTIONAL_FLAGS: [Flag; 5] = [
     ("NO_SQARRAY", |builder| _ = builder.setup_no_sqarray()), // 6.6
     ("DEFER_TASKRUN", |builder| _ = builder.setup_defer_taskrun()), // 6.1
     ("SINGLE_ISSUER", |builder| _ = builder.setup_single_issuer()), // 6.0

@@ -1,0 +1,97 @@
+//! macOS and the BSDs: one datagram a call, control messages by the `nix` crate.
+
+#[cfg(any(target_vendor = "apple", target_os = "netbsd"))]
+#[path = "bsd_pktinfo.rs"]
+mod control;
+#[cfg(not(any(target_vendor = "apple", target_os = "netbsd")))]
+#[path = "bsd_dstaddr.rs"]
+mod control;
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
+};
+
+use nix::sys::socket::{MsgFlags, SockaddrIn, recvmsg, sendmsg};
+
+use crate::{
+    admit::Message,
+    listen::ListenSocket,
+    outbox::{Outbox, Outgoing},
+};
+
+/// What is kept for a socket beside itself: nothing.
+#[derive(Debug)]
+pub(super) struct Prepared;
+
+/// Receives and sends one datagram a system call.
+#[derive(Debug)]
+pub(super) struct Transport {
+    control: Vec<u8>,
+    last: (Message, usize),
+}
+
+impl Transport {
+    pub const DETAILS: &str = "recvmsg and sendmsg";
+    /// Whether a call returns before the queue is empty however much was asked for.
+    pub const RECEIVES_ONE: bool = true;
+
+    pub fn new(_stride: usize) -> Self {
+        let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        Self { control: Vec::with_capacity(control::RECEIVED_BYTES), last: (nobody, 0) }
+    }
+
+    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
+        Ok(Prepared)
+    }
+
+    /// Fills the start of `memory`; says with how many datagrams.
+    pub fn receive(
+        &mut self,
+        socket: &ListenSocket,
+        _: &Prepared,
+        stride: usize,
+        memory: &mut [u8],
+    ) -> io::Result<usize> {
+        let mut pieces = [IoSliceMut::new(&mut memory[..stride])];
+        let received = recvmsg::<SockaddrIn>(
+            socket.socket.as_raw_fd(),
+            &mut pieces,
+            Some(&mut self.control),
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        let unknown = || SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let mut message = Message::from(received.address.map_or_else(unknown, Into::into));
+        message.is_truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
+        message.is_control_truncated = received.flags.contains(MsgFlags::MSG_CTRUNC);
+        if let Ok(controls) = received.cmsgs() {
+            controls.for_each(|control| control::decode(&control, &mut message));
+        }
+        self.last = (message, received.bytes.min(stride));
+        Ok(1)
+    }
+
+    /// What is known of the datagram of the last receive, and its length.
+    pub fn message(&self, _index: usize) -> (Message, usize) {
+        self.last
+    }
+
+    /// Sends the first of `outgoing`.
+    pub fn send(
+        &mut self,
+        socket: &ListenSocket,
+        _: &Prepared,
+        outbox: &Outbox,
+        outgoing: &[Outgoing],
+    ) -> io::Result<usize> {
+        let first = &outgoing[0];
+        let pieces = [IoSlice::new(outbox.payload(first))];
+        let destination = SockaddrIn::from(first.destination);
+        control::with_egress(first.egress, |controls| {
+            let fd = socket.socket.as_raw_fd();
+            sendmsg(fd, &pieces, controls, MsgFlags::MSG_DONTWAIT, Some(&destination))
+        })?;
+        Ok(1)
+    }
+}

@@ -1,0 +1,32 @@
+//! macOS and NetBSD: IP_PKTINFO, as on Linux.
+
+use std::net::Ipv4Addr;
+
+use nix::{
+    libc,
+    sys::socket::{ControlMessage, ControlMessageOwned},
+};
+
+use crate::{admit::Message, route::Egress};
+
+pub(super) const RECEIVED_BYTES: usize = 128;
+
+pub(super) fn decode(control: &ControlMessageOwned, message: &mut Message) {
+    if let ControlMessageOwned::Ipv4PacketInfo(info) = control {
+        message.ifindex = info.ipi_ifindex as u32;
+        message.destination = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
+    }
+}
+
+pub(super) fn with_egress<T>(egress: Egress, send: impl FnOnce(&[ControlMessage<'_>]) -> T) -> T {
+    if egress == Egress::default() {
+        return send(&[]);
+    }
+    let source = egress.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let info = libc::in_pktinfo {
+        ipi_ifindex: egress.ifindex.unwrap_or(0) as _,
+        ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    };
+    send(&[ControlMessage::Ipv4PacketInfo(&info)])
+}
