@@ -9,7 +9,7 @@
 //! | [`NameTable`] | a million names and more, each with the server that has it, in few bytes |
 //! | [`read_pv_file`] | the table from a text file, with errors that name file, line and column |
 //! | [`CaResponder`], [`PvaResponder`] | a datagram and the table in, reply datagrams out |
-//! | [`ca`], [`pva`] | total parsers and writers of both protocols, for servers, clients, filters, load |
+//! | [`ca`], [`pva`] | total parsers and writers of both protocols |
 //! | [`Counts`], [`Reject`] | what a responder saw, and why it did not answer |
 //!
 //! Any bytes may come from a network, so every parser is total: it never panics, its work is
