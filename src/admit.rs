@@ -65,6 +65,8 @@ pub(crate) struct Admission {
     counters: Vec<Arc<NicCounters>>,
     /// For each slot the one that sends what leaves by the kernel's route.
     routed_slots: Vec<u16>,
+    /// The one that sends what answers nothing: no address of its own becomes the source.
+    first_slot: u16,
 }
 
 impl Admission {
@@ -76,7 +78,8 @@ impl Admission {
         stats: &StatsTable,
     ) -> Self {
         let counters = selected.iter().map(|nic| stats.nic(nic.index, &nic.name)).collect();
-        Self { nics, selected, counters, routed_slots: routed_slots(sockets) }
+        let first_slot = first_slot(sockets);
+        Self { nics, selected, counters, routed_slots: routed_slots(sockets), first_slot }
     }
 
     /// The slot of the socket that sends a datagram: the one that heard what it answers, unless
@@ -86,7 +89,7 @@ impl Admission {
         match self.routed_slots.get(heard) {
             Some(_) if outgoing.egress.ifindex.is_some() => outgoing.slot,
             Some(&routed) => routed,
-            None => self.routed_slots.first().copied().unwrap_or(0),
+            None => self.first_slot,
         }
     }
 
@@ -213,6 +216,15 @@ fn routed_slots(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<u16> {
         sender.and_then(|socket| sender_of(socket.port)).unwrap_or(slot) as u16
     };
     sockets.iter().enumerate().map(routed).collect()
+}
+
+fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {
+    let first_port = sockets.iter().flatten().map(|socket| socket.port).next();
+    let sends = |socket: &Option<Arc<ListenSocket>>| {
+        let socket = socket.as_ref().filter(|socket| Some(socket.port) == first_port);
+        socket.is_some_and(|socket| socket.wanted.role == Role::Send)
+    };
+    sockets.iter().position(sends).unwrap_or(0) as u16
 }
 
 /// Whether an answer to this source can be right: no multicast, broadcast or unspecified address,

@@ -338,6 +338,7 @@ impl Core {
         let is_polling = self.shared.has_errand.swap(false, Ordering::SeqCst) || is_polling;
         if self.shared.has_inbox.swap(false, Ordering::SeqCst) {
             std::mem::swap(&mut *lock(&self.shared.inbox), &mut self.posted);
+            add(&self.shared.stats.outbox_full_count, self.posted.take_full_count());
         }
         let turn = Turn {
             admission: &self.admission,
@@ -416,7 +417,9 @@ impl Core {
         let (groups, unicast) = (&self.settings.groups, self.settings.unicast);
         let wanted = listen::plan(&selected, groups, unicast, layout);
         for slot in 0..self.sockets.len() {
-            let is_stale = |socket: &Arc<ListenSocket>| !wanted.contains(&socket.wanted);
+            let is_stale = |socket: &Arc<ListenSocket>| {
+                !wanted.iter().any(|wanted| wanted.differs_at_most_in_joins(&socket.wanted))
+            };
             if self.sockets[slot].take_if(|socket| is_stale(socket)).is_some() {
                 self.driver.remove(slot as u16);
             }
@@ -432,17 +435,18 @@ impl Core {
 
     fn add_missing(&mut self, wanted: &[Wanted], port: u16) {
         for wanted in wanted {
-            let is_it =
-                |socket: &Arc<ListenSocket>| socket.port == port && socket.wanted == *wanted;
-            if self.sockets.iter().flatten().any(is_it) {
-                continue;
-            }
+            let is_it = |socket: &&Arc<ListenSocket>| {
+                socket.port == port && wanted.differs_at_most_in_joins(&socket.wanted)
+            };
             let is_exclusive = self.settings.is_exclusive;
             let stats = &self.shared.stats;
-            let opened = ListenSocket::open(wanted, port, &self.settings, is_exclusive, stats)
-                .map_err(io::Error::from)
-                .and_then(|socket| self.add(Arc::new(socket)));
-            if let Err(error) = opened {
+            let done = match self.sockets.iter().flatten().find(is_it) {
+                Some(socket) => socket.follow(&wanted.joins),
+                None => ListenSocket::open(wanted, port, &self.settings, is_exclusive, stats)
+                    .map_err(io::Error::from)
+                    .and_then(|socket| self.add(Arc::new(socket))),
+            };
+            if let Err(error) = done {
                 tracing::warn!(%error, "a NIC stays unheard");
                 lock(&self.shared.failed_nics).push(error.to_string());
             }

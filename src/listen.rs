@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -117,6 +117,12 @@ pub(crate) struct Wanted {
 impl Wanted {
     fn new(role: Role, address: Ipv4Addr) -> Self {
         Self { role, address, nic: None, is_device_bound: false, joins: Vec::new() }
+    }
+
+    /// Whether the same socket serves both, once it has joined what it has to.
+    pub fn differs_at_most_in_joins(&self, other: &Self) -> bool {
+        let key = |wanted: &Self| (wanted.role, wanted.address, wanted.is_device_bound);
+        key(self) == key(other) && self.nic == other.nic
     }
 
     fn nic_name(&self) -> &str {
@@ -260,6 +266,8 @@ pub(crate) struct ListenSocket {
     pub wanted: Wanted,
     pub port: u16,
     pub counters: Arc<NicCounters>,
+    /// What it has joined by now.
+    joins: Mutex<Vec<(Ipv4Addr, u32)>>,
     drops: DropCount,
 }
 
@@ -298,10 +306,8 @@ impl ListenSocket {
                 .map_err(failed("binding to the device for"))?;
         }
         socket.bind(&address.into()).map_err(failed("binding"))?;
-        for (group, index) in &wanted.joins {
-            socket
-                .join_multicast_v4_n(group, &InterfaceIndexOrAddress::Index(*index))
-                .map_err(failed("joining the group of"))?;
+        for &join in &wanted.joins {
+            join_group(&socket, join).map_err(failed("joining the group of"))?;
         }
         let bound = socket.local_addr().map_err(failed("asking for the port of"))?;
         let (name, index) = wanted.nic.clone().unwrap_or(("(any)".to_owned(), 0));
@@ -310,8 +316,30 @@ impl ListenSocket {
             wanted: wanted.clone(),
             port: bound.as_socket_ipv4().map_or(port, |bound| bound.port()),
             counters: stats.nic(index, &name),
+            joins: Mutex::new(wanted.joins.clone()),
             drops: DropCount::default(),
         })
+    }
+
+    /// Joins and leaves groups until they are those of `wanted`; loses nothing meanwhile.
+    pub fn follow(&self, wanted: &[(Ipv4Addr, u32)]) -> io::Result<()> {
+        let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+        joins.retain(|join| {
+            let stays = wanted.contains(join);
+            if !stays {
+                // A NIC that is gone took the membership along.
+                let nic = InterfaceIndexOrAddress::Index(join.1);
+                let _ = self.socket.leave_multicast_v4_n(&join.0, &nic);
+            }
+            stays
+        });
+        for &join in wanted {
+            if !joins.contains(&join) {
+                join_group(&self.socket, join)?;
+                joins.push(join);
+            }
+        }
+        Ok(())
     }
 
     /// Notes the kernel's cumulative drop count of this socket, as a control message or
@@ -343,6 +371,10 @@ impl fmt::Display for ListenSocket {
         let device = if self.wanted.is_device_bound { ", bound to the device" } else { "" };
         write!(f, "{nic}: {address}:{port}{device}: {hears}")
     }
+}
+
+fn join_group(socket: &Socket, (group, index): (Ipv4Addr, u32)) -> io::Result<()> {
+    socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))
 }
 
 /// The last seen value of a wrapping 32-bit counter that is told out of order.
