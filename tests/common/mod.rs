@@ -1,0 +1,384 @@
+//! What the tests of both backends share: the macro that stamps a case for each backend, the rules
+//! for skipping, an echo server over an engine, and clients that check who answered.
+#![allow(dead_code, unused_imports)] // each test program uses a part of it
+
+#[cfg(target_os = "linux")]
+pub mod netns;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_raw_ring.rs"]
+mod raw_ring;
+#[cfg(target_os = "linux")]
+mod raw_ring;
+
+use std::{
+    env, io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs, UdpSocket},
+    ops::ControlFlow,
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use nicring::{Backend, Batch, Builder, Class, Datagram, Engine, Handle, Stats};
+use socket2::{Domain, Socket, Type};
+
+pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// How long to wait for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for what must not come.
+pub const SETTLE: Duration = Duration::from_millis(50);
+
+/// Stamps each case, a `fn(Backend)`, as a test of its own for each backend. The runner decides
+/// what has to be there for it.
+macro_rules! for_each_backend {
+    ($runner:path: $($case:ident),+ $(,)?) => {
+        mod io_uring {
+            $(
+                #[test]
+                fn $case() {
+                    $runner(nicring::Backend::IoUring, super::$case);
+                }
+            )+
+        }
+
+        mod portable {
+            $(
+                #[test]
+                fn $case() {
+                    $runner(nicring::Backend::Portable, super::$case);
+                }
+            )+
+        }
+    };
+}
+pub(crate) use for_each_backend;
+
+/// Runs a case, unless it is for io_uring and the kernel refuses a ring to a bare system call. What
+/// nicring itself says of io_uring does not count: where the call works, nicring must.
+pub fn on(backend: Backend, case: fn(Backend)) {
+    if backend == Backend::IoUring && !has_io_uring() {
+        return;
+    }
+    case(backend);
+}
+
+/// Whether a bare `io_uring_setup` works; says why not.
+pub fn has_io_uring() -> bool {
+    match raw_ring::open() {
+        Ok(()) => true,
+        Err(error) => {
+            skip("io_uring", &format!("io_uring_setup: {error}"));
+            false
+        }
+    }
+}
+
+/// Says why this test does not run here; fails if `NICRING_REQUIRE` lists what is missing.
+pub fn skip(capability: &str, reason: &str) {
+    let required = env::var("NICRING_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name.trim() == capability),
+        "required: {capability}: {reason}"
+    );
+    eprintln!("skipped for want of {capability}: {reason}");
+}
+
+/// Settings for an engine on the loopback NIC alone, at a port that nobody uses.
+pub fn on_loopback(backend: Backend) -> Builder {
+    on_loopback_without_port(backend).port(0)
+}
+
+/// As [`on_loopback`], for a port of the caller's.
+pub fn on_loopback_without_port(backend: Backend) -> Builder {
+    let loopback = "127.0.0.1".parse().expect("a filter by address");
+    Engine::builder().backend(backend).nic(loopback)
+}
+
+/// A port that no socket of this host holds, outside the range that port 0 chooses from.
+pub fn unused_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 15_000 + (std::process::id() % 150) as u16 * 100;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        if is_free(port) {
+            return port;
+        }
+    }
+}
+
+/// Whether a socket that shares with nobody can have the port.
+pub fn is_free(port: u16) -> bool {
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+}
+
+#[track_caller]
+pub fn assert_free(port: u16) {
+    for address in [Ipv4Addr::UNSPECIFIED, LOCALHOST] {
+        if let Err(error) = UdpSocket::bind((address, port)) {
+            panic!("{address}:{port} is not free: {error}");
+        }
+    }
+}
+
+/// What the server's handler saw of one datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub payload: Vec<u8>,
+    pub source: SocketAddrV4,
+    pub destination: Option<Ipv4Addr>,
+    pub port: u16,
+    pub class: Class,
+    pub nic: Option<u32>,
+    pub ifindex: Option<u32>,
+    pub is_truncated: bool,
+    pub kernel_time: Option<SystemTime>,
+}
+
+impl From<Datagram<'_>> for Heard {
+    fn from(datagram: Datagram<'_>) -> Self {
+        Self {
+            payload: datagram.payload().to_vec(),
+            source: datagram.source(),
+            destination: datagram.destination(),
+            port: datagram.port(),
+            class: datagram.class(),
+            nic: datagram.nic(),
+            ifindex: datagram.ifindex(),
+            is_truncated: datagram.is_truncated(),
+            kernel_time: datagram.kernel_time(),
+        }
+    }
+}
+
+impl Heard {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.payload).expect("the tests send text")
+    }
+}
+
+/// An engine that runs on a thread of its own and tells what it hears. It is opened on the calling
+/// thread, whose network namespace it keeps.
+pub struct Server {
+    pub handle: Handle,
+    pub port: u16,
+    heard: Receiver<Heard>,
+    thread: Option<JoinHandle<nicring::Result<Stats>>>,
+}
+
+impl Server {
+    /// Answers every datagram with its own payload.
+    pub fn echo(builder: Builder) -> Self {
+        Self::start(builder, |batch| {
+            for datagram in batch {
+                let _ = batch.reply(&datagram, datagram.payload());
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Gives every batch to `handler`, after the test was told of what is in it.
+    pub fn start(
+        builder: Builder,
+        handler: impl FnMut(&Batch) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        Self::over(open(builder), handler)
+    }
+
+    pub fn over(
+        engine: Engine,
+        mut handler: impl FnMut(&Batch) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        let (sender, heard) = mpsc::channel();
+        let (handle, port) = (engine.handle(), engine.ports()[0]);
+        let run = move || {
+            engine.run(|batch| {
+                for datagram in batch {
+                    // A test that has seen enough no longer receives.
+                    let _ = sender.send(Heard::from(datagram));
+                }
+                handler(batch)
+            })
+        };
+        let thread = thread::Builder::new().name("server".into()).spawn(run).expect("a thread");
+        Self { handle, port, heard, thread: Some(thread) }
+    }
+
+    /// Where it listens on loopback.
+    pub fn address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(LOCALHOST, self.port)
+    }
+
+    #[track_caller]
+    pub fn next(&self) -> Heard {
+        match self.heard.recv_timeout(PATIENCE) {
+            Ok(heard) => heard,
+            Err(RecvTimeoutError::Timeout) => panic!("the server heard nothing"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the server has ended"),
+        }
+    }
+
+    #[track_caller]
+    pub fn take(&self, count: usize) -> Vec<Heard> {
+        let mut heard = Vec::with_capacity(count);
+        while heard.len() < count {
+            match self.heard.recv_timeout(PATIENCE) {
+                Ok(one) => heard.push(one),
+                Err(_) => panic!("heard {} of {count}; {}", heard.len(), self.handle.stats()),
+            }
+        }
+        heard
+    }
+
+    /// What it heard until nothing came for a while.
+    pub fn drain(&self) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while let Ok(one) = self.heard.recv_timeout(SETTLE) {
+            heard.push(one);
+        }
+        heard
+    }
+
+    /// Waits until it has ended, whatever ended it; `Err` is a panic of the handler.
+    pub fn join(mut self) -> thread::Result<nicring::Result<Stats>> {
+        self.thread.take().expect("joined only once").join()
+    }
+
+    /// Waits a little for what must not come, stops it, and tells what it had heard besides.
+    #[track_caller]
+    pub fn stop(mut self) -> (Stats, Vec<Heard>) {
+        thread::sleep(SETTLE);
+        self.handle.stop();
+        let thread = self.thread.take().expect("joined only once");
+        let stats = thread.join().expect("the handler does not panic");
+        let stats = stats.unwrap_or_else(|error| panic!("run: {error}"));
+        (stats, self.heard.try_iter().collect())
+    }
+
+    /// As [`Server::stop`]; fails if it heard more than the test has taken.
+    #[track_caller]
+    pub fn stop_having_heard_all(self) -> Stats {
+        let (stats, heard) = self.stop();
+        assert!(heard.is_empty(), "heard besides: {heard:#?}");
+        stats
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[track_caller]
+pub fn open(builder: Builder) -> Engine {
+    builder.open().unwrap_or_else(|error| panic!("open: {error}"))
+}
+
+/// A client's socket, which belongs to the network namespace of the thread that opens it.
+pub struct Client(pub UdpSocket);
+
+impl Client {
+    #[track_caller]
+    pub fn bind(address: impl ToSocketAddrs) -> Self {
+        let socket = UdpSocket::bind(address).expect("an address of the client");
+        socket.set_broadcast(true).expect("SO_BROADCAST");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self(socket)
+    }
+
+    pub fn on_loopback() -> Self {
+        Self::bind((LOCALHOST, 0))
+    }
+
+    /// A server that shares its port, as those of EPICS do: both options, on every address.
+    #[track_caller]
+    pub fn sharing(port: u16) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("SO_REUSEADDR");
+        share_port(&socket);
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        socket.bind(&any.into()).expect("a shared port");
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self(socket)
+    }
+
+    pub fn address(&self) -> SocketAddrV4 {
+        v4(self.0.local_addr().expect("a bound socket"))
+    }
+
+    #[track_caller]
+    pub fn send(&self, payload: impl AsRef<[u8]>, to: SocketAddrV4) {
+        let payload = payload.as_ref();
+        match self.0.send_to(payload, to) {
+            Ok(sent) => assert_eq!(sent, payload.len()),
+            Err(error) => panic!("sending to {to} from {}: {error}", self.address()),
+        }
+    }
+
+    /// Sends to the address of the class of destinations, at the port of the server.
+    #[track_caller]
+    pub fn ask(&self, payload: &str, address: impl Into<Ipv4Addr>, port: u16) {
+        self.send(payload, SocketAddrV4::new(address.into(), port));
+    }
+
+    #[track_caller]
+    pub fn receive(&self) -> (Vec<u8>, SocketAddrV4) {
+        let mut payload = vec![0; 1 << 16];
+        loop {
+            match self.0.recv_from(&mut payload) {
+                Ok((len, source)) => {
+                    payload.truncate(len);
+                    return (payload, v4(source));
+                }
+                // A ring that is closed may interrupt the thread that opened it.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("{} got no answer: {error}", self.address()),
+            }
+        }
+    }
+
+    /// The next datagram is this one, and its source is the one that was asked.
+    #[track_caller]
+    pub fn expect(&self, payload: impl AsRef<[u8]>, from: SocketAddrV4) {
+        let (got, source) = self.receive();
+        let text = String::from_utf8_lossy;
+        assert_eq!((text(&got), source), (text(payload.as_ref()), from));
+    }
+
+    #[track_caller]
+    pub fn expect_nothing(&self) {
+        self.0.set_read_timeout(Some(SETTLE)).expect("a timeout");
+        let mut payload = [0; 2048];
+        if let Ok((len, source)) = self.0.recv_from(&mut payload) {
+            let text = String::from_utf8_lossy(&payload[..len]);
+            panic!("{} got {text:?} from {source}", self.address());
+        }
+        self.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+}
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(address) => panic!("{address} is no IPv4 address"),
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+use raw_ring::share_port;

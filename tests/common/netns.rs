@@ -1,0 +1,163 @@
+//! Network namespaces, made and removed by `ip`; needs root.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    net::Ipv4Addr,
+    process::{self, Command, Output, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use nicring::{Backend, Builder};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+};
+
+use super::{Client, Server, skip};
+
+/// Runs a case where namespaces can be made.
+pub fn on(backend: Backend, case: fn(Backend)) {
+    if can_be_made() {
+        super::on(backend, case);
+    }
+}
+
+/// Whether namespaces can be made; says why not.
+pub fn can_be_made() -> bool {
+    static PROBED: OnceLock<Result<(), String>> = OnceLock::new();
+    let probed = PROBED.get_or_init(|| {
+        let [a, b] = [Namespace::new("a")?, Namespace::new("b")?];
+        a.connect("nic1", &b, "eth0")?;
+        a.ip("link add br0 type bridge")
+    });
+    match probed {
+        Ok(()) => true,
+        Err(reason) => {
+            skip("netns", reason);
+            false
+        }
+    }
+}
+
+/// A network namespace with its `lo` up; gone when it is dropped.
+pub struct Namespace {
+    pub name: String,
+    file: File,
+}
+
+impl Namespace {
+    pub fn new(label: &str) -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("nt{}-{}{label}", process::id(), COUNT.fetch_add(1, Relaxed));
+        run(Command::new("ip").args(["netns", "add", &name]), "")?;
+        let path = format!("/run/netns/{name}");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                let _ = run(Command::new("ip").args(["netns", "delete", &name]), "");
+                return Err(format!("{path}: {error}"));
+            }
+        };
+        let namespace = Self { name, file };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// Runs `ip` inside, one command a line.
+    pub fn ip(&self, commands: &str) -> Result<(), String> {
+        run(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), commands).map(drop)
+    }
+
+    /// As [`Namespace::ip`], where it must work.
+    #[track_caller]
+    pub fn configure(&self, commands: &str) {
+        self.ip(commands).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// A veth pair, `nic` here and `peer_nic` there; both are up.
+    pub fn connect(&self, nic: &str, peer: &Self, peer_nic: &str) -> Result<(), String> {
+        let peer_name = &peer.name;
+        self.ip(&format!(
+            "link add {nic} type veth peer name {peer_nic} netns {peer_name}\nlink set {nic} up"
+        ))?;
+        peer.ip(&format!("link set {peer_nic} up"))
+    }
+
+    /// Sets a kernel parameter, such as `ipv4/ip_forward`.
+    #[track_caller]
+    pub fn set(&self, parameter: &str, value: &str) {
+        let path = format!("/proc/sys/net/{parameter}");
+        // The kernel shows the parameters of whoever opens the file.
+        let written = self.run(|| fs::write(&path, value));
+        written.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// Calls `what` on a thread inside. Sockets that it opens, and threads that it starts, stay.
+    #[track_caller]
+    pub fn run<R: Send>(&self, what: impl FnOnce() -> R + Send) -> R {
+        let inside = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).expect("root may enter");
+            what()
+        };
+        let result = thread::scope(|scope| scope.spawn(inside).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    #[track_caller]
+    pub fn index_of(&self, nic: &str) -> u32 {
+        self.run(|| if_nametoindex(nic)).unwrap_or_else(|error| panic!("{nic}: {error}"))
+    }
+
+    /// What the file of a NIC's statistics says, such as `tx_packets`.
+    #[track_caller]
+    pub fn count_of(&self, nic: &str, field: usize) -> u64 {
+        let table = self.run(|| fs::read_to_string("/proc/thread-self/net/dev"));
+        let table = table.expect("/proc/thread-self/net/dev");
+        let row = table.lines().find_map(|line| line.trim().strip_prefix(&format!("{nic}:")));
+        let fields = row.unwrap_or_else(|| panic!("no {nic} in\n{table}"));
+        let field = fields.split_whitespace().nth(field);
+        field.and_then(|text| text.parse().ok()).expect("a count")
+    }
+
+    #[track_caller]
+    pub fn client(&self, address: impl Into<Ipv4Addr>) -> Client {
+        let address = address.into();
+        self.run(move || Client::bind((address, 0)))
+    }
+
+    #[track_caller]
+    pub fn echo(&self, builder: Builder) -> Server {
+        self.run(move || Server::echo(builder))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = run(Command::new("ip").args(["netns", "delete", &self.name]), "");
+    }
+}
+
+/// Runs a short command to its end and returns what it printed.
+pub fn run(command: &mut Command, input: &str) -> Result<String, String> {
+    let output = output_of(command, input).map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {}: {}\n{input}", output.status, stderr.trim()))
+}
+
+fn output_of(command: &mut Command, input: &str) -> io::Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().expect("a pipe was asked for");
+    // A command that does not read its input may have ended already.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output()
+}

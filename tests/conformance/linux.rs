@@ -1,0 +1,111 @@
+//! What Linux alone tells: every class on `lo`, the time of receipt, and drops.
+
+use std::{
+    net::Ipv4Addr,
+    ops::ControlFlow,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use nicring::{Backend, Class, Listen};
+
+use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback};
+
+for_each_backend!(crate::common::on:
+    class_sockets_hear_every_class_on_lo,
+    a_wildcard_socket_hears_every_class_on_lo,
+    what_was_not_asked_for_is_not_heard,
+    the_kernel_tells_when_it_received_if_asked,
+    every_drop_of_the_kernel_is_counted,
+);
+
+/// PVAccess asks this group where it cannot broadcast.
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
+
+fn class_sockets_hear_every_class_on_lo(backend: Backend) {
+    every_class_is_heard_on_lo(backend, Listen::Class);
+}
+
+fn a_wildcard_socket_hears_every_class_on_lo(backend: Backend) {
+    every_class_is_heard_on_lo(backend, Listen::Wildcard);
+}
+
+fn every_class_is_heard_on_lo(backend: Backend, listen: Listen) {
+    let server = Server::echo(on_loopback(backend).listen(listen).join(GROUP));
+    let sockets = server.handle.sockets();
+    assert_eq!(server.handle.listen(), listen);
+    assert_eq!(sockets.len() == 1, listen == Listen::Wildcard, "{sockets:#?}");
+    let client = Client::on_loopback();
+    let lo = server.handle.nics().loopback().map(|lo| lo.index);
+    let rows = [
+        (LOCALHOST, Class::Unicast),
+        (Ipv4Addr::new(127, 255, 255, 255), Class::Subnet),
+        (Ipv4Addr::BROADCAST, Class::Limited),
+        (GROUP, Class::Group),
+    ];
+    for (destination, class) in rows {
+        client.ask("class", destination, server.port);
+        let heard = server.next();
+        assert_eq!((heard.class, heard.destination), (class, Some(destination)));
+        assert_eq!((heard.nic, heard.ifindex), (lo, lo), "{class}");
+        assert_eq!(heard.source, client.address());
+        client.expect("class", server.address());
+    }
+    let stats = server.stop_having_heard_all();
+    assert_eq!(stats.total().received_by_class, [1; 4]);
+    client.expect_nothing();
+}
+
+fn what_was_not_asked_for_is_not_heard(backend: Backend) {
+    let server = Server::echo(on_loopback(backend).listen(Listen::Class));
+    let client = Client::on_loopback();
+    // Another address of lo, and a group that was not joined.
+    client.ask("elsewhere", [127, 0, 0, 9], server.port);
+    client.ask("elsewhere", GROUP, server.port);
+    client.ask("here", LOCALHOST, server.port);
+    assert_eq!(server.next().text(), "here");
+    server.stop_having_heard_all();
+}
+
+fn the_kernel_tells_when_it_received_if_asked(backend: Backend) {
+    let server = Server::echo(on_loopback(backend));
+    let client = Client::on_loopback();
+    client.send("no time", server.address());
+    assert_eq!(server.next().kernel_time, None);
+    drop(server);
+
+    let engine = common::open(on_loopback(backend).kernel_time());
+    // The kernel begins to take times a moment after the first socket asked.
+    thread::sleep(Duration::from_millis(50));
+    let before = SystemTime::now();
+    client.ask("time", LOCALHOST, engine.ports()[0]);
+    let after = SystemTime::now();
+    thread::sleep(Duration::from_millis(100));
+    // The time of receipt, not of being handed out.
+    let server = Server::over(engine, |_| ControlFlow::Continue(()));
+    let time = server.next().kernel_time.expect("it was asked for");
+    let slack = Duration::from_millis(20);
+    assert!(time + slack > before && time < after + slack, "{before:?} {time:?} {after:?}");
+}
+
+fn every_drop_of_the_kernel_is_counted(backend: Backend) {
+    const SENT_COUNT: u64 = 3000;
+    let builder = on_loopback(backend).recv_buffer_bytes(4096).buffer_count(8).batch_max(8);
+    let server = Server::start(builder, |_| {
+        thread::sleep(Duration::from_millis(1));
+        ControlFlow::Continue(())
+    });
+    let client = Client::on_loopback();
+    (0..SENT_COUNT).for_each(|_| client.send([7; 100], server.address()));
+    let sum = || {
+        let total = server.handle.stats().total();
+        total.received_count() + total.kernel_drop_count
+    };
+    // Drops that no later datagram tells of must be known to the handle as well.
+    common::wait_until("received and dropped make up what was sent", || sum() >= SENT_COUNT);
+    let heard_count = server.drain().len() as u64;
+    assert_eq!(sum(), SENT_COUNT);
+    let total = server.stop_having_heard_all().total();
+    assert_eq!(total.received_count(), heard_count);
+    assert!(total.kernel_drop_count > 0, "the buffer was too large for this test");
+}

@@ -1,0 +1,173 @@
+//! What the settings promise, and how they are refused.
+
+use std::{io, net::Ipv4Addr, time::Duration};
+
+use nicring::{Backend, Builder, Engine, Error, Listen, OnFailedNic, Unicast};
+
+use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback};
+
+for_each_backend!(crate::common::on:
+    a_port_that_nobody_used_is_shared_with_nobody,
+    two_engines_share_a_port_unless_told_otherwise,
+    an_exclusive_port_is_refused_with_the_name_of_the_nic,
+    a_held_port_is_an_error_even_where_nics_may_fail,
+    settings_that_cannot_be_right_are_refused_by_name,
+    unicasts_that_are_left_reach_the_plain_server,
+    no_nic_that_matches_is_an_error,
+    the_smallest_settings_work,
+    coalescing_loses_nothing,
+);
+
+/// The error that opening ends with.
+#[track_caller]
+fn refused(builder: Builder) -> Error {
+    match builder.open() {
+        Ok(engine) => panic!("it opened: {:#?}", engine.handle().sockets()),
+        Err(error) => error,
+    }
+}
+
+fn a_port_that_nobody_used_is_shared_with_nobody(backend: Backend) {
+    let server = Server::echo(on_loopback(backend));
+    let builder = common::on_loopback_without_port(backend).port(server.port);
+    let error = refused(builder);
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
+
+fn two_engines_share_a_port_unless_told_otherwise(backend: Backend) {
+    let port = common::unused_port();
+    let builder = || common::on_loopback_without_port(backend).port(port);
+    let servers = [Server::echo(builder()), Server::echo(builder())];
+    // The kernel spreads unicasts over the two by their sender: each goes to exactly one.
+    let clients: Vec<Client> = (0..64).map(|_| Client::on_loopback()).collect();
+    for client in &clients {
+        client.ask("either", LOCALHOST, port);
+        client.expect("either", servers[0].address());
+    }
+    let mut count = 0;
+    for server in servers {
+        let (stats, heard) = server.stop();
+        assert_eq!(stats.total().received_count(), heard.len() as u64);
+        count += heard.len();
+    }
+    assert_eq!(count, clients.len());
+}
+
+fn an_exclusive_port_is_refused_with_the_name_of_the_nic(backend: Backend) {
+    let port = common::unused_port();
+    let builder = || common::on_loopback_without_port(backend).port(port);
+    let first = common::open(builder());
+    let loopback = first.handle().nics().loopback().expect("every host has one").name.clone();
+    let error = refused(builder().exclusive());
+    assert_in_use(&error, &loopback, port);
+    drop(first);
+
+    let first = common::open(builder().exclusive());
+    let error = refused(builder());
+    assert_in_use(&error, &loopback, port);
+    drop(first);
+    common::open(builder().exclusive());
+}
+
+fn assert_in_use(error: &Error, nic: &str, port: u16) {
+    assert!(matches!(error, Error::Socket { .. }), "{error:?}");
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    let text = error.to_string();
+    let is_named = text.starts_with(&format!("{nic}: ")) || text.starts_with("all NICs: ");
+    assert!(is_named && text.contains(&format!(":{port}")), "{text}");
+    assert!(text.contains("another program holds the port"), "{text}");
+    assert!(std::error::Error::source(error).is_some());
+}
+
+fn a_held_port_is_an_error_even_where_nics_may_fail(backend: Backend) {
+    let port = common::unused_port();
+    let builder = || common::on_loopback_without_port(backend).port(port);
+    let _first = common::open(builder().exclusive());
+    let error = refused(builder().on_failed_nic(OnFailedNic::Warn));
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+}
+
+fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
+    let base = || on_loopback(backend);
+    let without_port = || Engine::builder().backend(backend);
+    let wildcard = || base().listen(Listen::Wildcard).unicast(Unicast::Leave);
+    let rows: [(Builder, &str, &str); 14] = [
+        (without_port(), "port", "Builder::port"),
+        (without_port().port(5076).port(5064).port(5076), "port", "5076 is given twice"),
+        (base().join([192, 0, 2, 1].into()), "join", "224.0.0.0/4"),
+        (base().buffer_bytes(63), "buffer_bytes", "63 is not between 64 and 65507"),
+        (base().buffer_bytes(65_508), "buffer_bytes", "65508"),
+        (base().buffer_count(0), "buffer_count", "0 is not between"),
+        (base().buffer_count(32_769), "buffer_count", "32769"),
+        (base().batch_max(0), "batch_max", "0 is not between"),
+        (base().batch_max(32_769), "batch_max", "32769"),
+        (base().replies_max(0), "replies_max", "0 is not between"),
+        (base().replies_max(32_769), "replies_max", "32769"),
+        (base().recv_buffer_bytes(0), "recv_buffer_bytes", "0 is not between"),
+        (base().tick(Duration::ZERO), "tick", "zero"),
+        (wildcard(), "listen", "Listen::Class"),
+    ];
+    for (builder, name, excerpt) in rows {
+        let error = refused(builder.clone());
+        let text = error.to_string();
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{error:?}");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(text.starts_with(name) && text.contains(excerpt), "{text}");
+        assert!(builder.open_async().is_err(), "{name}: the async engine refuses it too");
+    }
+}
+
+fn unicasts_that_are_left_reach_the_plain_server(backend: Backend) {
+    let port = common::unused_port();
+    let plain = Client::sharing(port);
+    let builder = common::on_loopback_without_port(backend).port(port);
+    let server = Server::echo(builder.unicast(Unicast::Leave));
+    let sockets = server.handle.sockets();
+    assert!(!sockets.iter().any(|socket| socket.contains("unicast")), "{sockets:#?}");
+    let client = Client::on_loopback();
+    for number in 0..20 {
+        client.ask(&number.to_string(), LOCALHOST, port);
+        plain.expect(number.to_string(), client.address());
+    }
+    server.stop_having_heard_all();
+}
+
+fn no_nic_that_matches_is_an_error(backend: Backend) {
+    let nowhere = "198.51.100.0/24".parse().expect("a filter by subnet");
+    let builder = Engine::builder().backend(backend).port(0).nic(nowhere);
+    let error = refused(builder);
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().starts_with("nic: "), "{error}");
+
+    let everything = "0.0.0.0/0".parse().expect("a filter by subnet");
+    let error = refused(on_loopback(backend).exclude_nic(everything));
+    assert!(error.to_string().starts_with("nic: "), "{error}");
+}
+
+fn the_smallest_settings_work(backend: Backend) {
+    let builder = on_loopback(backend).buffer_bytes(64).buffer_count(1).batch_max(1);
+    let server = Server::echo(builder.replies_max(1));
+    let client = Client::on_loopback();
+    (0..50).for_each(|number: u32| client.send(number.to_string(), server.address()));
+    for number in 0..50 {
+        client.expect(number.to_string(), server.address());
+    }
+    server.take(50);
+    server.stop_having_heard_all();
+}
+
+fn coalescing_loses_nothing(backend: Backend) {
+    let server = Server::echo(on_loopback(backend).coalesce(64, Duration::from_millis(2)));
+    let client = Client::bind((Ipv4Addr::LOCALHOST, 0));
+    for number in 0..100 {
+        client.send(number.to_string(), server.address());
+    }
+    for number in 0..100 {
+        client.expect(number.to_string(), server.address());
+    }
+    // Fewer than it waits for still come.
+    client.send("alone", server.address());
+    client.expect("alone", server.address());
+    server.take(101);
+    server.stop_having_heard_all();
+}

@@ -1,0 +1,94 @@
+//! A plain server on 0.0.0.0 of the same host and port.
+
+use std::net::Ipv4Addr;
+
+use nicring::{Backend, Unicast};
+use socket2::{InterfaceIndexOrAddress, SockRef};
+
+use crate::{
+    common::{Client, LOCALHOST, for_each_backend},
+    star::{GROUPS, PORT, Star, at_port, broadcast, on_every_nic, own},
+};
+
+for_each_backend!(crate::common::netns::on:
+    a_plain_server_keeps_its_unicasts_where_they_are_left,
+    a_plain_server_loses_its_unicasts_where_they_are_taken,
+    a_plain_server_that_comes_later_gets_the_same,
+);
+
+fn a_plain_server_keeps_its_unicasts_where_they_are_left(backend: Backend) {
+    let star = Star::new(2);
+    let plain = plain_server(&star);
+    let server = star.server.echo(on_every_nic(backend).unicast(Unicast::Leave));
+    unicasts_reach_the_plain_server(&star, &plain);
+    both_hear_the_rest(&star, &plain, &server);
+    server.stop_having_heard_all();
+    plain.expect_nothing();
+}
+
+fn a_plain_server_that_comes_later_gets_the_same(backend: Backend) {
+    let star = Star::new(2);
+    let server = star.server.echo(on_every_nic(backend).unicast(Unicast::Leave));
+    let plain = plain_server(&star);
+    unicasts_reach_the_plain_server(&star, &plain);
+    both_hear_the_rest(&star, &plain, &server);
+    server.stop_having_heard_all();
+    plain.expect_nothing();
+}
+
+/// The contrast, which `Unicast::Take` warns of: sockets bound to an address win.
+fn a_plain_server_loses_its_unicasts_where_they_are_taken(backend: Backend) {
+    let star = Star::new(2);
+    let plain = plain_server(&star);
+    let server = star.server.echo(on_every_nic(backend).unicast(Unicast::Take));
+    for number in 1..=2 {
+        let client = star.client(number).client([0, 0, 0, 0]);
+        for round in 0..20 {
+            let text = format!("{number}/{round}");
+            client.ask(&text, own(number), PORT);
+            client.expect(&text, at_port(own(number)));
+            assert_eq!(server.next().text(), text);
+        }
+    }
+    both_hear_the_rest(&star, &plain, &server);
+    server.stop_having_heard_all();
+    plain.expect_nothing();
+}
+
+fn plain_server(star: &Star) -> Client {
+    let plain = star.server.run(|| Client::sharing(PORT));
+    for number in 1..=2 {
+        let index = InterfaceIndexOrAddress::Index(star.index(number));
+        let joined = SockRef::from(&plain.0).join_multicast_v4_n(&GROUPS[0], &index);
+        joined.expect("a NIC of the server");
+    }
+    plain
+}
+
+fn unicasts_reach_the_plain_server(star: &Star, plain: &Client) {
+    let local = star.server.client(LOCALHOST);
+    for round in 0..20 {
+        for number in 1..=2 {
+            let client = star.client(number).client([0, 0, 0, 0]);
+            let text = format!("{number}/{round}");
+            client.ask(&text, own(number), PORT);
+            assert_eq!(plain.receive().0, text.as_bytes());
+        }
+        local.ask("local", LOCALHOST, PORT);
+        plain.expect("local", local.address());
+    }
+}
+
+/// Of broadcasts and groups each gets a copy of its own, once.
+fn both_hear_the_rest(star: &Star, plain: &Client, server: &crate::common::Server) {
+    for number in 1..=2 {
+        let client = star.client(number).client([0, 0, 0, 0]);
+        for to in [broadcast(number), Ipv4Addr::BROADCAST, GROUPS[0]] {
+            let text = format!("{number} {to}");
+            client.ask(&text, to, PORT);
+            assert_eq!(plain.receive().0, text.as_bytes());
+            assert_eq!(server.next().text(), text);
+            client.expect(&text, at_port(own(number)));
+        }
+    }
+}
