@@ -113,15 +113,39 @@ pub(crate) struct BackendSettings {
     pub buffer_count: usize,
     pub batch_max: usize,
     pub replies_max: usize,
-    pub coalesce: Option<Coalesce>,
+    pub coalesce: Coalesce,
     pub slot_max: usize,
 }
 
-/// Waiting a little for more datagrams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Coalesce {
-    pub datagrams: u32,
-    pub wait_max: Duration,
+/// Whether to wait a little for more datagrams before a batch is handed out, as NICs coalesce
+/// their interrupts: fewer wake-ups, more delay.
+///
+/// It takes io_uring on Linux 6.12 or later (`IORING_FEAT_MIN_TIMEOUT`); elsewhere every setting
+/// is [`Coalesce::Off`]. What it saves: [the guide](crate::guide#coalescing).
+///
+/// ```
+/// use std::time::Duration;
+/// use nicring::{Coalesce, Engine};
+///
+/// let wait_max = Duration::from_micros(200);
+/// let builder = Engine::builder().coalesce(Coalesce::Fixed { datagram_count: 256, wait_max });
+/// # let _ = builder;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Coalesce {
+    /// A batch is handed out as soon as there is a datagram.
+    Off,
+    /// Off, but while 50,000 datagrams a second or more come, up to 100 µs.
+    #[default]
+    Adaptive,
+    /// Always.
+    Fixed {
+        /// The wait ends when so many sockets have something.
+        datagram_count: u32,
+        /// The wait ends after so long, once there is a datagram.
+        wait_max: Duration,
+    },
 }
 
 /// One turn's circumstances.

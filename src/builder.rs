@@ -56,7 +56,7 @@ impl Default for Builder {
                 buffer_count: 1024,
                 batch_max: 256,
                 replies_max: 1024,
-                coalesce: None,
+                coalesce: Coalesce::Adaptive,
                 slot_max: 4096,
             },
             tick: None,
@@ -161,11 +161,9 @@ impl Builder {
         self
     }
 
-    /// Waits for up to this many datagrams, or this long after the wait began, before a batch is
-    /// handed out: fewer wake-ups, more delay. io_uring on Linux 6.12 or later; elsewhere without
-    /// effect. Off unless called.
-    pub fn coalesce(mut self, datagrams: u32, wait_max: Duration) -> Self {
-        self.sizes.coalesce = Some(Coalesce { datagrams, wait_max });
+    /// Whether to wait a little for more datagrams; [`Coalesce::Adaptive`] unless called.
+    pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
+        self.sizes.coalesce = coalesce;
         self
     }
 

@@ -29,7 +29,7 @@ pub mod guide;
 pub mod search;
 
 pub use async_engine::{AsyncEngine, BatchLease};
-pub use backend::{Backend, BackendReport};
+pub use backend::{Backend, BackendReport, Coalesce};
 pub use batch::{Batch, Iter};
 pub use builder::Builder;
 pub use engine::{Engine, Handle};

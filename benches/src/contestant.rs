@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use nicring::{Backend, Engine};
+use nicring::{Backend, Coalesce, Engine};
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
     socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt},
@@ -23,9 +23,9 @@ use socket2::{Domain, Socket, Type};
 /// A receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contestant {
-    /// `Engine::run` on a backend.
+    /// `Engine::run` on a backend, with its defaults.
     Run(Backend),
-    /// `Engine::run` on io_uring, waiting up to so long for more datagrams.
+    /// `Engine::run` on io_uring, waiting up to so long for more datagrams; zero for not at all.
     Coalescing(Duration),
     /// Edge-triggered epoll and recvmmsg of 64, the same sockets and control messages.
     Epoll,
@@ -90,7 +90,11 @@ impl Contestant {
             Self::Epoll => receive_by_epoll(addresses, port, progress, ready),
             Self::Run(backend) => run(Engine::builder().backend(backend), port, progress, ready),
             Self::Coalescing(wait) => {
-                let builder = Engine::builder().backend(Backend::IoUring).coalesce(256, wait);
+                let coalesce = match wait.is_zero() {
+                    true => Coalesce::Off,
+                    false => Coalesce::Fixed { datagram_count: 256, wait_max: wait },
+                };
+                let builder = Engine::builder().backend(Backend::IoUring).coalesce(coalesce);
                 run(builder, port, progress, ready)
             }
         }

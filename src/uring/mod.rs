@@ -9,6 +9,7 @@ pub(crate) mod control;
 mod drain;
 pub(crate) mod meminfo;
 pub(crate) mod mmsg;
+mod pace;
 mod probe;
 mod receive;
 mod ring;
@@ -25,6 +26,7 @@ use std::{
 
 use self::{
     buffers::{BufferRing, Slab},
+    pace::Pace,
     receive::{HEADER_BYTES, Receiver},
     ring::{Completion, Entered, Ring},
     send::Sender,
@@ -67,6 +69,7 @@ pub(crate) struct Uring {
     watch: Watch,
     /// Records that did not fit the batch of the turn that they came in.
     backlog: VecDeque<Record>,
+    pace: Pace,
     settings: BackendSettings,
     is_closed: bool,
 }
@@ -94,6 +97,7 @@ impl Uring {
             sender: Sender::new(settings.replies_max),
             watch,
             backlog: VecDeque::with_capacity(buffer_count),
+            pace: Pace::new(settings.coalesce),
             settings: *settings,
             is_closed: false,
         })
@@ -101,9 +105,8 @@ impl Uring {
 
     fn details(&self) -> String {
         let flags = self.ring.flags().join(" | ");
-        let coalesces = self.settings.coalesce.is_some() && self.ring.can_coalesce();
-        let coalescing = if coalesces { ", coalescing" } else { "" };
-        format!("{flags}, {:?}{coalescing}", self.buffers.slab())
+        let can_coalesce = if self.ring.can_coalesce() { "" } else { ", cannot coalesce" };
+        format!("{flags}, {:?}{can_coalesce}", self.buffers.slab())
     }
 
     /// Everything that goes to the kernel with the next submission.
@@ -125,9 +128,9 @@ impl Uring {
         let entered = if has_work || ring.has_completions() {
             ring.submit()?
         } else {
-            match self.settings.coalesce {
-                Some(coalesce) if ring.can_coalesce() => {
-                    ring.submit_and_coalesce(coalesce.datagrams, coalesce.wait_max, turn.deadline)?
+            match self.pace.wait() {
+                Some((count, wait_max)) if ring.can_coalesce() => {
+                    ring.submit_and_coalesce(count, wait_max, turn.deadline)?
                 }
                 _ => ring.submit_and_wait(turn.deadline)?,
             }
@@ -223,6 +226,7 @@ impl BackendDriver for Uring {
         self.queue(&mut turn, batch).map_err(failed("submitting to io_uring"))?;
         self.enter(&turn).map_err(failed("io_uring_enter"))?;
         self.reap(turn.admission, batch);
+        self.pace.note(Instant::now, batch.records.len());
         Ok(())
     }
 

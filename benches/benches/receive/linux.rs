@@ -37,7 +37,7 @@ pub fn main() {
     for contestant in [
         Contestant::Run(Backend::IoUring),
         Contestant::Run(Backend::Portable),
-        Contestant::Coalescing(Duration::from_micros(200)),
+        Contestant::Coalescing(Duration::ZERO),
         Contestant::Epoll,
     ] {
         bench(&mut group, &network, contestant);
