@@ -1,0 +1,187 @@
+//! The handler of an engine: datagrams in, replies out, and counts of both.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nicring::{
+    Batch, Class, Datagram,
+    search::{Asked, CaResponder, Counts, Protocol, PvaResponder, Subnet},
+};
+
+use crate::{environment::Ignored, host, plan::FORWARD_GROUP, tables::TableReader};
+
+/// How often an engine's thread shows its counts.
+const PUBLISH_PERIOD: Duration = Duration::from_millis(50);
+
+/// Counts of one protocol on one NIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub datagram_count: u64,
+    pub name_count: u64,
+    pub hit_count: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Self) {
+        self.datagram_count += other.datagram_count;
+        self.name_count += other.name_count;
+        self.hit_count += other.hit_count;
+    }
+}
+
+/// What one engine's handler has done, by protocol in the order of [`Protocol::ALL`].
+#[derive(Debug, Clone, Default)]
+pub struct Answers {
+    pub counts: [Counts; 2],
+    /// Datagrams from sources that are to be ignored.
+    pub ignored_counts: [u64; 2],
+    /// By index of the NIC, 0 for an unknown one.
+    pub nics: Vec<(u32, [Tally; 2])>,
+    /// What the engine's thread used; `None` where the system does not tell.
+    pub cpu: Option<Duration>,
+}
+
+/// Where a handler shows its [`Answers`].
+#[derive(Debug, Clone, Default)]
+pub struct Board(Arc<Mutex<Answers>>);
+
+impl Board {
+    pub fn read(&self) -> Answers {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a handler is told at the start.
+#[derive(Debug)]
+pub struct Instructions {
+    pub table: TableReader,
+    /// Each port with the protocol that is spoken there.
+    pub ports: Vec<(u16, Protocol)>,
+    pub ignored: [Vec<Ignored>; 2],
+    pub reply_subnets: Vec<Subnet>,
+}
+
+/// Answers what an engine hears. Allocates nothing once it is warm.
+#[derive(Debug)]
+pub struct Answerer {
+    table: TableReader,
+    ports: Vec<(u16, Protocol)>,
+    ignored: [Vec<Ignored>; 2],
+    ca: CaResponder,
+    pva: PvaResponder,
+    answers: Answers,
+    cpu_at_start: Option<Duration>,
+    board: Board,
+    last_published: Instant,
+}
+
+impl Answerer {
+    /// To be made on the engine's thread, whose CPU time it measures.
+    pub fn new(instructions: Instructions, board: Board) -> Self {
+        Self {
+            table: instructions.table,
+            ports: instructions.ports,
+            ignored: instructions.ignored,
+            ca: CaResponder::new(),
+            pva: PvaResponder::new(instructions.reply_subnets),
+            answers: Answers::default(),
+            cpu_at_start: host::thread_cpu(),
+            board,
+            last_published: Instant::now(),
+        }
+    }
+
+    pub fn handle(&mut self, batch: &Batch) -> ControlFlow<()> {
+        self.table.refresh();
+        for datagram in batch.iter() {
+            self.answer(batch, &datagram);
+        }
+        if self.last_published.elapsed() >= PUBLISH_PERIOD {
+            self.publish();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn answer(&mut self, batch: &Batch, datagram: &Datagram<'_>) {
+        let Some(&(_, protocol)) = self.ports.iter().find(|(port, _)| *port == datagram.port())
+        else {
+            return;
+        };
+        let source = datagram.source();
+        if self.ignored[protocol as usize].iter().any(|ignored| ignored.covers(source)) {
+            self.answers.ignored_counts[protocol as usize] += 1;
+            return;
+        }
+        let before = tally(self.counts(protocol));
+        let (names, payload) = (self.table.table(), datagram.payload());
+        // A refusal by the outbox is in the engine's statistics.
+        let mut send = |destination, reply: &[u8]| {
+            let _ = batch.reply_to(datagram, destination, reply);
+        };
+        match protocol {
+            Protocol::Ca => self.ca.answer(names, payload, source, &mut send),
+            Protocol::Pva => {
+                let asked = Asked { source, forwarded: is_forwarded(batch, datagram) };
+                self.pva.answer(names, payload, asked, &mut send);
+            }
+        }
+        let after = tally(self.counts(protocol));
+        let counted = self.nic_tally(datagram.nic().unwrap_or(0), protocol);
+        counted.add(Tally {
+            datagram_count: after.datagram_count - before.datagram_count,
+            name_count: after.name_count - before.name_count,
+            hit_count: after.hit_count - before.hit_count,
+        });
+    }
+
+    fn counts(&self, protocol: Protocol) -> &Counts {
+        match protocol {
+            Protocol::Ca => self.ca.counts(),
+            Protocol::Pva => self.pva.counts(),
+        }
+    }
+
+    fn nic_tally(&mut self, nic: u32, protocol: Protocol) -> &mut Tally {
+        let nics = &mut self.answers.nics;
+        let position = nics.iter().position(|(index, _)| *index == nic).unwrap_or_else(|| {
+            nics.push((nic, Default::default()));
+            nics.len() - 1
+        });
+        &mut nics[position].1[protocol as usize]
+    }
+
+    /// Shows what was done so far.
+    pub fn publish(&mut self) {
+        self.last_published = Instant::now();
+        self.answers.counts = Protocol::ALL.map(|protocol| *self.counts(protocol));
+        let cpu = host::thread_cpu().zip(self.cpu_at_start);
+        self.answers.cpu = cpu.map(|(now, start)| now.saturating_sub(start));
+        self.board.lock().clone_from(&self.answers);
+    }
+}
+
+fn tally(counts: &Counts) -> Tally {
+    Tally {
+        datagram_count: counts.datagram_count,
+        name_count: counts.name_count,
+        hit_count: counts.hit_count,
+    }
+}
+
+/// Whether a server of this host passed the datagram on.
+fn is_forwarded(batch: &Batch, datagram: &Datagram<'_>) -> bool {
+    let is_on_loopback = || {
+        let nic = datagram.ifindex().and_then(|index| batch.nics().by_index(index));
+        nic.is_some_and(|nic| nic.is_loopback)
+    };
+    datagram.class() == Class::Group
+        && datagram.destination() == Some(FORWARD_GROUP)
+        && is_on_loopback()
+}

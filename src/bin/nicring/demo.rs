@@ -1,0 +1,131 @@
+//! `nicring serve --demo`: the server under load of its own, on the loopback interface.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nicring::{
+    Nics,
+    search::{NameTable, Protocol},
+};
+
+use crate::{
+    failure::Failure,
+    flight::Outcome,
+    host,
+    load::{Destination, Load, Names, Pace},
+    serve::{Arguments, Live},
+    service::{Rules, Service, announce},
+    signals::Signals,
+    storm::{json_of, text_of},
+    tables::{Tables, describe},
+    text::{Console, short},
+};
+
+const DURATION: Duration = Duration::from_secs(10);
+const NAMES_PER_DATAGRAM: usize = 4;
+const HITS: f64 = 0.75;
+/// Enough to keep the server busy, and so little that the receive buffers never fill.
+const WINDOW: usize = 32;
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let console = Console::new(arguments.json);
+    let signals = Signals::catch()?;
+    let start = Instant::now();
+    let table = generate(arguments.demo_names)?;
+    console.say(&format!("generated {}, in {}", describe(&table), short(start.elapsed())));
+    let tables = Tables::new(table);
+    let plans = arguments.listen.on_loopback();
+    let service = Service::start(&arguments.listen, plans, &Rules::default(), &tables)?;
+    announce(&service, console);
+
+    let duration = arguments.duration_s.unwrap_or(DURATION);
+    console.say(&format!(
+        "asking for {}: one sender for each protocol, {NAMES_PER_DATAGRAM} names a datagram, \
+         {:.0} % of them known, {WINDOW} datagrams under way at most",
+        short(duration),
+        HITS * 100.0
+    ));
+    let outcomes = drive(&service, arguments.demo_names, duration, &signals)?;
+    let report = service.stop()?;
+    if arguments.json {
+        let mut object = report.json();
+        object["load"] = json_of(&outcomes, duration);
+        println!("{object}");
+    } else {
+        let seen = text_of(&outcomes, duration);
+        console.say(&format!("\nThe server\n{}\n\nIts clients\n{seen}", report.text()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Names, half of them for each protocol.
+fn generate(name_count: u64) -> Result<NameTable, Failure> {
+    let mut builder = NameTable::builder();
+    for (protocol, port) in [(Protocol::Ca, 5064), (Protocol::Pva, 5075)] {
+        let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        for number in 0..name_count / 2 {
+            let name = pattern(protocol).replace("{}", &number.to_string());
+            let inserted = builder.insert(protocol, &name, server);
+            inserted.map_err(|error| Failure::Run(format!("{name}: {error}")))?;
+        }
+    }
+    Ok(builder.build())
+}
+
+fn pattern(protocol: Protocol) -> String {
+    format!("demo:{protocol}:channel{{}}")
+}
+
+/// Sends for as long as the demo takes, showing live counters.
+fn drive(
+    service: &Service,
+    name_count: u64,
+    duration: Duration,
+    signals: &Signals,
+) -> Result<Vec<(Protocol, Outcome)>, Failure> {
+    let nics = Nics::enumerate()?;
+    let loads = Protocol::ALL.map(|protocol| {
+        let mut hosts = vec![Ipv4Addr::LOCALHOST];
+        if host::HAS_LOOPBACK_BROADCAST {
+            hosts.push(Ipv4Addr::new(127, 255, 255, 255));
+        }
+        let port = service.port(protocol);
+        let to = |host| Destination::new(SocketAddrV4::new(host, port), &nics);
+        Load {
+            protocol,
+            destinations: hosts.into_iter().map(to).collect(),
+            names: Names::Pattern { pattern: pattern(protocol), count: name_count / 2 },
+            hits: HITS,
+            names_per_datagram: NAMES_PER_DATAGRAM,
+            pace: Pace::Window(WINDOW),
+            duration,
+            timeout: Duration::from_secs(1),
+        }
+    });
+    let stop = AtomicBool::new(false);
+    let mut live = Live::new(service, true);
+    thread::scope(|scope| {
+        let stop = &stop;
+        let senders =
+            loads.each_ref().map(|load| (load.protocol, scope.spawn(|| load.run(0, stop))));
+        while senders.iter().any(|(_, sender)| !sender.is_finished()) {
+            if signals.wants_stop() || service.is_broken() {
+                stop.store(true, SeqCst);
+            }
+            live.show_if_due(service);
+            thread::sleep(Duration::from_millis(20));
+        }
+        let join = |(protocol, sender): (Protocol, thread::ScopedJoinHandle<'_, _>)| {
+            let outcome: std::io::Result<Outcome> =
+                sender.join().unwrap_or_else(|_| Err(std::io::Error::other("a sender panicked")));
+            let outcome = outcome.map_err(|error| Failure::Run(error.to_string()))?;
+            Ok((protocol, outcome))
+        };
+        senders.into_iter().map(join).collect()
+    })
+}

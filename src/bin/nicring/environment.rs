@@ -1,0 +1,277 @@
+//! The EPICS environment variables that a SEARCH server follows.
+//!
+//! Syntax as in EPICS base (`rsrv`) and pvxs: lists are separated by blanks, an entry is
+//! `ADDRESS[:PORT]` or a host's name, an empty variable is one that is not set. Where those
+//! programs warn and go on with something else, this one stops: a server that listens where
+//! nobody asked it to is worse than one that does not start.
+
+use std::{
+    collections::HashMap,
+    env,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs},
+};
+
+use nicring::search::Protocol;
+
+use crate::failure::Failure;
+
+/// The variables of one protocol, the ones that take precedence first.
+struct Names {
+    port: [&'static str; 2],
+    interfaces: &'static str,
+    ignored: &'static str,
+    /// EPICS base refuses ports up to 5000; pvxs takes any, 0 being an unused one.
+    port_min: u16,
+}
+
+const CA: Names = Names {
+    port: ["EPICS_CAS_SERVER_PORT", "EPICS_CA_SERVER_PORT"],
+    interfaces: "EPICS_CAS_INTF_ADDR_LIST",
+    ignored: "EPICS_CAS_IGNORE_ADDR_LIST",
+    port_min: 5001,
+};
+
+const PVA: Names = Names {
+    port: ["EPICS_PVAS_BROADCAST_PORT", "EPICS_PVA_BROADCAST_PORT"],
+    interfaces: "EPICS_PVAS_INTF_ADDR_LIST",
+    ignored: "EPICS_PVAS_IGNORE_ADDR_LIST",
+    port_min: 0,
+};
+
+fn names(protocol: Protocol) -> &'static Names {
+    match protocol {
+        Protocol::Ca => &CA,
+        Protocol::Pva => &PVA,
+    }
+}
+
+/// Where a protocol's variable tells a server to listen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// The variable.
+    pub variable: &'static str,
+    /// Addresses of NICs; none stands for all.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Multicast groups to join.
+    pub groups: Vec<Ipv4Addr>,
+}
+
+/// A source whose SEARCHes are not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ignored {
+    address: Ipv4Addr,
+    /// 0 for every port of the address.
+    port: u16,
+}
+
+impl Ignored {
+    pub fn covers(&self, source: SocketAddrV4) -> bool {
+        self.address == *source.ip() && (self.port == 0 || self.port == source.port())
+    }
+}
+
+/// The variables that begin with `EPICS_`.
+#[derive(Debug, Default)]
+pub struct Environment {
+    variables: HashMap<String, String>,
+}
+
+impl Environment {
+    pub fn of_process() -> Self {
+        Self::from_iter(env::vars_os().map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        }))
+    }
+
+    /// The port of a server.
+    pub fn server_port(&self, protocol: Protocol) -> Result<u16, Failure> {
+        for name in names(protocol).port {
+            if let Some(port) = self.port(protocol, name)? {
+                return Ok(port);
+            }
+        }
+        Ok(protocol.search_port())
+    }
+
+    /// The port that clients search at.
+    pub fn client_port(&self, protocol: Protocol) -> Result<u16, Failure> {
+        let [_, name] = names(protocol).port;
+        let port = self.port(protocol, name)?.filter(|port| *port != 0);
+        Ok(port.unwrap_or(protocol.search_port()))
+    }
+
+    fn port(&self, protocol: Protocol, name: &str) -> Result<Option<u16>, Failure> {
+        let Some(text) = self.value(name) else { return Ok(None) };
+        let port_min = names(protocol).port_min;
+        match text.parse() {
+            Ok(port) if port >= port_min => Ok(Some(port)),
+            _ => {
+                let expected = format!("expected a port of {port_min} to 65535");
+                Err(Failure::Usage(format!("{name}: {text:?}: {expected}")))
+            }
+        }
+    }
+
+    /// Where to listen.
+    pub fn interfaces(&self, protocol: Protocol) -> Result<Interfaces, Failure> {
+        let variable = names(protocol).interfaces;
+        let mut interfaces = Interfaces { variable, ..Interfaces::default() };
+        let mut wants_all = false;
+        for entry in self.entries(variable) {
+            // pvxs allows `GROUP,TTL@NIC`; the TTL is for senders, and the group is joined on
+            // every NIC that is listened on.
+            let host = entry.split([',', '@']).next().unwrap_or_default();
+            // rsrv's port is the one to search at, pvxs's the one to connect to: neither is what
+            // the port option of this program means, and one ring has one port a protocol.
+            let address = *resolve(variable, host)?.ip();
+            match address {
+                Ipv4Addr::UNSPECIFIED => wants_all = true,
+                _ if address.is_multicast() => interfaces.groups.push(address),
+                _ => interfaces.addresses.push(address),
+            }
+        }
+        if wants_all {
+            interfaces.addresses.clear();
+        }
+        Ok(interfaces)
+    }
+
+    /// Whom not to answer.
+    pub fn ignored(&self, protocol: Protocol) -> Result<Vec<Ignored>, Failure> {
+        let variable = names(protocol).ignored;
+        let ignore = |entry| {
+            let source = resolve(variable, entry)?;
+            let port = match protocol {
+                // rsrv looks at the address alone.
+                Protocol::Ca => 0,
+                Protocol::Pva => source.port(),
+            };
+            Ok(Ignored { address: *source.ip(), port })
+        };
+        self.entries(variable).map(ignore).collect()
+    }
+
+    fn entries(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.value(name).unwrap_or_default().split_ascii_whitespace()
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        let value = self.variables.get(name)?.trim();
+        (!value.is_empty()).then_some(value)
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        let is_epics = |(name, _): &(String, String)| name.starts_with("EPICS_");
+        Self { variables: variables.into_iter().filter(is_epics).collect() }
+    }
+}
+
+/// An address or a host's name, with or without a port; port 0 where there is none.
+fn resolve(variable: &str, entry: &str) -> Result<SocketAddrV4, Failure> {
+    let refuse = |reason: &str| {
+        let expected = "expected IPv4 addresses or host names, each with or without :PORT";
+        Failure::Usage(format!("{variable}: {entry:?}: {reason}; {expected}"))
+    };
+    let (host, port) = match entry.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| refuse("no port after the colon"))?),
+        None => (entry, 0),
+    };
+    if let Ok(address) = host.parse() {
+        return Ok(SocketAddrV4::new(address, port));
+    }
+    // Not for the resolver: it would take `10.1` or `10` for an address, or ask a name server.
+    if host.is_empty() || host.chars().all(|c| c.is_ascii_digit() || ".:[]".contains(c)) {
+        return Err(refuse("no IPv4 address"));
+    }
+    let resolved = (host, port).to_socket_addrs().map_err(|error| refuse(&error.to_string()))?;
+    let is_v4 = |address| match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    };
+    resolved.into_iter().find_map(is_v4).ok_or_else(|| refuse("the host has no IPv4 address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn the_servers_port_goes_before_the_clients_and_both_before_the_default() {
+        for (protocol, server, client, default) in [
+            (Protocol::Ca, "EPICS_CAS_SERVER_PORT", "EPICS_CA_SERVER_PORT", 5064),
+            (Protocol::Pva, "EPICS_PVAS_BROADCAST_PORT", "EPICS_PVA_BROADCAST_PORT", 5076),
+        ] {
+            let port = |variables: &[_]| environment(variables).server_port(protocol).unwrap();
+            assert_eq!(port(&[]), default);
+            assert_eq!(port(&[(client, "6001")]), 6001);
+            assert_eq!(port(&[(client, "6001"), (server, "6002")]), 6002);
+            assert_eq!(port(&[(client, "6001"), (server, " ")]), 6001, "an empty one is unset");
+            let both = environment(&[(client, "6001"), (server, "6002")]);
+            assert_eq!(both.client_port(protocol).unwrap(), 6001);
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_an_error_that_names_its_variable() {
+        for (variable, value) in [
+            ("EPICS_CA_SERVER_PORT", "5000"),
+            ("EPICS_CAS_SERVER_PORT", "many"),
+            ("EPICS_PVA_BROADCAST_PORT", "65536"),
+            ("EPICS_CAS_INTF_ADDR_LIST", "10.1"),
+            ("EPICS_CAS_INTF_ADDR_LIST", "10.0.0.1:port"),
+            ("EPICS_PVAS_INTF_ADDR_LIST", "[::1]:5075"),
+            ("EPICS_CAS_IGNORE_ADDR_LIST", ":1"),
+            ("EPICS_PVAS_IGNORE_ADDR_LIST", "10.0.0.256"),
+        ] {
+            let environment = environment(&[(variable, value)]);
+            let failures = Protocol::ALL.into_iter().filter_map(|protocol| {
+                let port = environment.server_port(protocol).err();
+                let interfaces = environment.interfaces(protocol).err();
+                port.or(interfaces).or(environment.ignored(protocol).err())
+            });
+            let texts: Vec<_> = failures.map(|failure| failure.to_string()).collect();
+            assert_eq!(texts.len(), 1, "{variable}={value}: {texts:?}");
+            assert!(texts[0].starts_with(&format!("{variable}: ")), "{texts:?}");
+            assert!(texts[0].contains("expected"), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn interface_lists_have_addresses_and_groups() {
+        let interfaces = |list| {
+            let environment = environment(&[("EPICS_PVAS_INTF_ADDR_LIST", list)]);
+            let interfaces = environment.interfaces(Protocol::Pva).unwrap();
+            (interfaces.addresses, interfaces.groups)
+        };
+        let address = Ipv4Addr::new(192, 0, 2, 7);
+        let group = Ipv4Addr::new(224, 0, 1, 9);
+        assert_eq!(interfaces(""), (vec![], vec![]));
+        assert_eq!(interfaces(" 192.0.2.7:5075\t"), (vec![address], vec![]));
+        assert_eq!(interfaces("192.0.2.7 224.0.1.9,2@eth0"), (vec![address], vec![group]));
+        assert_eq!(interfaces("0.0.0.0 192.0.2.7"), (vec![], vec![]), "0.0.0.0 stands for all");
+        assert_eq!(interfaces("localhost").0, [Ipv4Addr::LOCALHOST]);
+    }
+
+    #[test]
+    fn ignored_sources_are_by_address_and_for_pva_by_port_too() {
+        let environment = environment(&[
+            ("EPICS_CAS_IGNORE_ADDR_LIST", "192.0.2.7:40000"),
+            ("EPICS_PVAS_IGNORE_ADDR_LIST", "192.0.2.7:40000 192.0.2.8"),
+        ]);
+        let covers = |protocol, source: &str| {
+            let source = source.parse().unwrap();
+            environment.ignored(protocol).unwrap().iter().any(|ignored| ignored.covers(source))
+        };
+        assert!(covers(Protocol::Ca, "192.0.2.7:40001"));
+        assert!(!covers(Protocol::Ca, "192.0.2.8:40000"));
+        assert!(covers(Protocol::Pva, "192.0.2.7:40000"));
+        assert!(!covers(Protocol::Pva, "192.0.2.7:40001"));
+        assert!(covers(Protocol::Pva, "192.0.2.8:1"));
+    }
+}

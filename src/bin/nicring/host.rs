@@ -1,0 +1,183 @@
+//! What Linux tells about itself, this process, and the holders of a port.
+
+use std::{
+    collections::HashSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    time::Duration,
+};
+
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
+
+use crate::plan::Holder;
+
+/// Whether the loopback interface hears 127.255.255.255.
+pub const HAS_LOOPBACK_BROADCAST: bool = true;
+
+/// The CPU time of the calling thread, in the program and in the kernel.
+pub fn thread_cpu() -> Option<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
+    let us = (usage.user_time() + usage.system_time()).num_microseconds();
+    Some(Duration::from_micros(us.try_into().ok()?))
+}
+
+/// Facts that decide what can be had here, each with a word on what it means.
+pub fn facts() -> Vec<(&'static str, String)> {
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
+    let uring_disabled = match read("/proc/sys/kernel/io_uring_disabled").as_deref() {
+        None => "no such setting: this kernel does not restrict io_uring by sysctl".to_owned(),
+        Some("0") => "0: anyone may use io_uring".to_owned(),
+        Some("1") => "1: io_uring is for CAP_SYS_ADMIN and kernel.io_uring_group only".to_owned(),
+        Some(value) => format!("{value}: nobody may use io_uring"),
+    };
+    let rmem_max = match read("/proc/sys/net/core/rmem_max") {
+        None => "unknown".to_owned(),
+        Some(bytes) => format!("{bytes} bytes: the most that --recv-buffer-bytes gives"),
+    };
+    vec![
+        ("kernel", format!("Linux {release}, {}", std::env::consts::ARCH)),
+        ("kernel.io_uring_disabled", uring_disabled),
+        ("RLIMIT_MEMLOCK", memlock_limit(&read("/proc/self/limits").unwrap_or_default())),
+        ("net.core.rmem_max", rmem_max),
+    ]
+}
+
+fn memlock_limit(limits: &str) -> String {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    match soft {
+        None => "unknown".to_owned(),
+        Some("unlimited") => "unlimited".to_owned(),
+        Some(bytes) => format!("{bytes} bytes"),
+    }
+}
+
+/// The sockets bound to a UDP port in this network namespace, with the processes that have them,
+/// as far as this one may see.
+pub fn port_holders(port: u16) -> Vec<Holder> {
+    let mut sockets = Vec::new();
+    for table in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        sockets.extend(text.lines().skip(1).filter_map(parse_socket));
+    }
+    sockets.retain(|socket| socket.port == port);
+    let mut holders = Vec::new();
+    let inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+    let owners = if inodes.is_empty() { Vec::new() } else { owners(&inodes) };
+    for socket in &sockets {
+        let owned = owners.iter().filter(|owner| owner.inode == socket.inode);
+        let before = holders.len();
+        holders.extend(owned.map(|owner| Holder {
+            process: Some((owner.pid, owner.program.clone())),
+            address: socket.address,
+        }));
+        if holders.len() == before {
+            holders.push(Holder { process: None, address: socket.address });
+        }
+    }
+    holders.sort();
+    holders.dedup();
+    holders
+}
+
+struct Socket {
+    address: IpAddr,
+    port: u16,
+    inode: u64,
+}
+
+/// A line of /proc/net/udp or udp6: `0: 0100007F:13C8 00000000:0000 07 ... inode ...`.
+fn parse_socket(line: &str) -> Option<Socket> {
+    let mut fields = line.split_whitespace();
+    let (address, port) = fields.nth(1)?.split_once(':')?;
+    Some(Socket {
+        address: parse_address(address)?,
+        port: u16::from_str_radix(port, 16).ok()?,
+        inode: fields.nth(7)?.parse().ok()?,
+    })
+}
+
+/// An address as 32-bit words, each printed as the machine reads it from memory.
+fn parse_address(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    if hex.len() == 8 {
+        return Some(Ipv4Addr::from(word(0)?).into());
+    }
+    let mut bytes = [0; 16];
+    for (at, four) in bytes.chunks_exact_mut(4).enumerate() {
+        four.copy_from_slice(&word(at)?);
+    }
+    Some(Ipv6Addr::from(bytes).to_canonical())
+}
+
+struct Owner {
+    pid: u32,
+    program: String,
+    inode: u64,
+}
+
+/// The processes that have one of these sockets open.
+fn owners(inodes: &HashSet<u64>) -> Vec<Owner> {
+    let mut owners = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
+        for inode in sockets_of(&process.path()) {
+            if inodes.contains(&inode) {
+                let program = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                owners.push(Owner { pid, program: program.trim().to_owned(), inode });
+            }
+        }
+    }
+    owners
+}
+
+fn sockets_of(process: &Path) -> impl Iterator<Item = u64> {
+    let entries = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        inode.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn the_holder_of_a_port_is_found_by_name_and_address() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let holders = port_holders(socket.local_addr().unwrap().port());
+        let this = holders.iter().find(|holder| {
+            holder.process.as_ref().is_some_and(|(pid, _)| *pid == std::process::id())
+        });
+        let this = this.expect("this process is seen");
+        assert_eq!(this.address, IpAddr::from(Ipv4Addr::LOCALHOST));
+        assert!(!this.process.as_ref().unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_prints_them() {
+        let hex = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        assert_eq!(parse_address(&hex([127, 0, 0, 1])), Some(Ipv4Addr::LOCALHOST.into()));
+        let any = "00000000000000000000000000000000";
+        assert_eq!(parse_address(any), Some(Ipv6Addr::UNSPECIFIED.into()));
+        assert_eq!(parse_address("7F"), None);
+    }
+
+    #[test]
+    fn cpu_time_of_a_thread_grows() {
+        let before = thread_cpu().unwrap();
+        let work: u64 = (0..20_000_000u64).map(std::hint::black_box).sum();
+        assert!(thread_cpu().unwrap() > before, "{work}");
+    }
+}

@@ -1,0 +1,23 @@
+//! What is not asked of systems other than Linux.
+
+use std::time::Duration;
+
+use crate::plan::Holder;
+
+/// Whether the loopback interface hears 127.255.255.255.
+pub const HAS_LOOPBACK_BROADCAST: bool = false;
+
+/// The CPU time of the calling thread: not known here.
+pub fn thread_cpu() -> Option<Duration> {
+    None
+}
+
+/// Facts that decide what can be had here.
+pub fn facts() -> Vec<(&'static str, String)> {
+    vec![("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH))]
+}
+
+/// Who holds a UDP port: not known here.
+pub fn port_holders(_port: u16) -> Vec<Holder> {
+    Vec::new()
+}

@@ -1,0 +1,302 @@
+//! Where to listen, decided from the command line, the environment and who else is there.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+};
+
+use clap::{Args, ValueEnum};
+use nicring::{Backend, Builder, Engine, NicFilter, Nics, Unicast, search::Protocol};
+
+use crate::{
+    environment::{Environment, Interfaces},
+    failure::Failure,
+    host,
+};
+
+/// Servers of pvxs forward unicast SEARCHes to this group on the loopback interface, for the other
+/// servers of the host.
+pub const FORWARD_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
+
+/// Where and how to listen.
+#[derive(Debug, Args)]
+pub struct ListenArguments {
+    /// Listen on this NIC only; repeatable [default: EPICS_CAS_INTF_ADDR_LIST for CA and
+    /// EPICS_PVAS_INTF_ADDR_LIST for PVA, else all NICs that are up]
+    ///
+    /// A NIC's name (eth0), an address of one (192.0.2.7) or a subnet (192.0.2.0/24). Servers of
+    /// pvxs on this host forward SEARCHes through the loopback interface: name lo too to hear
+    /// them.
+    #[arg(long, value_name = "NAME|ADDRESS")]
+    interface: Vec<NicFilter>,
+
+    /// UDP port for CA, 0 for an unused one [default: EPICS_CAS_SERVER_PORT, else
+    /// EPICS_CA_SERVER_PORT, else 5064]
+    #[arg(long, value_name = "PORT")]
+    ca_port: Option<u16>,
+
+    /// UDP port for PVA, 0 for an unused one [default: EPICS_PVAS_BROADCAST_PORT, else
+    /// EPICS_PVA_BROADCAST_PORT, else 5076]
+    #[arg(long, value_name = "PORT")]
+    pva_port: Option<u16>,
+
+    /// auto, io_uring or portable
+    ///
+    /// auto is io_uring where it works, else portable; NICRING_BACKEND overrides auto. io_uring
+    /// fails where it cannot be had, and says why.
+    #[arg(long, default_value_t = Backend::Auto)]
+    backend: Backend,
+
+    /// Whether to hear SEARCHes sent to the unicast addresses of this host [default: take, but
+    /// leave where another server holds the port]
+    ///
+    /// take: hear them. Other servers of this host at the same port then hear none of them.
+    /// leave: leave them to the other servers; broadcasts and groups are heard by all.
+    #[arg(long, value_name = "WHAT")]
+    unicast: Option<UnicastChoice>,
+
+    /// How much each socket may queue, in bytes as the kernel counts them [default: 1048576]
+    ///
+    /// A short datagram counts as about 800 bytes. More than net.core.rmem_max needs
+    /// CAP_NET_ADMIN.
+    #[arg(long, value_name = "BYTES")]
+    recv_buffer_bytes: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum UnicastChoice {
+    Take,
+    Leave,
+}
+
+/// Where one protocol listens.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub protocol: Protocol,
+    pub port: u16,
+    pub way: Way,
+    /// Whom it shares the port with, in words.
+    pub note: Option<String>,
+}
+
+/// What is one for all ports of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    pub filters: Vec<NicFilter>,
+    pub groups: Vec<Ipv4Addr>,
+    pub unicast: Unicast,
+}
+
+impl ListenArguments {
+    /// One plan for each protocol.
+    pub fn plans(&self, environment: &Environment) -> Result<[Plan; 2], Failure> {
+        let nics = Nics::enumerate()?;
+        let plans = [
+            self.plan(Protocol::Ca, self.ca_port, environment, &nics)?,
+            self.plan(Protocol::Pva, self.pva_port, environment, &nics)?,
+        ];
+        if plans[0].port == plans[1].port && plans[0].port != 0 {
+            let text = format!(
+                "port {} for both CA and PVA: choose different ones with --ca-port and --pva-port",
+                plans[0].port
+            );
+            return Err(Failure::Usage(text));
+        }
+        Ok(plans)
+    }
+
+    fn plan(
+        &self,
+        protocol: Protocol,
+        port: Option<u16>,
+        environment: &Environment,
+        nics: &Nics,
+    ) -> Result<Plan, Failure> {
+        let port = port.map_or_else(|| environment.server_port(protocol), Ok)?;
+        let interfaces = environment.interfaces(protocol)?;
+        let mut groups = vec![FORWARD_GROUP];
+        groups.extend(interfaces.groups.iter().filter(|group| **group != FORWARD_GROUP));
+        let filters = self.filters(&interfaces, nics)?;
+        let holders = if is_held(port) { Some(host::port_holders(port)) } else { None };
+        let affected = holders.map(|holders| Affected::new(&holders, nics));
+        let chosen = match self.unicast {
+            Some(UnicastChoice::Take) => Unicast::Take,
+            Some(UnicastChoice::Leave) => Unicast::Leave,
+            None if affected.as_ref().is_some_and(Affected::is_any) => Unicast::Leave,
+            None => Unicast::Take,
+        };
+        let note = affected.and_then(|affected| affected.note(port, chosen));
+        Ok(Plan { protocol, port, way: Way { filters, groups, unicast: chosen }, note })
+    }
+
+    /// The NICs to listen on, each of which must be there.
+    fn filters(&self, interfaces: &Interfaces, nics: &Nics) -> Result<Vec<NicFilter>, Failure> {
+        let (source, filters) = if self.interface.is_empty() {
+            let addresses = interfaces.addresses.iter().copied().map(NicFilter::Address);
+            (interfaces.variable, addresses.collect::<Vec<_>>())
+        } else {
+            ("--interface", self.interface.clone())
+        };
+        for filter in &filters {
+            let mut up = nics.iter().filter(|nic| nic.is_up);
+            if !up.any(|nic| nic.addresses.iter().any(|own| filter.matches(nic, own))) {
+                return Err(Failure::Usage(format!(
+                    "{source}: {filter}: no NIC of this host that is up matches; there are {}",
+                    describe_nics(nics)
+                )));
+            }
+        }
+        Ok(filters)
+    }
+
+    /// An engine for plans that have the same way.
+    pub fn builder(&self, plans: &[Plan]) -> Builder {
+        let way = &plans[0].way;
+        let mut builder = Engine::builder().backend(self.backend).unicast(way.unicast);
+        builder = way.filters.iter().cloned().fold(builder, Builder::nic);
+        builder = way.groups.iter().copied().fold(builder, Builder::join);
+        builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
+        match self.recv_buffer_bytes {
+            Some(bytes) => builder.recv_buffer_bytes(bytes),
+            None => builder,
+        }
+    }
+
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// As told by no command line: unused ports on the loopback interface.
+    pub fn on_loopback(&self) -> [Plan; 2] {
+        let way = Way {
+            filters: vec![NicFilter::Address(Ipv4Addr::LOCALHOST)],
+            groups: vec![FORWARD_GROUP],
+            unicast: Unicast::Take,
+        };
+        Protocol::ALL.map(|protocol| Plan { protocol, port: 0, way: way.clone(), note: None })
+    }
+}
+
+/// Plans that one engine can carry out together: an engine has one way for all its ports.
+pub fn by_engine(plans: [Plan; 2]) -> Vec<Vec<Plan>> {
+    if plans[0].way == plans[1].way {
+        vec![plans.into()]
+    } else {
+        plans.map(|plan| vec![plan]).into()
+    }
+}
+
+pub fn describe_nics(nics: &Nics) -> String {
+    let describe = |nic: &nicring::Nic| {
+        let addresses = nic.addresses.iter().map(|own| own.address.to_string());
+        let state = if nic.is_up { "" } else { ", down" };
+        format!("{} ({}{state})", nic.name, addresses.collect::<Vec<_>>().join(", "))
+    };
+    nics.iter().map(describe).collect::<Vec<_>>().join(", ")
+}
+
+/// Another program's socket at a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// Its number and the program's name; `None` where this process may not see it.
+    pub process: Option<(u32, String)>,
+    pub address: IpAddr,
+}
+
+impl Holder {
+    pub fn program(&self) -> String {
+        match &self.process {
+            Some((pid, program)) => format!("{program} (pid {pid})"),
+            None => "a program of another user or container".to_owned(),
+        }
+    }
+}
+
+/// Whether someone has the port: only then does a bind that shares with nobody fail.
+pub fn is_held(port: u16) -> bool {
+    let bound = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
+    port != 0 && bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// The programs that would hear no more unicasts.
+struct Affected {
+    programs: Vec<String>,
+    is_known: bool,
+}
+
+impl Affected {
+    fn new(holders: &[Holder], nics: &Nics) -> Self {
+        let hears_unicast = |holder: &&Holder| match holder.address {
+            IpAddr::V4(address) => address.is_unspecified() || nics.is_local(address),
+            IpAddr::V6(address) => address.is_unspecified(),
+        };
+        let mut programs: Vec<_> =
+            holders.iter().filter(hears_unicast).map(Holder::program).collect();
+        programs.sort();
+        programs.dedup();
+        Self { programs, is_known: !holders.is_empty() }
+    }
+
+    fn is_any(&self) -> bool {
+        !self.programs.is_empty() || !self.is_known
+    }
+
+    fn note(&self, port: u16, chosen: Unicast) -> Option<String> {
+        if !self.is_any() {
+            return None;
+        }
+        let who = match self.programs.as_slice() {
+            [] => "another program".to_owned(),
+            programs => programs.join(", "),
+        };
+        let what = match chosen {
+            Unicast::Take => {
+                "taking the unicasts: SEARCHes sent to an address of this host no longer reach it \
+                 (--unicast leave leaves them)"
+            }
+            Unicast::Leave => {
+                "leaving the unicasts: SEARCHes sent to an address of this host go there and not \
+                 here, broadcasts and groups reach both (--unicast take overrules)"
+            }
+        };
+        Some(format!("UDP port {port} is also held by {who}; {what}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_share_an_engine_unless_their_ways_differ() {
+        let way = |unicast| Way { filters: vec![], groups: vec![], unicast };
+        let plan = |protocol, unicast| Plan { protocol, port: 0, way: way(unicast), note: None };
+        let (ca, pva) = (plan(Protocol::Ca, Unicast::Take), plan(Protocol::Pva, Unicast::Take));
+        assert_eq!(by_engine([ca.clone(), pva]).len(), 1);
+        assert_eq!(by_engine([ca, plan(Protocol::Pva, Unicast::Leave)]).len(), 2);
+    }
+
+    #[test]
+    fn a_port_with_a_plain_socket_is_held() {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(is_held(port));
+        drop(socket);
+        assert!(!is_held(port));
+        assert!(!is_held(0));
+    }
+
+    #[test]
+    fn only_those_who_hear_unicasts_are_affected() {
+        let nics = Nics::default();
+        let holder = |address: &str| Holder {
+            process: Some((7, "softIoc".to_owned())),
+            address: address.parse().unwrap(),
+        };
+        let note = |holders: &[Holder]| Affected::new(holders, &nics).note(5064, Unicast::Leave);
+        assert_eq!(note(&[holder("255.255.255.255")]), None);
+        let text = note(&[holder("0.0.0.0"), holder("127.0.0.1")]).unwrap();
+        assert!(text.contains("5064 is also held by softIoc (pid 7);"), "{text}");
+        assert!(note(&[]).unwrap().contains("another program"));
+    }
+}

@@ -1,0 +1,276 @@
+//! What a service did, for people and for machines.
+
+use std::time::Duration;
+
+use nicring::{
+    Counts, Stats,
+    search::{self, Protocol},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    answer::{Answers, Tally},
+    text::{grouped, percent, short, table},
+};
+
+/// Everything counted, over all engines.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub elapsed: Duration,
+    /// By protocol, as `ignored_counts` and [`NicReport::tallies`].
+    pub searches: [search::Counts; 2],
+    pub ignored_counts: [u64; 2],
+    pub nics: Vec<NicReport>,
+    /// CPU time of the engines' threads, where the system tells.
+    pub cpu: Option<Duration>,
+    outbox_full_count: u64,
+    turn_count: u64,
+    overflow_count: u64,
+}
+
+/// What happened on one NIC.
+#[derive(Debug, Clone)]
+pub struct NicReport {
+    pub name: String,
+    pub index: u32,
+    pub tallies: [Tally; 2],
+    pub counts: Counts,
+}
+
+impl Report {
+    pub fn new(elapsed: Duration) -> Self {
+        Self { elapsed, cpu: Some(Duration::ZERO), ..Self::default() }
+    }
+
+    /// Adds what one engine counted.
+    pub fn add(&mut self, stats: &Stats, answers: &Answers) {
+        for (own, other) in self.searches.iter_mut().zip(answers.counts) {
+            *own += other;
+        }
+        for (own, other) in self.ignored_counts.iter_mut().zip(answers.ignored_counts) {
+            *own += other;
+        }
+        for nic in &stats.nics {
+            self.nic(nic.index, &nic.name).counts.add(&nic.counts);
+        }
+        for (index, tallies) in &answers.nics {
+            let nic = self.nic(*index, "?");
+            for (own, other) in nic.tallies.iter_mut().zip(tallies) {
+                own.add(*other);
+            }
+        }
+        self.cpu = self.cpu.zip(answers.cpu).map(|(own, other)| own + other);
+        self.outbox_full_count += stats.outbox_full_count;
+        self.turn_count += stats.turn_count;
+        self.overflow_count += stats.overflow_count;
+    }
+
+    fn nic(&mut self, index: u32, name: &str) -> &mut NicReport {
+        let position = self.nics.iter().position(|nic| nic.index == index).unwrap_or_else(|| {
+            let (tallies, counts) = Default::default();
+            self.nics.push(NicReport { name: name.to_owned(), index, tallies, counts });
+            self.nics.len() - 1
+        });
+        &mut self.nics[position]
+    }
+
+    /// Both protocols together.
+    pub fn searched(&self) -> search::Counts {
+        let [mut total, pva] = self.searches;
+        total += pva;
+        total
+    }
+
+    pub fn received_count(&self) -> u64 {
+        self.nics.iter().map(|nic| nic.counts.received_count()).sum()
+    }
+
+    /// Datagrams that the kernel dropped before they could be received.
+    pub fn lost_count(&self) -> u64 {
+        self.nics.iter().map(|nic| nic.counts.kernel_drop_count).sum()
+    }
+
+    /// Replies that were not sent.
+    fn unsent_count(&self) -> u64 {
+        let unsent = |nic: &NicReport| nic.counts.would_block_count + nic.counts.send_error_count;
+        self.outbox_full_count + self.nics.iter().map(unsent).sum::<u64>()
+    }
+
+    fn rejected_count(&self) -> u64 {
+        let total = self.searched();
+        search::Reject::ALL.iter().map(|reject| total.rejected(*reject)).sum()
+    }
+
+    fn cpu_per(&self, count: u64) -> Option<Duration> {
+        let cpu = self.cpu?;
+        (count > 0).then(|| Duration::from_nanos((cpu.as_nanos() / u128::from(count)) as u64))
+    }
+
+    /// One line about what happened since `before`.
+    pub fn live_line(&self, before: &Self) -> String {
+        let seconds = self.elapsed.saturating_sub(before.elapsed).as_secs_f64().max(1e-3);
+        let rate = |now: u64, before: u64| {
+            grouped((now.saturating_sub(before) as f64 / seconds).round() as u64)
+        };
+        let (now, past) = (self.searched(), before.searched());
+        let searched = now.name_count.saturating_sub(past.name_count);
+        // No thread has told its CPU time when the first report is made.
+        let past_cpu = before.cpu.unwrap_or_default();
+        let cpu = self.cpu.filter(|_| searched > 0).map_or_else(
+            || "-".to_owned(),
+            |cpu| short(cpu.saturating_sub(past_cpu).div_f64(searched as f64)),
+        );
+        let nics = self.nics.iter().filter(|nic| nic.counts.received_count() > 0).map(|nic| {
+            let past = before.nics.iter().find(|past| past.index == nic.index);
+            let past = past.map_or(0, |past| past.counts.received_count());
+            format!("{} {}/s", nic.name, rate(nic.counts.received_count(), past))
+        });
+        let nics = nics.collect::<Vec<_>>();
+        format!(
+            "{:>4.0} s  searches {}/s  answered {}/s  lost {}  CPU {cpu} a search  datagrams: {}",
+            self.elapsed.as_secs_f64(),
+            rate(now.name_count, past.name_count),
+            rate(now.hit_count, past.hit_count),
+            grouped(self.lost_count().saturating_sub(before.lost_count())),
+            if nics.is_empty() { "none".to_owned() } else { nics.join(", ") },
+        )
+    }
+
+    /// The totals as tables.
+    pub fn text(&self) -> String {
+        let heads = ["NIC", "protocol", "datagrams", "searches", "answered", "no such name"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        let row = |name: &str, protocol: &str, tally: &Tally| {
+            let counts = [
+                tally.datagram_count,
+                tally.name_count,
+                tally.hit_count,
+                tally.name_count.saturating_sub(tally.hit_count),
+            ];
+            let names = [name, protocol].map(str::to_owned);
+            names.into_iter().chain(counts.map(grouped)).collect::<Vec<_>>()
+        };
+        let mut total = Tally::default();
+        for nic in &self.nics {
+            for (protocol, tally) in Protocol::ALL.iter().zip(&nic.tallies) {
+                if tally.datagram_count > 0 {
+                    rows.push(row(&nic.name, protocol.name(), tally));
+                    total.add(*tally);
+                }
+            }
+        }
+        rows.push(row("all", "both", &total));
+        format!("{}\n{}", table(&rows), self.summary())
+    }
+
+    fn summary(&self) -> String {
+        let (total, received) = (self.searched(), self.received_count());
+        let per = |count| self.cpu_per(count).map_or_else(|| "-".to_owned(), short);
+        let lost: Vec<_> = self
+            .nics
+            .iter()
+            .filter(|nic| nic.counts.kernel_drop_count > 0)
+            .map(|nic| format!("{} {}", nic.name, grouped(nic.counts.kernel_drop_count)))
+            .collect();
+        let lost_where =
+            if lost.is_empty() { String::new() } else { format!(": {}", lost.join(", ")) };
+        let lines = [
+            format!(
+                "in {}: {} datagrams received, {} replies sent, {} not sent",
+                short(self.elapsed),
+                grouped(received),
+                grouped(self.nics.iter().map(|nic| nic.counts.sent_count).sum()),
+                grouped(self.unsent_count()),
+            ),
+            format!(
+                "lost in full receive buffers: {} ({}){lost_where}",
+                grouped(self.lost_count()),
+                percent(self.lost_count(), received + self.lost_count()),
+            ),
+            format!(
+                "CPU of the server: {}; {} a search, {} a datagram",
+                self.cpu.map_or_else(|| "unknown".to_owned(), short),
+                per(total.name_count),
+                per(received),
+            ),
+        ];
+        let ignored_count: u64 = self.ignored_counts.iter().sum();
+        let remarks = [
+            ("refused as malformed", self.rejected_count()),
+            ("from ignored sources", ignored_count),
+            ("asking for a sign of life only", total.ping_count),
+        ];
+        let remarks = remarks.into_iter().filter(|(_, count)| *count > 0);
+        let remarks = remarks.map(|(what, count)| format!("{what}: {}", grouped(count)));
+        lines.into_iter().chain(remarks).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The totals as an object.
+    pub fn json(&self) -> Value {
+        let (total, received) = (self.searched(), self.received_count());
+        let ns = |time: Option<Duration>| time.map(|time| time.as_nanos() as u64);
+        let nics = self.nics.iter().map(|nic| {
+            let mut object = counts_object(nic.counts.iter());
+            object.insert("name".to_owned(), json!(nic.name));
+            object.insert("index".to_owned(), json!(nic.index));
+            for (protocol, tally) in Protocol::ALL.iter().zip(&nic.tallies) {
+                let tally = json!({
+                    "datagram_count": tally.datagram_count,
+                    "name_count": tally.name_count,
+                    "hit_count": tally.hit_count,
+                });
+                object.insert(protocol.to_string(), tally);
+            }
+            Value::Object(object)
+        });
+        let mut object = json!({
+            "elapsed_s": self.elapsed.as_secs_f64(),
+            "received_count": received,
+            "searched_count": total.name_count,
+            "answered_count": total.hit_count,
+            "rejected_count": self.rejected_count(),
+            "lost_count": self.lost_count(),
+            "unsent_count": self.unsent_count(),
+            "turn_count": self.turn_count,
+            "overflow_count": self.overflow_count,
+            "cpu_ns": ns(self.cpu),
+            "cpu_ns_per_search": ns(self.cpu_per(total.name_count)),
+            "cpu_ns_per_datagram": ns(self.cpu_per(received)),
+            "nics": nics.collect::<Vec<_>>(),
+        });
+        for (at, protocol) in Protocol::ALL.into_iter().enumerate() {
+            let mut counts = counts_object(self.searches[at].iter());
+            counts.insert("ignored_count".to_owned(), json!(self.ignored_counts[at]));
+            object[protocol.name()] = Value::Object(counts);
+        }
+        object
+    }
+}
+
+fn counts_object(counts: impl Iterator<Item = (&'static str, u64)>) -> Map<String, Value> {
+    counts.map(|(name, count)| (name.to_owned(), json!(count))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_engines_on_one_nic_are_one_row_and_cpu_is_divided() {
+        let tally = Tally { datagram_count: 2, name_count: 4, hit_count: 3 };
+        let counts = search::Counts::default();
+        let mut answers = Answers { counts: [counts; 2], ..Answers::default() };
+        answers.counts[0].name_count = 4;
+        answers.nics.push((1, [tally, Tally::default()]));
+        answers.cpu = Some(Duration::from_nanos(800));
+        let mut report = Report::new(Duration::from_secs(1));
+        report.add(&Stats::default(), &answers);
+        report.add(&Stats::default(), &answers);
+        assert_eq!(report.nics.len(), 1);
+        assert_eq!(report.json()["nics"][0]["ca"]["hit_count"], 6);
+        assert_eq!(report.json()["cpu_ns_per_search"], 200);
+        let text = report.text();
+        let all = text.lines().find(|line| line.starts_with("all")).expect("a row of sums");
+        assert_eq!(all.split_whitespace().collect::<Vec<_>>(), ["all", "both", "4", "8", "6", "2"]);
+    }
+}

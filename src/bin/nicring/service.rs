@@ -1,0 +1,176 @@
+//! Engines that serve a name table, each on a thread of its own.
+
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nicring::{
+    Engine, Handle, Stats, Unicast,
+    search::{Protocol, Subnet},
+};
+
+use crate::{
+    answer::{Answerer, Board, Instructions},
+    environment::Ignored,
+    failure::Failure,
+    plan::{ListenArguments, Plan, by_engine},
+    report::Report,
+    tables::Tables,
+    text::Console,
+};
+
+/// How often a handler is called at least, so that it takes over a new table and shows its counts
+/// when nobody asks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How many replies a batch of 256 datagrams may cause: a datagram about names of several servers
+/// causes several.
+const REPLIES_MAX: usize = 4096;
+
+/// What the handlers need besides the table.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub ignored: [Vec<Ignored>; 2],
+    pub reply_subnets: Vec<Subnet>,
+}
+
+/// Engines that serve.
+#[derive(Debug)]
+pub struct Service {
+    engines: Vec<Running>,
+    start: Instant,
+}
+
+#[derive(Debug)]
+struct Running {
+    handle: Handle,
+    board: Board,
+    ports: Vec<(u16, Protocol)>,
+    unicast: Unicast,
+    thread: JoinHandle<nicring::Result<Stats>>,
+}
+
+impl Service {
+    /// Opens all engines before any of them serves.
+    pub fn start(
+        arguments: &ListenArguments,
+        plans: [Plan; 2],
+        rules: &Rules,
+        tables: &Arc<Tables>,
+    ) -> Result<Self, Failure> {
+        let mut opened = Vec::new();
+        for plans in by_engine(plans) {
+            let builder = arguments.builder(&plans).tick(TICK).replies_max(REPLIES_MAX);
+            opened.push((builder.open()?, plans));
+        }
+        let mut engines = Vec::new();
+        for (engine, plans) in opened {
+            engines.push(Running::start(engine, &plans, rules, tables)?);
+        }
+        Ok(Self { engines, start: Instant::now() })
+    }
+
+    /// The port of a protocol.
+    pub fn port(&self, protocol: Protocol) -> u16 {
+        let mut ports = self.engines.iter().flat_map(|engine| &engine.ports);
+        ports.find(|(_, spoken)| *spoken == protocol).map_or(0, |(port, _)| *port)
+    }
+
+    /// How it was opened, in lines for people.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for engine in &self.engines {
+            let ports = engine.ports.iter().map(|(port, protocol)| format!("{protocol} {port}"));
+            let unicast = match engine.unicast {
+                Unicast::Take => "taken",
+                Unicast::Leave => "left to others",
+            };
+            lines.push(format!(
+                "{}: {} sockets, unicasts {unicast}; backend: {}",
+                ports.collect::<Vec<_>>().join(", "),
+                engine.handle.sockets().len(),
+                engine.handle.backend()
+            ));
+        }
+        lines
+    }
+
+    /// The line that tells that it listens.
+    pub fn ready_line(&self) -> String {
+        let [ca, pva] = Protocol::ALL.map(|protocol| self.port(protocol));
+        let nic_count = self.report().nics.iter().filter(|nic| nic.index != 0).count();
+        let nics = if nic_count == 1 { "NIC" } else { "NICs" };
+        let backend = self.engines[0].handle.backend().backend;
+        format!("ready: CA port {ca}, PVA port {pva}, {nic_count} {nics}, {backend}")
+    }
+
+    /// Whether an engine has ended without being told to.
+    pub fn is_broken(&self) -> bool {
+        self.engines.iter().any(|engine| engine.thread.is_finished())
+    }
+
+    /// What happened so far.
+    pub fn report(&self) -> Report {
+        let mut report = Report::new(self.start.elapsed());
+        for engine in &self.engines {
+            report.add(&engine.handle.stats(), &engine.board.read());
+        }
+        report
+    }
+
+    /// Ends all engines: what was received is answered first.
+    pub fn stop(self) -> Result<Report, Failure> {
+        let elapsed = self.start.elapsed();
+        for engine in &self.engines {
+            engine.handle.stop();
+        }
+        let mut report = Report::new(elapsed);
+        for engine in self.engines {
+            let stats = match engine.thread.join() {
+                Ok(stats) => stats?,
+                Err(_) => return Err(Failure::Run("the engine's thread panicked".to_owned())),
+            };
+            report.add(&stats, &engine.board.read());
+        }
+        Ok(report)
+    }
+}
+
+impl Running {
+    fn start(
+        engine: Engine,
+        plans: &[Plan],
+        rules: &Rules,
+        tables: &Arc<Tables>,
+    ) -> Result<Self, Failure> {
+        let protocols = plans.iter().map(|plan| plan.protocol);
+        let ports: Vec<_> = engine.ports().iter().copied().zip(protocols).collect();
+        let instructions = Instructions {
+            table: tables.reader(),
+            ports: ports.clone(),
+            ignored: rules.ignored.clone(),
+            reply_subnets: rules.reply_subnets.clone(),
+        };
+        let (handle, board) = (engine.handle(), Board::default());
+        let shown = board.clone();
+        let serve = move || {
+            let mut answerer = Answerer::new(instructions, shown);
+            let stats = engine.run(|batch| answerer.handle(batch));
+            answerer.publish();
+            stats
+        };
+        let thread = thread::Builder::new().name("engine".to_owned()).spawn(serve);
+        let thread = thread.map_err(|error| Failure::Run(format!("starting a thread: {error}")))?;
+        Ok(Self { handle, board, ports, unicast: plans[0].way.unicast, thread })
+    }
+}
+
+/// Says how a service was opened, and that it listens.
+pub fn announce(service: &Service, console: Console) {
+    for line in service.describe() {
+        console.say(&line);
+    }
+    console.say(&service.ready_line());
+}
