@@ -1,0 +1,171 @@
+//! What takes signals, or sockets that share a port, to test.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    process::{Command, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use super::{Served, WAIT_MAX, count};
+
+impl Served {
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Ends it by SIGTERM.
+    fn end(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.stderr.all());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it; its totals, if it was started with `--json`.
+    fn totals(&mut self) -> Value {
+        let status = self.end();
+        assert!(status.success(), "{}", self.stderr.all());
+        let line = self.stdout.wait_for("{").expect("totals");
+        serde_json::from_str(&line).expect("one JSON object on one line")
+    }
+
+    fn answers(&self, name: &str, protocol: &str) -> bool {
+        let brief = ["--protocol", protocol, "--duration-s", "0.05", "--timeout-ms", "300"];
+        let arguments = [&["--name", name][..], &brief].concat();
+        self.try_storm(&arguments).status.success()
+    }
+}
+
+#[test]
+fn sigterm_and_sigint_print_totals_and_end_well() {
+    for signal in ["-TERM", "-INT"] {
+        let mut served = Served::start(&[], &[]);
+        assert!(served.answers("test:ca", "ca"));
+        served.signal(signal);
+        let totals = served.stdout.wait_for("CPU of the server: ");
+        assert!(totals.is_some(), "{}", served.stdout.all());
+        let status = served.child.wait().unwrap();
+        assert!(status.success(), "{signal}: {status}: {}", served.stderr.all());
+        assert!(served.stderr.all().is_empty(), "no live counters: {}", served.stderr.all());
+    }
+}
+
+#[test]
+fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
+    let mut served = Served::start(&["--json"], &[]);
+    assert!(!served.answers("test:new", "ca"));
+
+    fs::write(served.file.path(), "ca test:new 127.0.0.1:5064\n").unwrap();
+    served.signal("-HUP");
+    let said = served.stderr.wait_for("nicring: reloaded ").expect("a word on the reload");
+    assert!(said.contains("1 names (1 ca, 0 pva)"), "{said}");
+    // The engine takes it over at its next batch or tick.
+    assert!(served.answers("test:new", "ca"));
+    assert!(!served.answers("test:ca", "ca"));
+
+    fs::write(served.file.path(), "ca test:newer 127.0.0.1:5064\nca test:bad nowhere\n").unwrap();
+    served.signal("-HUP");
+    let said = served.stderr.wait_for("nicring: not reloaded").expect("a word on the bad file");
+    let place = format!("{}:2:13: ", served.file.as_str());
+    assert!(said.contains(&place), "{place:?} is not in {said:?}");
+    assert!(served.answers("test:new", "ca"));
+    assert!(!served.answers("test:newer", "ca"));
+    assert_eq!(count(&served.totals()["reload_count"]), 1);
+}
+
+#[test]
+fn garbage_is_counted_and_does_no_harm() {
+    let mut served = Served::start(&["--json"], &[]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let garbage: [&[u8]; 5] = [b"", b"\xca", &[0xff; 1500], b"GET / HTTP/1.0\r\n\r\n", &[0; 7]];
+    for port in [served.ca_port, served.pva_port] {
+        for bytes in garbage {
+            socket.send_to(bytes, (Ipv4Addr::LOCALHOST, port)).unwrap();
+        }
+    }
+    assert!(served.answers("test:ca", "ca") && served.answers("test:pva", "pva"));
+    let totals = served.totals();
+    for protocol in ["ca", "pva"] {
+        let counts = totals[protocol].as_object().unwrap();
+        let handed = count(&counts["datagram_count"]);
+        assert!(handed >= 5, "{totals}");
+    }
+    assert!(count(&totals["rejected_count"]) >= 6, "{totals}");
+}
+
+#[test]
+fn a_port_of_another_server_is_told_and_its_unicasts_are_left_to_it() {
+    let other = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    other.set_reuse_address(true).unwrap();
+    other.set_reuse_port(true).unwrap();
+    other.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+    let other = UdpSocket::from(other);
+    other.set_read_timeout(Some(WAIT_MAX)).unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+
+    let mut served = Served::start(&["--ca-port", &port], &[]);
+    let told = served.stdout.all();
+    assert!(told.contains(&format!("UDP port {port} is also held by ")), "{told}");
+    assert!(told.contains("leaving the unicasts"), "{told}");
+    let named = format!("(pid {})", std::process::id());
+    assert!(told.contains(&named) || told.contains("by another program"), "{told}");
+    let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asker.send_to(b"for the other", (Ipv4Addr::LOCALHOST, served.ca_port)).unwrap();
+    let mut buffer = [0; 64];
+    assert_eq!(other.recv(&mut buffer).unwrap(), 13, "the other server still hears unicasts");
+    assert!(served.answers("test:pva", "pva"), "at the other port unicasts are taken");
+    assert!(served.end().success());
+
+    let taking = Served::start(&["--ca-port", &port, "--unicast", "take"], &[]);
+    assert!(taking.stdout.all().contains("taking the unicasts"), "{}", taking.stdout.all());
+    assert!(taking.answers("test:ca", "ca"));
+}
+
+#[test]
+fn the_environment_is_followed() {
+    let unused = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (ca_port, pva_port) = (unused(), unused());
+    let (ca, pva) = (ca_port.to_string(), pva_port.to_string());
+    let mut served = Served::start(
+        &["--json"],
+        &[
+            ("EPICS_CAS_SERVER_PORT", &ca),
+            ("EPICS_CA_SERVER_PORT", "5999"),
+            ("EPICS_PVA_BROADCAST_PORT", &pva),
+            ("EPICS_CAS_INTF_ADDR_LIST", "127.0.0.1"),
+            ("EPICS_PVAS_INTF_ADDR_LIST", "0.0.0.0"),
+            ("EPICS_CAS_IGNORE_ADDR_LIST", "192.0.2.1 127.0.0.1"),
+            ("EPICS_PVAS_IGNORE_ADDR_LIST", "127.0.0.1:1"),
+        ],
+    );
+    assert_eq!((served.ca_port, served.pva_port), (ca_port, pva_port));
+    let engines = served.stderr.all().lines().filter(|line| line.contains("; backend: ")).count();
+    assert_eq!(engines, 2, "CA and PVA listen on different NICs: {}", served.stderr.all());
+    assert!(!served.answers("test:ca", "ca"), "its address is to be ignored");
+    assert!(served.answers("test:pva", "pva"), "only its port 1 is to be ignored");
+    let totals = served.totals();
+    assert!(count(&totals["ca"]["ignored_count"]) > 0, "{totals}");
+    assert_eq!(count(&totals["pva"]["ignored_count"]), 0, "{totals}");
+}
+
+#[test]
+fn no_child_outlives_its_duration() {
+    let mut served = Served::start(&["--duration-s", "0.3"], &[]);
+    let deadline = Instant::now() + WAIT_MAX;
+    while served.child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it does not end");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(served.child.wait().unwrap().success());
+}
