@@ -177,7 +177,7 @@ impl Ring {
     pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: passed on to the caller.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            self.ring.submit()?;
+            entered(self.ring.submit())?;
         }
         Ok(())
     }
