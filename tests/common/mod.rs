@@ -1,6 +1,6 @@
 //! What the tests of both backends share: the macro that stamps a case for each backend, the rules
 //! for skipping, an echo server over an engine, and clients that check who answered.
-#![allow(dead_code, unused_imports)] // each test program uses a part of it
+#![allow(dead_code, unused_imports, unused_macros)] // each test program uses a part of it
 
 #[cfg(target_os = "linux")]
 pub mod netns;

@@ -1,8 +1,8 @@
 //! What the settings promise, and how they are refused.
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{io, time::Duration};
 
-use nicring::{Backend, Builder, Engine, Error, Listen, OnFailedNic, Unicast};
+use nicring::{Backend, Builder, Coalesce, Engine, Error, Listen, OnFailedNic, Unicast};
 
 use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback};
 
@@ -157,17 +157,20 @@ fn the_smallest_settings_work(backend: Backend) {
 }
 
 fn coalescing_loses_nothing(backend: Backend) {
-    let server = Server::echo(on_loopback(backend).coalesce(64, Duration::from_millis(2)));
-    let client = Client::bind((Ipv4Addr::LOCALHOST, 0));
-    for number in 0..100 {
-        client.send(number.to_string(), server.address());
+    let wait_max = Duration::from_millis(2);
+    for coalesce in [Coalesce::Off, Coalesce::Fixed { datagram_count: 64, wait_max }] {
+        let server = Server::echo(on_loopback(backend).coalesce(coalesce));
+        let client = Client::on_loopback();
+        for number in 0..100 {
+            client.send(number.to_string(), server.address());
+        }
+        for number in 0..100 {
+            client.expect(number.to_string(), server.address());
+        }
+        // Fewer than it waits for still come.
+        client.send("alone", server.address());
+        client.expect("alone", server.address());
+        server.take(101);
+        server.stop_having_heard_all();
     }
-    for number in 0..100 {
-        client.expect(number.to_string(), server.address());
-    }
-    // Fewer than it waits for still come.
-    client.send("alone", server.address());
-    client.expect("alone", server.address());
-    server.take(101);
-    server.stop_having_heard_all();
 }

@@ -1,0 +1,58 @@
+//! The engine as async tasks see it, in every kind of runtime.
+
+mod common;
+
+#[path = "async_engine/lease.rs"]
+mod lease;
+#[path = "async_engine/runtimes.rs"]
+mod runtimes;
+
+#[cfg(target_os = "linux")]
+#[path = "async_engine/inside_tokio_uring.rs"]
+mod inside_tokio_uring;
+
+use std::{future::Future, time::Duration};
+
+use nicring::{AsyncEngine, BatchLease, Builder};
+use tokio::time::timeout;
+
+use common::PATIENCE;
+
+fn open(builder: Builder) -> AsyncEngine {
+    builder.open_async().unwrap_or_else(|error| panic!("open: {error}"))
+}
+
+/// The next batch, which must come.
+async fn next(engine: &AsyncEngine) -> BatchLease {
+    let batch = within(engine.recv_batch()).await;
+    batch.unwrap_or_else(|error| panic!("recv_batch: {error}"))
+}
+
+/// What must come to an end does so.
+async fn within<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// Answers `count` datagrams with their own payloads; returns those.
+async fn echo(engine: &AsyncEngine, count: usize) -> Vec<String> {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        let batch = next(engine).await;
+        for datagram in batch.iter() {
+            heard.push(text(datagram.payload()));
+            assert!(batch.reply(&datagram, datagram.payload()).is_queued());
+        }
+    }
+    heard
+}
+
+fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload).into_owned()
+}
+
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|number| number.to_string()).collect()
+}
+
+/// A pause that lets the engine's thread work.
+const PAUSE: Duration = Duration::from_millis(30);

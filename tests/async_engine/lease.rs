@@ -1,0 +1,224 @@
+//! Batches on loan, and the end of the engine.
+
+use std::{
+    net::SocketAddrV4,
+    sync::{Arc, Mutex, mpsc},
+    task::{Context, Poll, Wake},
+    thread,
+    time::Instant,
+};
+
+use nicring::{AsyncEngine, Backend};
+use tokio::time::timeout;
+
+use crate::{
+    PAUSE,
+    common::{self, Client, LOCALHOST, for_each_backend, on_loopback},
+    echo, next, numbers, open,
+    runtimes::current_thread,
+    text, within,
+};
+
+for_each_backend!(crate::common::on:
+    leases_that_are_held_back_stop_reception_until_they_return,
+    leases_that_are_held_back_without_an_end_let_the_engine_stop,
+    a_lease_outlives_its_engine,
+    a_lease_may_be_dropped_on_another_thread,
+    replies_leave_when_the_lease_is_dropped,
+    replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm,
+    dropping_the_engine_frees_its_port,
+    dropping_the_engine_frees_its_port_while_leases_are_held,
+    a_waker_may_drop_the_engine_on_its_own_thread,
+    engines_come_and_go_many_times,
+);
+
+fn leases_that_are_held_back_stop_reception_until_they_return(backend: Backend) {
+    const COUNT: usize = 300;
+    current_thread().block_on(async {
+        let builder = on_loopback(backend).batch_max(4).buffer_count(16);
+        let engine = open(builder.recv_buffer_bytes(4 << 20));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        numbers(COUNT).iter().for_each(|text| client.ask(text, LOCALHOST, port));
+        let mut heard = Vec::new();
+        // Twice, so that the way back from hunger is one that leads on.
+        for _ in 0..2 {
+            let mut held = Vec::new();
+            while let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
+                let batch = batch.expect("a batch");
+                heard.extend(batch.iter().map(|datagram| text(datagram.payload())));
+                held.push(batch);
+            }
+            assert!(heard.len() < COUNT, "all was received while leases were held");
+            // What is held stays as it was.
+            let payloads = held.iter().flat_map(|batch| batch.iter());
+            let held_texts: Vec<String> = payloads.map(|one| text(one.payload())).collect();
+            assert_eq!(heard[heard.len() - held_texts.len()..], held_texts);
+        }
+        while heard.len() < COUNT {
+            let batch = next(&engine).await;
+            heard.extend(batch.iter().map(|datagram| text(datagram.payload())));
+        }
+        assert_eq!(heard, numbers(COUNT), "what waited in the socket came in order");
+        assert_eq!(engine.handle().stats().total().kernel_drop_count, 0);
+    });
+}
+
+fn leases_that_are_held_back_without_an_end_let_the_engine_stop(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).batch_max(1).buffer_count(4));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        numbers(50).iter().for_each(|text| client.ask(text, LOCALHOST, port));
+        let mut held = Vec::new();
+        while let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
+            held.push(batch.expect("a batch"));
+        }
+        let start = Instant::now();
+        drop(engine);
+        assert!(start.elapsed() < common::PATIENCE / 2, "took {:?}", start.elapsed());
+        common::assert_free(port);
+        let texts: Vec<String> =
+            held.iter().flat_map(|batch| batch.iter()).map(|one| text(one.payload())).collect();
+        assert_eq!(texts, numbers(texts.len()));
+    });
+}
+
+fn a_lease_outlives_its_engine(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        client.ask("kept", LOCALHOST, port);
+        let batch = next(&engine).await;
+        drop(engine);
+        common::assert_free(port);
+        let datagram = batch.iter().next().expect("no batch is empty");
+        assert_eq!(text(datagram.payload()), "kept");
+        assert_eq!(datagram.source(), client.address());
+    });
+}
+
+fn a_lease_may_be_dropped_on_another_thread(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).buffer_count(4).batch_max(2));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        let (sender, leases) = mpsc::channel::<nicring::BatchLease>();
+        let answerer = thread::spawn(move || {
+            for batch in leases {
+                for datagram in batch.iter() {
+                    batch.reply(&datagram, datagram.payload());
+                }
+            }
+        });
+        for text in numbers(100) {
+            client.ask(&text, LOCALHOST, port);
+            sender.send(next(&engine).await).expect("the answerer lives");
+            client.expect(text, SocketAddrV4::new(LOCALHOST, port));
+        }
+        drop(sender);
+        answerer.join().expect("no panic");
+    });
+}
+
+fn replies_leave_when_the_lease_is_dropped(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        client.ask("later", LOCALHOST, port);
+        let batch = next(&engine).await;
+        let datagram = batch.iter().next().expect("no batch is empty");
+        assert!(batch.reply(&datagram, b"answer").is_queued());
+        client.expect_nothing();
+        // Another batch goes round meanwhile.
+        client.ask("other", LOCALHOST, port);
+        assert_eq!(echo(&engine, 1).await, ["other"]);
+        client.expect("other", SocketAddrV4::new(LOCALHOST, port));
+        drop(batch);
+        client.expect("answer", SocketAddrV4::new(LOCALHOST, port));
+    });
+}
+
+fn replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        client.ask("too late", LOCALHOST, port);
+        let batch = next(&engine).await;
+        drop(engine);
+        let datagram = batch.iter().next().expect("no batch is empty");
+        let _ = batch.reply(&datagram, b"never");
+        drop(batch);
+        client.expect_nothing();
+        common::assert_free(port);
+    });
+}
+
+fn dropping_the_engine_frees_its_port(backend: Backend) {
+    let engine = open(on_loopback(backend));
+    let port = engine.ports()[0];
+    // Right away, and once its thread waits.
+    drop(engine);
+    common::assert_free(port);
+    let engine = open(on_loopback(backend));
+    let port = engine.ports()[0];
+    thread::sleep(PAUSE);
+    drop(engine);
+    common::assert_free(port);
+}
+
+fn dropping_the_engine_frees_its_port_while_leases_are_held(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).batch_max(1));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        numbers(3).iter().for_each(|text| client.ask(text, LOCALHOST, port));
+        let held = [next(&engine).await, next(&engine).await];
+        drop(engine);
+        common::assert_free(port);
+        drop(held);
+    });
+}
+
+/// The waker holds the last owner of the engine and lets go of it when it is called, which is on
+/// the engine's own thread: a drop that waited for that thread would wait for ever.
+fn a_waker_may_drop_the_engine_on_its_own_thread(backend: Backend) {
+    struct Owner {
+        engine: Mutex<Option<Arc<AsyncEngine>>>,
+        dropped: Mutex<mpsc::Sender<Option<String>>>,
+    }
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {
+            drop(self.engine.lock().expect("no panic").take());
+            let name = thread::current().name().map(str::to_owned);
+            let _ = self.dropped.lock().expect("no panic").send(name);
+        }
+    }
+    let engine = Arc::new(open(on_loopback(backend)));
+    let port = engine.ports()[0];
+    let (sender, dropped) = mpsc::channel();
+    let owner = Arc::new(Owner {
+        engine: Mutex::new(Some(Arc::clone(&engine))),
+        dropped: Mutex::new(sender),
+    });
+    let waker = Arc::clone(&owner).into();
+    let mut future = Box::pin(async move { engine.recv_batch().await.map(|batch| batch.len()) });
+    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(polled, Poll::Pending));
+    drop(future);
+    Client::on_loopback().ask("wake", LOCALHOST, port);
+    let name = dropped.recv_timeout(common::PATIENCE).expect("the waker comes to an end");
+    assert_eq!(name.as_deref(), Some("nicring"), "woken on the engine's thread");
+    common::wait_until("the engine has ended by itself", || common::is_free(port));
+}
+
+fn engines_come_and_go_many_times(backend: Backend) {
+    let port = common::unused_port();
+    current_thread().block_on(async {
+        for _ in 0..20 {
+            let builder = common::on_loopback_without_port(backend).port(port);
+            let engine = open(builder.exclusive());
+            let client = Client::on_loopback();
+            client.ask("again", LOCALHOST, port);
+            assert_eq!(within(echo(&engine, 1)).await, ["again"]);
+        }
+    });
+}
+
+use std::future::Future;
