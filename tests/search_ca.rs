@@ -130,6 +130,27 @@ fn many_hits_are_packed_in_order() {
 }
 
 #[test]
+fn replies_of_two_servers_never_share_a_datagram() {
+    let mut datagram = VERSION_7.to_vec();
+    for id in 0..20u32 {
+        let name: &[u8] = if id % 2 == 0 { b"ioc1:temp" } else { b"ioc2:channel0" };
+        datagram.extend(message(6, 5, 13, [id, id], &[name, &[0; 16][name.len()..]].concat()));
+    }
+    let (replies, _) = answer(&datagram);
+    assert_eq!(replies.len(), 2);
+    for reply in &replies {
+        let answers: Vec<_> = ca::messages(reply)
+            .skip(1)
+            .map(|message| message.unwrap().search_reply().unwrap())
+            .collect();
+        assert_eq!(answers.len(), 10);
+        let is_alike = |answer: &ca::SearchReply| answer.server == answers[0].server;
+        assert!(answers.iter().all(is_alike), "{answers:?}");
+        assert!(answers.is_sorted_by_key(|answer| answer.id), "{answers:?}");
+    }
+}
+
+#[test]
 fn misses_are_silent_whatever_the_flag() {
     for flag in [ca::DO_REPLY, ca::DONT_REPLY] {
         for name in [b"unknown\0", b"pva:only", b"ioc1:te\0"] {

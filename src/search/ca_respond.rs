@@ -7,8 +7,10 @@ use super::{Counts, NameTable, Protocol, Reject, ca};
 /// Turns datagrams of CA SEARCH into replies that name the servers of a [`NameTable`].
 ///
 /// Replies to one datagram are packed, go to its sender, and begin with a VERSION message that
-/// echoes the client's sequence number, by which clients measure round trips. Nobody is told of
-/// names that are not in the table: over UDP another server may have them.
+/// echoes the client's sequence number, by which clients measure round trips. A reply speaks of one
+/// server only: a real server answers for no other, and caproto takes the last server in a datagram
+/// for that of all names in it. Nobody is told of names that are not in the table: over UDP another
+/// server may have them.
 ///
 /// # Examples
 ///
@@ -36,13 +38,23 @@ use super::{Counts, NameTable, Protocol, Reject, ca};
 pub struct CaResponder {
     counts: Counts,
     reply: ca::ReplyWriter,
+    /// Names found and not yet answered.
+    hits: Vec<Hit>,
+}
+
+/// Ordered by server, and then as asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Hit {
+    server: SocketAddrV4,
+    position: usize,
+    id: u32,
 }
 
 impl CaResponder {
     /// A responder whose counters are zero.
     #[must_use]
     pub fn new() -> Self {
-        Self { counts: Counts::default(), reply: ca::ReplyWriter::new() }
+        Self::default()
     }
 
     /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
@@ -58,7 +70,7 @@ impl CaResponder {
             return self.counts.reject(Reject::ReplyPortZero);
         }
         let mut client = Client { address: source, sequence: None, minor_version: u16::MAX };
-        self.reply.begin(None);
+        self.hits.clear();
         if let Err(reject) = self.answer_messages(names, payload, &mut client, send) {
             self.counts.reject(reject);
         }
@@ -86,10 +98,9 @@ impl CaResponder {
                     self.flush(client, send);
                     client.minor_version = message.minor_version();
                     client.sequence = message.sequence_to_echo();
-                    self.reply.begin(client.sequence);
                 }
                 ca::SEARCH => match message.search() {
-                    Ok(search) => self.answer_search(names, &search, client, send),
+                    Ok(search) => self.look_up(names, &search, client),
                     Err(reject) => self.counts.reject(reject),
                 },
                 _ => return Err(Reject::UnexpectedCommand),
@@ -98,13 +109,7 @@ impl CaResponder {
         Ok(())
     }
 
-    fn answer_search(
-        &mut self,
-        names: &NameTable,
-        search: &ca::Search<'_>,
-        client: &Client,
-        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
-    ) {
+    fn look_up(&mut self, names: &NameTable, search: &ca::Search<'_>, client: &Client) {
         if search.minor_version.min(client.minor_version) < ca::MINOR_VERSION_REDIRECT {
             return self.counts.reject(Reject::OldClient);
         }
@@ -114,20 +119,38 @@ impl CaResponder {
             return;
         };
         self.counts.hit_count += 1;
-        if !self.reply.push(search.id, server) {
-            self.flush(client, send);
-            self.reply.push(search.id, server);
-        }
+        self.hits.push(Hit { server, position: self.hits.len(), id: search.id });
     }
 
-    /// Sends what is written, if any, and begins anew.
+    /// Sends the answers to what was found, each server's apart from the others'.
     fn flush(&mut self, client: &Client, send: &mut dyn FnMut(SocketAddrV4, &[u8])) {
-        if self.reply.name_count() > 0 {
-            send(client.address, self.reply.datagram());
-            self.counts.reply_count += 1;
+        self.hits.sort_unstable();
+        let mut previous = None;
+        for hit in &self.hits {
+            if previous != Some(hit.server) || !self.reply.push(hit.id, hit.server) {
+                self.counts.reply_count += send_reply(&self.reply, client, send);
+                self.reply.begin(client.sequence);
+                self.reply.push(hit.id, hit.server);
+            }
+            previous = Some(hit.server);
         }
-        self.reply.begin(client.sequence);
+        self.counts.reply_count += send_reply(&self.reply, client, send);
+        self.reply.begin(None);
+        self.hits.clear();
     }
+}
+
+/// Sends what is written, if any, and says how many datagrams that were.
+fn send_reply(
+    reply: &ca::ReplyWriter,
+    client: &Client,
+    send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+) -> u64 {
+    if reply.name_count() == 0 {
+        return 0;
+    }
+    send(client.address, reply.datagram());
+    1
 }
 
 /// What is known of who asks.
