@@ -58,6 +58,7 @@ fn the_demo_answers_on_the_chosen_backend_and_on_the_portable_one() {
         let output = nicring(&[&demo[..], &["--backend", backend]].concat()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         let totals: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
+        assert!(backend == "auto" || totals["backend"] == backend, "{totals}");
         for protocol in ["ca", "pva"] {
             assert!(count(&totals[protocol]["hit_count"]) > 0, "{totals}");
             assert!(count(&totals[protocol]["miss_count"]) > 0, "{totals}");

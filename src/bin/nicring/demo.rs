@@ -55,10 +55,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.json {
         let mut object = report.json();
         object["load"] = json_of(&outcomes, duration);
-        println!("{object}");
+        Console::new(false).say(&object.to_string());
     } else {
         let seen = text_of(&outcomes, duration);
         console.say(&format!("\nThe server\n{}\n\nIts clients\n{seen}", report.text()));
+    }
+    if report.searched().hit_count == 0 {
+        return Err(Failure::Run("nothing was answered: `nicring doctor` may tell why".to_owned()));
     }
     Ok(ExitCode::SUCCESS)
 }

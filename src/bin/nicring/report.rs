@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nicring::{
-    Counts, Stats,
+    Backend, Counts, Stats,
     search::{self, Protocol},
 };
 use serde_json::{Map, Value, json};
@@ -17,6 +17,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub elapsed: Duration,
+    /// The backend that runs.
+    pub backend: String,
     /// By protocol, as `ignored_counts` and [`NicReport::tallies`].
     pub searches: [search::Counts; 2],
     pub ignored_counts: [u64; 2],
@@ -38,8 +40,9 @@ pub struct NicReport {
 }
 
 impl Report {
-    pub fn new(elapsed: Duration) -> Self {
-        Self { elapsed, cpu: Some(Duration::ZERO), ..Self::default() }
+    pub fn new(elapsed: Duration, backend: Backend) -> Self {
+        let backend = backend.to_string();
+        Self { elapsed, backend, cpu: Some(Duration::ZERO), ..Self::default() }
     }
 
     /// Adds what one engine counted.
@@ -225,6 +228,7 @@ impl Report {
         });
         let mut object = json!({
             "elapsed_s": self.elapsed.as_secs_f64(),
+            "backend": self.backend,
             "received_count": received,
             "searched_count": total.name_count,
             "answered_count": total.hit_count,
@@ -263,7 +267,7 @@ mod tests {
         answers.counts[0].name_count = 4;
         answers.nics.push((1, [tally, Tally::default()]));
         answers.cpu = Some(Duration::from_nanos(800));
-        let mut report = Report::new(Duration::from_secs(1));
+        let mut report = Report::new(Duration::from_secs(1), Backend::Portable);
         report.add(&Stats::default(), &answers);
         report.add(&Stats::default(), &answers);
         assert_eq!(report.nics.len(), 1);

@@ -139,7 +139,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     if arguments.json {
         let mut object = report.json();
         object["reload_count"] = json!(tables.reload_count());
-        println!("{object}");
+        Console::new(false).say(&object.to_string());
     } else {
         console.say(&report.text());
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nicring::{
-    Engine, Handle, Stats, Unicast,
+    Backend, Engine, Handle, Stats, Unicast,
     search::{Protocol, Subnet},
 };
 
@@ -78,6 +78,11 @@ impl Service {
         ports.find(|(_, spoken)| *spoken == protocol).map_or(0, |(port, _)| *port)
     }
 
+    /// The backend that runs: all engines were opened with one choice.
+    fn backend(&self) -> Backend {
+        self.engines[0].handle.backend().backend
+    }
+
     /// How it was opened, in lines for people.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -102,7 +107,7 @@ impl Service {
         let [ca, pva] = Protocol::ALL.map(|protocol| self.port(protocol));
         let nic_count = self.report().nics.iter().filter(|nic| nic.index != 0).count();
         let nics = if nic_count == 1 { "NIC" } else { "NICs" };
-        let backend = self.engines[0].handle.backend().backend;
+        let backend = self.backend();
         format!("ready: CA port {ca}, PVA port {pva}, {nic_count} {nics}, {backend}")
     }
 
@@ -113,7 +118,7 @@ impl Service {
 
     /// What happened so far.
     pub fn report(&self) -> Report {
-        let mut report = Report::new(self.start.elapsed());
+        let mut report = Report::new(self.start.elapsed(), self.backend());
         for engine in &self.engines {
             report.add(&engine.handle.stats(), &engine.board.read());
         }
@@ -126,7 +131,7 @@ impl Service {
         for engine in &self.engines {
             engine.handle.stop();
         }
-        let mut report = Report::new(elapsed);
+        let mut report = Report::new(elapsed, self.backend());
         for engine in self.engines {
             let stats = match engine.thread.join() {
                 Ok(stats) => stats?,

@@ -134,7 +134,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     let outcomes = storm(&loads, &signals)?;
     let sent_for = start.elapsed().min(arguments.duration_s);
     if arguments.json {
-        println!("{}", json_of(&outcomes, sent_for));
+        Console::new(false).say(&json_of(&outcomes, sent_for).to_string());
     } else {
         console.say(&text_of(&outcomes, sent_for));
     }
