@@ -110,8 +110,12 @@ impl Admission {
             Role::Send => return None,
         };
         let (nic, counters) = self.attribute(socket, class, message);
-        let Some(counters) = counters else {
-            // Heard by a wildcard socket on a NIC, or at an address, that was not chosen.
+        let hears_all = socket.wanted.role == Role::HearAll;
+        let is_strange =
+            hears_all && class == Class::Group && !socket.wanted.joins(message.destination);
+        let Some(counters) = counters.filter(|_| !is_strange) else {
+            // Heard by a wildcard socket on a NIC, or at an address, that was not chosen, or in a
+            // group that another program joined.
             add(&socket.counters.counters.guarded_count, 1);
             return None;
         };

@@ -125,6 +125,11 @@ impl Wanted {
         key(self) == key(other) && self.nic == other.nic
     }
 
+    /// Whether it joins this group on some NIC.
+    pub fn joins(&self, group: Ipv4Addr) -> bool {
+        self.joins.iter().any(|(joined, _)| *joined == group)
+    }
+
     fn nic_name(&self) -> &str {
         self.nic.as_ref().map_or("all NICs", |nic| &nic.0)
     }
@@ -297,6 +302,9 @@ impl ListenSocket {
         }
         let set_options = || -> io::Result<()> {
             socket.set_broadcast(true)?;
+            if wanted.role != Role::HearAll {
+                options::hear_own_groups_alone(&socket)?;
+            }
             options::ask_for_control_messages(&socket, settings.wants_kernel_time)?;
             options::grow_recv_buffer(&socket, settings.recv_buffer_bytes)
         };

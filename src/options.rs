@@ -20,17 +20,28 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for destination and interface, the drop count, and optionally the time of receipt; and
-/// for groups to be heard only where they were joined.
+/// Asks for destination and interface, the drop count, and optionally the time of receipt.
 #[cfg(target_os = "linux")]
 pub(crate) fn ask_for_control_messages(socket: &Socket, wants_time: bool) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
-    socket.set_multicast_all_v4(false)?;
     setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
     setsockopt(socket, sockopt::RxqOvfl, &1)?;
     if wants_time {
         setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
     }
+    Ok(())
+}
+
+/// Hears only the groups that this socket joined. Not for a wildcard socket that shares its port:
+/// where one of several takes a group, Linux 6.18 hands it to any of them [observed].
+#[cfg(target_os = "linux")]
+pub(crate) fn hear_own_groups_alone(socket: &Socket) -> io::Result<()> {
+    socket.set_multicast_all_v4(false)
+}
+
+/// Other systems know no other way.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hear_own_groups_alone(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
