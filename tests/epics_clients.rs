@@ -18,6 +18,8 @@
 
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader},
@@ -28,10 +30,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::{
+    has_io_uring,
+    netns::{Namespace, run},
+    skip,
+};
+
 #[test]
 fn clients_find_servers_through_io_uring() {
-    if let Err(error) = io_uring::IoUring::new(2) {
-        return skip("io_uring", &format!("io_uring_setup failed: {error}"));
+    if !has_io_uring() {
+        return;
     }
     clients_find_servers_through("io_uring");
 }
@@ -46,7 +54,7 @@ fn clients_find_servers_through(backend: &str) {
         Ok(python) => python,
         Err(reason) => return skip("epics", &reason),
     };
-    let network = match Network::new(backend) {
+    let network = match Network::new() {
         Ok(network) => network,
         Err(reason) => return skip("netns", &reason),
     };
@@ -57,15 +65,8 @@ fn clients_find_servers_through(backend: &str) {
     let failures = read_everything(&network, &python);
 
     let logs = files.logs();
-    assert!(
-        failures.is_empty(),
-        "on {backend}:\n{}\n{logs}",
-        failures.join("\n")
-    );
-    assert!(
-        nicring.ends_well_when_asked(),
-        "nicring on {backend} did not end well:\n{logs}"
-    );
+    assert!(failures.is_empty(), "on {backend}:\n{}\n{logs}", failures.join("\n"));
+    assert!(nicring.ends_well_when_asked(), "nicring on {backend} did not end well:\n{logs}");
 }
 
 /// Every client by every kind of destination across every NIC, side by side; each failure in words.
@@ -90,10 +91,7 @@ fn read_everything(network: &Network, python: &Path) -> Vec<String> {
             }));
         }
         threads.push(scope.spawn(|| expect_unknown_unfound(&network.clients[0], python)));
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("a client's thread"))
-            .collect()
+        threads.into_iter().flat_map(|thread| thread.join().expect("a client's thread")).collect()
     })
 }
 
@@ -103,14 +101,8 @@ fn expect_unknown_unfound(namespace: &Namespace, python: &Path) -> Vec<String> {
     for client in CLIENTS {
         let (name, address, port) = client.unknown;
         let through_nicring = ["--addr-list", "255.255.255.255", "--timeout", "2"];
-        if client
-            .read(namespace, python, &[name], &through_nicring)
-            .is_ok()
-        {
-            failures.push(format!(
-                "{} found {name}, which nicring does not know",
-                client.script
-            ));
+        if client.read(namespace, python, &[name], &through_nicring).is_ok() {
+            failures.push(format!("{} found {name}, which nicring does not know", client.script));
         }
         let from_its_server = ["--addr-list", address, "--port", port];
         if let Err(reason) = client.read(namespace, python, &[name], &from_its_server) {
@@ -178,17 +170,12 @@ struct EpicsServer {
 
 impl EpicsServer {
     fn start(&self, namespace: &Namespace, python: &Path, files: &TemporaryDirectory) -> Server {
-        let mut command = namespace.command(python);
+        let mut command = inside(namespace, python);
         command.arg(script(self.script)).args(self.pvs);
         command.args(["--interface", self.address]).args(self.ports);
         let (server, line) = Server::start(command, files, self.script, "READY ");
         let port = self.ports[1];
-        assert_eq!(
-            line,
-            format!("READY {port}"),
-            "{} took another port",
-            self.script
-        );
+        assert_eq!(line, format!("READY {port}"), "{} took another port", self.script);
         server
     }
 }
@@ -208,23 +195,11 @@ impl Client {
         names: &[&str],
         search: &[&str],
     ) -> Result<(), String> {
-        let mut command = namespace.command(Path::new("timeout"));
-        command
-            .args(["--signal=KILL", "60"])
-            .arg(python)
-            .arg(script(self.script));
-        command
-            .args(names)
-            .args(["--timeout", "20"])
-            .args(search)
-            .stdin(Stdio::null());
-        let output = command
-            .output()
-            .map_err(|error| format!("{command:?}: {error}"))?;
-        let expected: String = names
-            .iter()
-            .map(|name| format!("VALUE {name} 1.25\n"))
-            .collect();
+        let mut command = inside(namespace, Path::new("timeout"));
+        command.args(["--signal=KILL", "60"]).arg(python).arg(script(self.script));
+        command.args(names).args(["--timeout", "20"]).args(search).stdin(Stdio::null());
+        let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+        let expected: String = names.iter().map(|name| format!("VALUE {name} 1.25\n")).collect();
         if output.status.success() && output.stdout == expected.as_bytes() {
             return Ok(());
         }
@@ -241,10 +216,8 @@ impl Client {
 fn start_nicring(namespace: &Namespace, backend: &str, files: &TemporaryDirectory) -> Server {
     let table = files.path.join("table.txt");
     fs::write(&table, TABLE).expect("the table can be written");
-    let mut command = namespace.command(Path::new(env!("CARGO_BIN_EXE_nicring")));
-    command
-        .args(["serve", "--unicast", "take", "--backend", backend, "--pvs"])
-        .arg(table);
+    let mut command = inside(namespace, Path::new(env!("CARGO_BIN_EXE_nicring")));
+    command.args(["serve", "--unicast", "take", "--backend", backend, "--pvs"]).arg(table);
     // A failing test must not leave it behind.
     command.args(["--duration-s", "300"]);
     Server::start(command, files, "nicring", "ready").0
@@ -265,38 +238,27 @@ impl Server {
         ready: &'static str,
     ) -> (Self, String) {
         let log = fs::File::create(files.path.join(format!("{name}.log"))).expect("a log file");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = BufReader::new(child.stdout.take().expect("a pipe was asked for")).lines();
         let server = Self { child };
         let (sender, receiver) = mpsc::channel();
         // Reads on after that line: a full pipe would stop the program.
         thread::spawn(move || {
-            for line in lines
-                .map_while(Result::ok)
-                .filter(|line| line.starts_with(ready))
-            {
+            for line in lines.map_while(Result::ok).filter(|line| line.starts_with(ready)) {
                 let _ = sender.send(line);
             }
         });
         match receiver.recv_timeout(START_MAX) {
             Ok(line) => (server, line),
-            Err(_) => panic!(
-                "{name} did not say {ready:?}: {command:?}\n{}",
-                files.logs()
-            ),
+            Err(_) => panic!("{name} did not say {ready:?}: {command:?}\n{}", files.logs()),
         }
     }
 
     /// Asks by SIGTERM; whether the program was still there and ended with 0 in time.
     fn ends_well_when_asked(mut self) -> bool {
         let pid = self.child.id().to_string();
-        let asked = run(Command::new("kill").args(["-TERM", &pid]));
+        let asked = run(Command::new("kill").args(["-TERM", &pid]), "");
         let deadline = Instant::now() + Duration::from_secs(5);
         while asked.is_ok() && Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -322,24 +284,18 @@ struct Network {
 }
 
 impl Network {
-    fn new(backend: &str) -> Result<Self, String> {
-        let prefix = format!("nr{}{}", process::id(), &backend[..1]);
+    fn new() -> Result<Self, String> {
         let network = Self {
-            server: Namespace::new(format!("{prefix}s"))?,
-            clients: [
-                Namespace::new(format!("{prefix}c1"))?,
-                Namespace::new(format!("{prefix}c2"))?,
-            ],
+            server: Namespace::new("s")?,
+            clients: [Namespace::new("c1")?, Namespace::new("c2")?],
         };
         for (number, client) in (1..).zip(&network.clients) {
             let (nic, subnet) = (format!("nic{number}"), format!("10.77.{number}"));
             let client_name = &client.name;
-            network.server.ip(&format!(
-                "link add {nic} type veth peer name eth0 netns {client_name}"
-            ))?;
             network
                 .server
-                .ip(&format!("address add {subnet}.1/24 brd + dev {nic}"))?;
+                .ip(&format!("link add {nic} type veth peer name eth0 netns {client_name}"))?;
+            network.server.ip(&format!("address add {subnet}.1/24 brd + dev {nic}"))?;
             network.server.ip(&format!("link set {nic} up"))?;
             client.ip(&format!("address add {subnet}.2/24 brd + dev eth0"))?;
             client.ip("link set eth0 up")?;
@@ -351,46 +307,16 @@ impl Network {
     }
 }
 
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    fn new(name: String) -> Result<Self, String> {
-        run(Command::new("ip").args(["netns", "add", &name]))?;
-        let namespace = Self { name };
-        namespace.ip("link set lo up")?;
-        Ok(namespace)
-    }
-
-    fn ip(&self, arguments: &str) -> Result<(), String> {
-        run(Command::new("ip")
-            .args(["-n", &self.name])
-            .args(arguments.split(' ')))
-        .map(drop)
-    }
-
-    /// A command that runs inside, free of this process's EPICS settings.
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        for (key, _) in env::vars_os() {
-            if key.as_encoded_bytes().starts_with(b"EPICS_") {
-                command.env_remove(key);
-            }
+/// A command that runs inside, free of this process's EPICS settings.
+fn inside(namespace: &Namespace, program: &Path) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &namespace.name]).arg(program);
+    for (key, _) in env::vars_os() {
+        if key.as_encoded_bytes().starts_with(b"EPICS_") {
+            command.env_remove(key);
         }
-        command
     }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let processes = run(Command::new("ip").args(["netns", "pids", &self.name]));
-        for pid in processes.unwrap_or_default().split_whitespace() {
-            let _ = run(Command::new("kill").args(["-KILL", pid]));
-        }
-        let _ = run(Command::new("ip").args(["netns", "delete", &self.name]));
-    }
+    command
 }
 
 struct TemporaryDirectory {
@@ -408,11 +334,7 @@ impl TemporaryDirectory {
     fn logs(&self) -> String {
         let mut logs = String::new();
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == "log")
-            {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
                 let text = fs::read_to_string(entry.path()).unwrap_or_default();
                 logs += &format!("--- {}\n{text}", entry.file_name().to_string_lossy());
             }
@@ -428,40 +350,16 @@ impl Drop for TemporaryDirectory {
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/epics")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/epics").join(name)
 }
 
 /// The Python that has the EPICS packages, or why there is none.
 fn python_with_epics() -> Result<PathBuf, String> {
     let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(python);
-    run(Command::new(&python).args(["-c", "import caproto, epics, p4p, softioc"]))
+    run(Command::new(&python).args(["-c", "import caproto, epics, p4p, softioc"]), "")
         .map(|_| python)
         .map_err(|reason| {
             format!("no Python with the packages of tests/requirements.txt: {reason}")
         })
-}
-
-/// Runs a short command to its end and returns what it printed.
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?}: {}: {}", output.status, stderr.trim()))
-}
-
-/// Says why this test does not run here; fails if `NICRING_REQUIRE` lists what is missing.
-fn skip(capability: &str, reason: &str) {
-    let required = env::var("NICRING_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|name| name == capability),
-        "required: {capability}: {reason}"
-    );
-    eprintln!("skipped for want of {capability}: {reason}");
 }

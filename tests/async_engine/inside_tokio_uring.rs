@@ -23,7 +23,7 @@ fn an_engine_serves_inside_tokio_uring(backend: Backend) {
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
         for text in numbers(50) {
             client.ask(&text, LOCALHOST, port);
-            assert_eq!(echo(&engine, 1).await, [text.clone()]);
+            assert_eq!(echo(&engine, 1).await, [text.as_str()]);
             client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
         }
     });

@@ -50,7 +50,7 @@ fn a_current_thread_runtime_serves(backend: Backend) {
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
         for round in numbers(20) {
             client.ask(&round, LOCALHOST, port);
-            assert_eq!(echo(&engine, 1).await, [round.clone()]);
+            assert_eq!(echo(&engine, 1).await, [round.as_str()]);
             client.expect(&round, std::net::SocketAddrV4::new(LOCALHOST, port));
         }
         assert_eq!(engine.handle().stats().total().received_count(), 20);

@@ -44,7 +44,7 @@ pub fn can_be_made() -> bool {
     }
 }
 
-/// A network namespace with its `lo` up; gone when it is dropped.
+/// A network namespace with its `lo` up; gone when it is dropped, with what runs inside.
 pub struct Namespace {
     pub name: String,
     file: File,
@@ -138,6 +138,13 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        let processes = run(Command::new("ip").args(["netns", "pids", &self.name]), "");
+        for pid in processes.unwrap_or_default().split_whitespace() {
+            // Processes are listed by their main threads, so this one is not among them; make sure.
+            if pid != process::id().to_string() {
+                let _ = run(Command::new("kill").args(["-KILL", pid]), "");
+            }
+        }
         let _ = run(Command::new("ip").args(["netns", "delete", &self.name]), "");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use nicring::{Backend, Unicast};
+use nicring::{Backend, Listen, Unicast};
 use socket2::{InterfaceIndexOrAddress, SockRef};
 
 use crate::{
@@ -14,6 +14,7 @@ for_each_backend!(crate::common::netns::on:
     a_plain_server_keeps_its_unicasts_where_they_are_left,
     a_plain_server_loses_its_unicasts_where_they_are_taken,
     a_plain_server_that_comes_later_gets_the_same,
+    a_group_that_only_another_program_joined_is_left_to_it,
 );
 
 fn a_plain_server_keeps_its_unicasts_where_they_are_left(backend: Backend) {
@@ -53,6 +54,26 @@ fn a_plain_server_loses_its_unicasts_where_they_are_taken(backend: Backend) {
     both_hear_the_rest(&star, &plain, &server);
     server.stop_having_heard_all();
     plain.expect_nothing();
+}
+
+/// Unless told not to, Linux delivers such a group to every wildcard socket; and told so, it may
+/// hand the one copy to the wrong one of two that share their port.
+fn a_group_that_only_another_program_joined_is_left_to_it(backend: Backend) {
+    let star = Star::new(1);
+    let other_group = Ipv4Addr::new(239, 9, 9, 9);
+    let plain = star.server.run(|| Client::sharing(PORT));
+    let index = InterfaceIndexOrAddress::Index(star.index(1));
+    let joined = SockRef::from(&plain.0).join_multicast_v4_n(&other_group, &index);
+    joined.expect("a NIC of the server");
+    for listen in [Listen::Class, Listen::Wildcard] {
+        let server = star.server.echo(on_every_nic(backend).listen(listen));
+        for round in 0..20 {
+            let client = star.client(1).client([0, 0, 0, 0]);
+            client.ask(&round.to_string(), other_group, PORT);
+            assert_eq!(plain.receive().0, round.to_string().as_bytes(), "{listen:?}");
+        }
+        server.stop_having_heard_all();
+    }
 }
 
 fn plain_server(star: &Star) -> Client {

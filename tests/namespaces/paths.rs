@@ -18,6 +18,7 @@ for_each_backend!(crate::common::netns::on:
     two_nics_on_one_subnet_each_hear_their_frame_and_answer_for_themselves,
     two_nics_on_one_subnet_answer_by_a_wildcard_socket_too,
     an_address_asked_over_the_other_nic_of_its_subnet_answers,
+    a_client_of_this_host_on_the_other_nic_of_the_subnet_is_answered,
     a_nic_with_several_addresses_hears_once_and_answers_from_the_right_one,
     nics_without_a_subnet_hear_what_they_can,
     an_engine_serves_where_lo_is_down,
@@ -196,6 +197,20 @@ fn an_address_asked_over_the_other_nic_of_its_subnet_answers(backend: Backend) {
     Question { to: address2, class, nic: index2, ifindex: index1, answered_from: address2 }
         .ask(&client, &server);
     server.stop_having_heard_all();
+}
+
+/// The question leaves by nic1, with an address of nic2. The answer must not leave by nic1, although
+/// nic1's subnet holds the asker: it is this host.
+fn a_client_of_this_host_on_the_other_nic_of_the_subnet_is_answered(backend: Backend) {
+    let network = OneSubnet::new();
+    let server = network.server.echo(on_every_nic(backend));
+    let [(index1, address1), (_, address2)] = network.nics();
+    let client = network.server.client(address2);
+    let (to, class) = (broadcast(1), Class::Subnet);
+    Question { to, class, nic: index1, ifindex: index1, answered_from: address1 }
+        .ask(&client, &server);
+    server.stop_having_heard_all();
+    client.expect_nothing();
 }
 
 fn mac_of(namespace: &Namespace, nic: &str) -> String {
