@@ -8,6 +8,7 @@ use std::{
 };
 
 use nicring::{Backend, Class, Listen};
+use socket2::{Domain, Socket, Type};
 
 use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback};
 
@@ -17,6 +18,8 @@ for_each_backend!(crate::common::on:
     what_was_not_asked_for_is_not_heard,
     the_kernel_tells_when_it_received_if_asked,
     every_drop_of_the_kernel_is_counted,
+    two_engines_on_one_port_each_get_a_part_of_the_unicasts,
+    a_port_is_shared_with_a_server_that_sets_either_option,
 );
 
 /// PVAccess asks this group where it cannot broadcast.
@@ -108,4 +111,36 @@ fn every_drop_of_the_kernel_is_counted(backend: Backend) {
     let total = server.stop_having_heard_all().total();
     assert_eq!(total.received_count(), heard_count);
     assert!(total.kernel_drop_count > 0, "the buffer was too large for this test");
+}
+
+fn two_engines_on_one_port_each_get_a_part_of_the_unicasts(backend: Backend) {
+    let port = common::unused_port();
+    let echo = || Server::echo(common::on_loopback_without_port(backend).port(port));
+    let servers = [echo(), echo()];
+    for number in 0..64 {
+        let client = Client::on_loopback();
+        client.ask(&number.to_string(), LOCALHOST, port);
+        client.expect(number.to_string(), servers[0].address());
+    }
+    let counts = servers.map(|server| server.stop().1.len());
+    assert_eq!(counts[0] + counts[1], 64);
+    assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
+}
+
+fn a_port_is_shared_with_a_server_that_sets_either_option(backend: Backend) {
+    let port = common::unused_port();
+    type Set = fn(&Socket) -> std::io::Result<()>;
+    let options: [Set; 2] =
+        [|socket| socket.set_reuse_address(true), |socket| socket.set_reuse_port(true)];
+    for set in options {
+        let other = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
+        set(&other).expect("an option");
+        let any = std::net::SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        other.bind(&any.into()).expect("an unused port");
+        let server = Server::echo(common::on_loopback_without_port(backend).port(port));
+        let client = Client::on_loopback();
+        client.ask("the address wins", LOCALHOST, port);
+        client.expect("the address wins", server.address());
+        drop(server);
+    }
 }

@@ -47,9 +47,9 @@ fn nics_come_and_go(backend: Backend, listen: Listen) {
                 thread::sleep(Duration::from_micros(300));
             }
         });
-        let newcomers = come_and_go(&star, &server);
-        is_over.store(true, Ordering::SeqCst);
-        newcomers
+        // Also if something fails: the scope waits for its thread.
+        let _end = OnDrop(|| is_over.store(true, Ordering::SeqCst));
+        come_and_go(&star, &server)
     });
     // The steady client's NIC lost nothing all the while.
     let sent_count = sent_count.load(Ordering::SeqCst);
@@ -64,6 +64,14 @@ fn nics_come_and_go(backend: Backend, listen: Listen) {
     assert_eq!(steady_count, sent_count, "{stats}");
     assert_eq!(heard.len() as u64, sent_count + newcomers, "{stats}");
     assert_eq!(stats.total().kernel_drop_count, 0, "{stats}");
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// nic2 is made and deleted three times, each time with another index; how much it heard.
