@@ -1,10 +1,12 @@
 //! What the kernel itself grants, asked without nicring.
 
-use std::io;
+use std::{io, thread};
 
-/// A ring, by the bare system call.
+/// A ring, by the bare system call. On a thread of its own: a ring that is closed interrupts, a
+/// little later, the thread that opened it.
 pub fn open() -> io::Result<()> {
-    io_uring::IoUring::new(8).map(drop)
+    let opener = thread::spawn(|| io_uring::IoUring::new(8).map(drop));
+    opener.join().expect("no panic")
 }
 
 /// Linux shares a port only among sockets that all set this too.

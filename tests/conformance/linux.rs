@@ -1,7 +1,8 @@
 //! What Linux alone tells: every class on `lo`, the time of receipt, and drops.
 
 use std::{
-    net::Ipv4Addr,
+    io,
+    net::{Ipv4Addr, UdpSocket},
     ops::ControlFlow,
     thread,
     time::{Duration, SystemTime},
@@ -20,6 +21,7 @@ for_each_backend!(crate::common::on:
     every_drop_of_the_kernel_is_counted,
     two_engines_on_one_port_each_get_a_part_of_the_unicasts,
     a_port_is_shared_with_a_server_that_sets_either_option,
+    opening_does_not_interrupt_what_the_caller_waits_for_next,
 );
 
 /// PVAccess asks this group where it cannot broadcast.
@@ -129,7 +131,7 @@ fn two_engines_on_one_port_each_get_a_part_of_the_unicasts(backend: Backend) {
 
 fn a_port_is_shared_with_a_server_that_sets_either_option(backend: Backend) {
     let port = common::unused_port();
-    type Set = fn(&Socket) -> std::io::Result<()>;
+    type Set = fn(&Socket) -> io::Result<()>;
     let options: [Set; 2] =
         [|socket| socket.set_reuse_address(true), |socket| socket.set_reuse_port(true)];
     for set in options {
@@ -143,4 +145,15 @@ fn a_port_is_shared_with_a_server_that_sets_either_option(backend: Backend) {
         client.expect("the address wins", server.address());
         drop(server);
     }
+}
+
+/// A ring that is closed interrupts the threads that used it, by and by; the caller of `open` has
+/// asked for none of that.
+fn opening_does_not_interrupt_what_the_caller_waits_for_next(backend: Backend) {
+    let socket = UdpSocket::bind((LOCALHOST, 0)).expect("loopback");
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    let engine = common::open(on_loopback(backend));
+    let error = socket.recv(&mut [0; 16]).expect_err("nobody sends");
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "after opening: {error}");
+    drop(engine);
 }
