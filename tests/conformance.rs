@@ -1,5 +1,5 @@
 //! What every backend promises, on the loopback NIC, without privileges. Each case is a test of its
-//! own for each backend; the table in tests/README.md names them.
+//! own for each backend.
 
 mod common;
 
