@@ -79,6 +79,9 @@ impl Engine {
     /// The handler gets each batch of datagrams, and an empty one at a
     /// [tick](Builder::tick) on which nothing came. If it panics the engine is closed too.
     ///
+    /// Linux takes an io_uring apart shortly after it was closed, which may interrupt one system
+    /// call that this thread waits in after this has returned (`EINTR`).
+    ///
     /// # Errors
     ///
     /// [`Error::Backend`] if the backend fails for good, for example because a sandbox that

@@ -26,7 +26,8 @@ pub(super) fn drain(uring: &mut Uring) {
     uring.receiver.clear();
     if !is_at_rest {
         tracing::error!("io_uring did not come to rest: its memory is kept for good");
-        uring.ring.leak();
+        // The ring itself is closed all the same: then the kernel cancels what is left, and lets go
+        // of the sockets when it is done.
         uring.buffers.leak();
         uring.sender.leak();
     } else if let Err(error) = uring.ring.unregister_buffer_ring(GROUP) {

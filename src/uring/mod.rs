@@ -21,6 +21,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -52,8 +53,14 @@ const SUBMISSION_COUNT: u32 = 512;
 pub(crate) fn open(
     settings: &BackendSettings,
 ) -> Result<(Box<dyn BackendDriver>, String), Unavailable> {
-    probe::preflight()?;
-    let uring = Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))?;
+    // On a thread that ends with it: the kernel takes a ring apart some time after it was closed, by
+    // work that interrupts whatever system call the thread which made it waits in by then.
+    let set_up = || {
+        probe::preflight()?;
+        Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))
+    };
+    let uring = thread::scope(|scope| scope.spawn(set_up).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let details = uring.details();
     Ok((Box::new(uring), details))
 }
