@@ -149,22 +149,22 @@ fn a_future_dropped_by_a_timeout_loses_nothing(backend: Backend) {
     const COUNT: usize = 500;
     current_thread().block_on(async {
         let engine = open(on_loopback(backend).batch_max(4).recv_buffer_bytes(4 << 20));
+        // Dropped for certain: nothing has been sent yet.
+        let early = timeout(Duration::from_millis(1), engine.recv_batch()).await;
+        assert!(early.is_err(), "nothing was sent");
         let sender = send_paced(engine.ports()[0], COUNT);
-        let (mut heard, mut timeout_count) = (Vec::new(), 0);
+        let mut heard = Vec::new();
         let serve = async {
             while heard.len() < COUNT {
-                match timeout(Duration::from_micros(200), engine.recv_batch()).await {
-                    Ok(batch) => {
-                        let batch = batch.expect("a batch");
-                        heard.extend(batch.iter().map(|datagram| text(datagram.payload())));
-                    }
-                    Err(_) => timeout_count += 1,
+                // As often as the sender's pace and the machine have it, in the midst of traffic.
+                if let Ok(batch) = timeout(Duration::from_micros(200), engine.recv_batch()).await {
+                    let batch = batch.expect("a batch");
+                    heard.extend(batch.iter().map(|datagram| text(datagram.payload())));
                 }
             }
         };
         within(serve).await;
         assert_eq!(heard, numbers(COUNT));
-        assert!(timeout_count > 0, "no future was dropped");
         sender.join().expect("the sender");
     });
 }
