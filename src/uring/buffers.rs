@@ -18,7 +18,7 @@ use std::{
 
 use io_uring::types::BufRingEntry;
 
-use super::ring::Ring;
+use super::kernel::Kernel;
 use crate::{meta::Record, storage::Lent};
 
 const PAGE_BYTES: usize = 4096;
@@ -115,7 +115,8 @@ pub(super) struct BufferRing {
     /// Where the next buffer goes; the kernel sees it once it is published.
     tail: u16,
     published_tail: u16,
-    /// How many buffers belong to the kernel, those not yet published included.
+    /// Which buffers belong to the kernel, those not yet published included, and how many.
+    is_given: Box<[bool]>,
     given_count: usize,
 }
 
@@ -124,7 +125,7 @@ pub(super) const GROUP: u16 = 0;
 
 impl BufferRing {
     /// Registers a ring for the buffers of `slab`, a power of two, and gives them all.
-    pub fn register(ring: &Ring, slab: Arc<Slab>) -> io::Result<Self> {
+    pub fn register(ring: &mut impl Kernel, slab: Arc<Slab>) -> io::Result<Self> {
         let count = slab.count();
         assert!(count.is_power_of_two() && count <= 1 << 15);
         let entries = Pages::new(count * size_of::<BufRingEntry>())?;
@@ -135,6 +136,7 @@ impl BufferRing {
             mask: count as u16 - 1,
             tail: 0,
             published_tail: 0,
+            is_given: vec![false; count].into_boxed_slice(),
             given_count: 0,
         };
         for buffer in 0..count {
@@ -161,14 +163,37 @@ impl BufferRing {
         self.given_count
     }
 
-    /// The kernel has named a buffer in a completion: it belongs to us now.
-    pub fn took(&mut self) {
-        debug_assert!(self.given_count > 0, "more buffers taken than were given");
-        self.given_count = self.given_count.saturating_sub(1);
+    /// The count is that of the buffers given, and the kernel sees all of them; see
+    /// [`super::books`].
+    #[allow(dead_code, reason = "release builds keep no books")]
+    pub fn is_balanced(&self) -> bool {
+        let given = self.is_given.iter().filter(|is_given| **is_given);
+        given.count() == self.given_count && self.tail == self.published_tail
+    }
+
+    /// The kernel has named a buffer in a completion: it belongs to us now. `false` if the kernel
+    /// was never given it; then it is not to be touched.
+    #[must_use]
+    pub fn take(&mut self, buffer: u16) -> bool {
+        let is_given = self.is_given.get_mut(usize::from(buffer));
+        let is_taken = is_given.is_some_and(mem::take);
+        self.given_count -= usize::from(is_taken);
+        is_taken
+    }
+
+    /// Takes and gives back a buffer that came with nothing to hand out.
+    pub fn reclaim(&mut self, buffer: u16) {
+        if self.take(buffer) {
+            self.give(buffer);
+        }
     }
 
     /// Gives a buffer back; the kernel may write to it after the next [`BufferRing::publish`].
     pub fn give(&mut self, buffer: u16) {
+        if mem::replace(&mut self.is_given[usize::from(buffer)], true) {
+            debug_assert!(false, "buffer {buffer} was given twice");
+            return;
+        }
         let index = usize::from(self.tail & self.mask);
         let address = self.slab.address(buffer) as u64;
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
@@ -183,7 +208,6 @@ impl BufferRing {
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
         self.given_count += 1;
-        debug_assert!(self.given_count <= self.slab.count, "a buffer was given twice");
     }
 
     /// Lets the kernel see the buffers given so far.

@@ -5,7 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Uring, buffers::GROUP, ring::Completion, user_data::UserData};
+use super::{
+    Uring,
+    buffers::GROUP,
+    kernel::{Completion, Kernel},
+    user_data::UserData,
+};
 
 /// How long the kernel may take before the ring is left alone for good.
 const TIME_MAX: Duration = Duration::from_secs(2);
@@ -14,12 +19,13 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Ends every request and closes the sockets. What the kernel does not let go of in time is leaked
 /// on purpose: memory that it might write to is never freed.
-pub(super) fn drain(uring: &mut Uring) {
+pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
     let end = Instant::now() + TIME_MAX;
     let mut is_at_rest = !uring.ring.is_enabled() || self::is_at_rest(uring);
     while !is_at_rest && Instant::now() < end && cancel_and_reap(uring) {
         is_at_rest = self::is_at_rest(uring);
     }
+    uring.buffers.publish();
     if let Err(error) = uring.ring.unregister_files() {
         tracing::warn!(%error, "the ports may be held until the ring is gone");
     }
@@ -35,14 +41,14 @@ pub(super) fn drain(uring: &mut Uring) {
     }
 }
 
-fn is_at_rest(uring: &Uring) -> bool {
+fn is_at_rest<K: Kernel>(uring: &Uring<K>) -> bool {
     uring.receiver.armed_count() == 0
         && uring.sender.remaining_count() == 0
         && !uring.watch.is_armed()
 }
 
 /// One attempt; says whether another one makes sense.
-fn cancel_and_reap(uring: &mut Uring) -> bool {
+fn cancel_and_reap<K: Kernel>(uring: &mut Uring<K>) -> bool {
     let end = Instant::now() + STEP;
     if let Err(error) = uring.ring.push_cancel_all(UserData::Cancel.encode()) {
         tracing::error!(%error, "cancelling what is under way");
@@ -60,10 +66,13 @@ fn cancel_and_reap(uring: &mut Uring) -> bool {
     true
 }
 
-fn discard(uring: &mut Uring, completion: Completion) {
+fn discard<K: Kernel>(uring: &mut Uring<K>, completion: Completion) {
+    if let Some(buffer) = completion.buffer() {
+        uring.buffers.reclaim(buffer);
+    }
     match UserData::decode(completion.user_data) {
         Some(UserData::Receive { slot, generation }) => {
-            uring.receiver.discard(&mut uring.buffers, (slot, generation), completion);
+            uring.receiver.discard((slot, generation), completion);
         }
         Some(UserData::Send { flight, index }) => {
             uring.sender.complete((flight, index), completion, None);

@@ -1,12 +1,20 @@
 //! The Linux backend: one io_uring for the sockets of all NICs.
 //!
 //! A turn is one system call: it submits the replies of the last batch and the receives that have
-//! to be armed again, and waits for completions of any socket. Unsafe code stands in `ring`,
-//! `buffers`, `receive`, `send`, `mmsg` and `meminfo` only.
+//! to be armed again, and waits for completions of any socket. Unsafe code stands in `kernel`, `ring`,
+//! `buffers`, `receive`, `send`, `mmsg` and `meminfo` only, and in the `fake` kernel of the tests.
 
+#[cfg(debug_assertions)]
+mod books;
+#[cfg(not(debug_assertions))]
+#[path = "no_books.rs"]
+mod books;
 mod buffers;
 pub(crate) mod control;
 mod drain;
+#[cfg(test)]
+mod fake;
+mod kernel;
 pub(crate) mod meminfo;
 pub(crate) mod mmsg;
 mod pace;
@@ -14,6 +22,8 @@ mod probe;
 mod receive;
 mod ring;
 mod send;
+#[cfg(test)]
+mod tests;
 mod user_data;
 mod wake;
 
@@ -26,10 +36,12 @@ use std::{
 };
 
 use self::{
+    books::Tally,
     buffers::{BufferRing, Slab},
+    kernel::{Completion, Entered, Kernel},
     pace::Pace,
     receive::{HEADER_BYTES, Receiver},
-    ring::{Completion, Entered, Ring},
+    ring::Ring,
     send::Sender,
     user_data::UserData,
     wake::Watch,
@@ -67,15 +79,17 @@ pub(crate) fn open(
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Uring {
+struct Uring<K: Kernel = Ring> {
     // Fields are dropped in this order: the ring, then the memory that the kernel reaches by it.
-    ring: Ring,
+    ring: K,
     buffers: BufferRing,
     receiver: Receiver,
     sender: Sender,
     watch: Watch,
     /// Records that did not fit the batch of the turn that they came in.
     backlog: VecDeque<Record>,
+    /// Buffers in batches.
+    lent: Tally,
     pace: Pace,
     settings: BackendSettings,
     is_closed: bool,
@@ -92,9 +106,23 @@ impl Uring {
             .map_err(|error| ("io_uring_setup", error))?;
         ring.register_files(settings.slot_max as u32)
             .map_err(|error| ("io_uring_register (files)", error))?;
+        Self::over(ring, settings)
+    }
+
+    fn details(&self) -> String {
+        let flags = self.ring.flags().join(" | ");
+        let can_coalesce = if self.ring.can_coalesce() { "" } else { ", cannot coalesce" };
+        format!("{flags}, {:?}{can_coalesce}", self.buffers.slab())
+    }
+}
+
+impl<K: Kernel> Uring<K> {
+    /// Over a ring with registered files, which is not enabled yet.
+    fn over(mut ring: K, settings: &BackendSettings) -> Result<Self, (&'static str, io::Error)> {
+        let buffer_count = settings.buffer_count.next_power_of_two();
         let slab = Slab::new(buffer_count, HEADER_BYTES + settings.buffer_bytes)
             .map_err(|error| ("allocating the receive buffers", error))?;
-        let buffers = BufferRing::register(&ring, Arc::new(slab))
+        let buffers = BufferRing::register(&mut ring, Arc::new(slab))
             .map_err(|error| ("io_uring_register (buffer ring)", error))?;
         let watch = Watch::new().map_err(|error| ("eventfd", error))?;
         Ok(Self {
@@ -104,25 +132,20 @@ impl Uring {
             sender: Sender::new(settings.replies_max),
             watch,
             backlog: VecDeque::with_capacity(buffer_count),
+            lent: Tally::default(),
             pace: Pace::new(settings.coalesce),
             settings: *settings,
             is_closed: false,
         })
     }
 
-    fn details(&self) -> String {
-        let flags = self.ring.flags().join(" | ");
-        let can_coalesce = if self.ring.can_coalesce() { "" } else { ", cannot coalesce" };
-        format!("{flags}, {:?}{can_coalesce}", self.buffers.slab())
-    }
-
     /// Everything that goes to the kernel with the next submission.
     fn queue(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) -> io::Result<()> {
+        self.give_back(batch);
         let Self { ring, buffers, .. } = self;
         if !ring.is_enabled() {
             ring.enable()?;
         }
-        give_back(buffers, batch);
         self.watch.arm(ring)?;
         self.receiver.arm(ring, buffers)?;
         self.sender.send(ring, &self.receiver, turn.admission, batch.outbox_mut())?;
@@ -150,24 +173,42 @@ impl Uring {
 
     /// Takes all completions: records go into the batch, and what does not fit into the backlog.
     fn reap(&mut self, admission: &Admission, batch: &mut Batch) {
-        let batch_max = self.settings.batch_max;
-        while batch.records.len() < batch_max {
+        while self.has_room(batch) {
             let Some(record) = self.backlog.pop_front() else {
                 break;
             };
-            batch.records.push(record);
+            self.lend(record, batch);
         }
         while let Some(completion) = self.ring.next_completion() {
             let Some(record) = self.complete(admission, completion) else {
                 continue;
             };
-            if batch.records.len() < batch_max {
-                batch.records.push(record);
+            if self.has_room(batch) {
+                self.lend(record, batch);
             } else {
                 self.backlog.push_back(record);
             }
         }
         // Buffers of datagrams that the guard dropped.
+        self.buffers.publish();
+        books::check(self);
+    }
+
+    fn has_room(&self, batch: &Batch) -> bool {
+        batch.records.len() < self.settings.batch_max
+    }
+
+    fn lend(&mut self, record: Record, batch: &mut Batch) {
+        self.lent.add(1);
+        batch.records.push(record);
+    }
+
+    /// Gives the buffers of a batch back to the kernel.
+    fn give_back(&mut self, batch: &mut Batch) {
+        self.lent.subtract(batch.records.len());
+        for record in batch.records.drain(..) {
+            self.buffers.give(record.buffer);
+        }
         self.buffers.publish();
     }
 
@@ -187,22 +228,17 @@ impl Uring {
             Some(UserData::Cancel) => {}
             None => tracing::error!(?completion, "a completion of no request"),
         }
+        if let Some(buffer) = completion.buffer() {
+            buffers.reclaim(buffer);
+        }
         None
     }
-}
-
-/// Gives the buffers of a batch back to the kernel.
-fn give_back(buffers: &mut BufferRing, batch: &mut Batch) {
-    for record in batch.records.drain(..) {
-        buffers.give(record.buffer);
-    }
-    buffers.publish();
 }
 
 /// How long sending what is left may take when the engine ends.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-impl BackendDriver for Uring {
+impl<K: Kernel> BackendDriver for Uring<K> {
     fn new_batch(&self) -> Batch {
         let slab: Arc<Slab> = Arc::clone(self.buffers.slab());
         let lent: Arc<dyn Lent> = slab;
@@ -211,7 +247,7 @@ impl BackendDriver for Uring {
     }
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
-        self.receiver.add(&self.ring, slot, socket)
+        self.receiver.add(&mut self.ring, slot, socket)
     }
 
     fn remove(&mut self, slot: u16) {
@@ -254,7 +290,7 @@ impl BackendDriver for Uring {
     }
 
     fn take_back(&mut self, batch: &mut Batch) {
-        give_back(&mut self.buffers, batch);
+        self.give_back(batch);
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -266,10 +302,11 @@ impl BackendDriver for Uring {
             return;
         }
         drain::drain(self);
+        books::check(self);
     }
 }
 
-impl Drop for Uring {
+impl<K: Kernel> Drop for Uring<K> {
     fn drop(&mut self) {
         self.close();
     }

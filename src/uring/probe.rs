@@ -11,8 +11,9 @@ use std::{
 
 use super::{
     buffers::{BufferRing, GROUP, Slab},
+    kernel::{Completion, Kernel},
     receive::{HEADER_BYTES, Layout, parse},
-    ring::{Completion, Ring},
+    ring::Ring,
     user_data::UserData,
 };
 use crate::error::Unavailable;
@@ -47,7 +48,7 @@ fn attempt() -> Result<(), Failure> {
     let mut ring = Ring::open(8, 16).map_err(failed("io_uring_setup"))?;
     ring.register_files(1).map_err(failed("io_uring_register (files)"))?;
     let slab = Slab::new(4, HEADER_BYTES + 64).map_err(failed("allocating buffers"))?;
-    let mut buffers = BufferRing::register(&ring, Arc::new(slab))
+    let mut buffers = BufferRing::register(&mut ring, Arc::new(slab))
         .map_err(failed("io_uring_register (buffer ring)"))?;
     // A pair of Unix sockets: UDP over loopback would need the interface to be up.
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socketpair"))?;
@@ -78,8 +79,8 @@ fn move_datagram(
         return Err(io::Error::from_raw_os_error(-completion.result));
     }
     let payload_len = completion.buffer().and_then(|buffer| {
-        buffers.took();
-        let bytes = buffers.slab().bytes(buffer, completion.result as usize);
+        let is_taken = buffers.take(buffer);
+        let bytes = is_taken.then(|| buffers.slab().bytes(buffer, completion.result as usize))?;
         parse(bytes).map(|(_, payload_len)| payload_len)
     });
     if payload_len != Some(b"nicring".len()) || !completion.has_more() {
@@ -95,8 +96,8 @@ fn rest(ring: &mut Ring, buffers: &mut BufferRing) -> io::Result<()> {
     loop {
         let completion = wait(ring)?;
         let is_receive = completion.user_data != UserData::Cancel.encode();
-        if is_receive && completion.buffer().is_some() {
-            buffers.took();
+        if let Some(buffer) = completion.buffer() {
+            buffers.reclaim(buffer);
         }
         if is_receive && !completion.has_more() {
             return ring.unregister_buffer_ring(GROUP);

@@ -9,8 +9,13 @@ use std::{
 };
 
 use io_uring::{
-    Builder, IoUring, cqueue, opcode, squeue,
-    types::{CancelBuilder, Fd, SubmitArgs, Timespec},
+    Builder, IoUring, opcode, squeue,
+    types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec},
+};
+
+use super::{
+    buffers::GROUP,
+    kernel::{Completion, Entered, Kernel},
 };
 
 type Flag = (&'static str, fn(&mut Builder));
@@ -34,35 +39,6 @@ pub(super) struct Ring {
     flags: Vec<&'static str>,
     is_enabled: bool,
     is_leaked: bool,
-}
-
-/// One completion, copied out of the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Completion {
-    pub user_data: u64,
-    pub result: i32,
-    pub flags: u32,
-}
-
-impl Completion {
-    /// Whether the request lives on.
-    pub fn has_more(&self) -> bool {
-        cqueue::more(self.flags)
-    }
-
-    /// The buffer that it brings.
-    pub fn buffer(&self) -> Option<u16> {
-        cqueue::buffer_select(self.flags)
-    }
-}
-
-/// What ended a wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entered {
-    /// Something may have completed; or time is up, or a signal came.
-    Normally,
-    /// The kernel had no memory to keep a completion that did not fit the queue.
-    WithLoss,
 }
 
 impl Ring {
@@ -100,67 +76,9 @@ impl Ring {
         &self.flags
     }
 
-    /// Whether a wait may be told to wait for several completions, but no longer than a while for
-    /// them (Linux 6.12).
-    pub fn can_coalesce(&self) -> bool {
-        self.ring.params().is_feature_min_timeout()
-    }
-
-    pub fn is_enabled(&self) -> bool {
-        self.is_enabled
-    }
-
-    /// From now on only the calling thread may submit and wait.
-    pub fn enable(&mut self) -> io::Result<()> {
-        self.ring.submitter().register_enable_rings()?;
-        self.is_enabled = true;
-        Ok(())
-    }
-
     /// Makes room for `count` registered files, none of them set.
     pub fn register_files(&self, count: u32) -> io::Result<()> {
         self.ring.submitter().register_files_sparse(count)
-    }
-
-    /// Sets the registered file at `index`; -1 takes it away.
-    pub fn set_file(&self, index: u32, fd: RawFd) -> io::Result<()> {
-        self.ring.submitter().register_files_update(index, &[fd]).map(drop)
-    }
-
-    /// Lets go of all registered files: sockets whose descriptors are closed already close now.
-    pub fn unregister_files(&self) -> io::Result<()> {
-        self.ring.submitter().unregister_files()
-    }
-
-    pub fn register_buffer_ring(&self, address: u64, count: u16, group: u16) -> io::Result<()> {
-        // SAFETY: `BufferRing` owns the memory behind `address`, `count` entries long, and is freed
-        // only after this ring is (`drain`), or never.
-        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, count, group, 0) }
-    }
-
-    pub fn unregister_buffer_ring(&self, group: u16) -> io::Result<()> {
-        self.ring.submitter().unregister_buf_ring(group)
-    }
-
-    /// Queues a watch that completes each time the descriptor becomes readable anew.
-    pub fn push_watch(&mut self, fd: RawFd, user_data: u64) -> io::Result<()> {
-        let watch = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build();
-        // SAFETY: a watch points to no memory, and the kernel holds the file itself.
-        unsafe { self.push(&watch.user_data(user_data)) }
-    }
-
-    /// Queues the cancellation of one request.
-    pub fn push_cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
-        let cancel = opcode::AsyncCancel::new(target).build();
-        // SAFETY: a cancellation points to no memory.
-        unsafe { self.push(&cancel.user_data(user_data)) }
-    }
-
-    /// Queues the cancellation of every request (Linux 5.19).
-    pub fn push_cancel_all(&mut self, user_data: u64) -> io::Result<()> {
-        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
-        // SAFETY: a cancellation points to no memory.
-        unsafe { self.push(&cancel.user_data(user_data)) }
     }
 
     /// Keeps the ring for good.
@@ -174,16 +92,92 @@ impl Ring {
     ///
     /// What the entry points to must live, and buffers it names must belong to the kernel, until
     /// its last completion.
-    pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: passed on to the caller.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             entered(self.ring.submit())?;
         }
         Ok(())
     }
+}
 
-    /// Submits what is queued, and comes back at once.
-    pub fn submit(&mut self) -> io::Result<Entered> {
+impl Kernel for Ring {
+    fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
+    fn enable(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_enable_rings()?;
+        self.is_enabled = true;
+        Ok(())
+    }
+
+    fn can_coalesce(&self) -> bool {
+        self.ring.params().is_feature_min_timeout()
+    }
+
+    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(index, &[fd]).map(drop)
+    }
+
+    fn unregister_files(&mut self) -> io::Result<()> {
+        self.ring.submitter().unregister_files()
+    }
+
+    fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()> {
+        // SAFETY: `BufferRing` owns the memory behind `address`, `count` entries long, and is freed
+        // only after this ring is (`drain`), or never.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, count, group, 0) }
+    }
+
+    fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()> {
+        self.ring.submitter().unregister_buf_ring(group)
+    }
+
+    unsafe fn push_receive(
+        &mut self,
+        slot: u16,
+        layout: *const libc::msghdr,
+        user_data: u64,
+    ) -> io::Result<()> {
+        // No MSG_DONTWAIT: it would end the receive where it should wait.
+        let receive = opcode::RecvMsgMulti::new(Fixed(slot.into()), layout, GROUP).build();
+        // SAFETY: passed on to the caller.
+        unsafe { self.push(&receive.user_data(user_data)) }
+    }
+
+    unsafe fn push_send(
+        &mut self,
+        slot: u16,
+        message: *const libc::msghdr,
+        user_data: u64,
+    ) -> io::Result<()> {
+        let send = opcode::SendMsg::new(Fixed(slot.into()), message)
+            .flags(libc::MSG_DONTWAIT as u32)
+            .build();
+        // SAFETY: passed on to the caller.
+        unsafe { self.push(&send.user_data(user_data)) }
+    }
+
+    fn push_watch(&mut self, fd: RawFd, user_data: u64) -> io::Result<()> {
+        let watch = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build();
+        // SAFETY: a watch points to no memory, and the kernel holds the file itself.
+        unsafe { self.push(&watch.user_data(user_data)) }
+    }
+
+    fn push_cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel::new(target).build();
+        // SAFETY: a cancellation points to no memory.
+        unsafe { self.push(&cancel.user_data(user_data)) }
+    }
+
+    fn push_cancel_all(&mut self, user_data: u64) -> io::Result<()> {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        // SAFETY: a cancellation points to no memory.
+        unsafe { self.push(&cancel.user_data(user_data)) }
+    }
+
+    fn submit(&mut self) -> io::Result<Entered> {
         let (needs_entering, is_empty) = {
             let submission = self.ring.submission();
             (submission.taskrun() || submission.cq_overflow(), submission.is_empty())
@@ -194,8 +188,7 @@ impl Ring {
         entered(self.ring.submit())
     }
 
-    /// Submits what is queued, and waits for a completion or the deadline.
-    pub fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered> {
+    fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered> {
         let Some(deadline) = deadline else {
             return entered(self.ring.submit_and_wait(1));
         };
@@ -204,8 +197,7 @@ impl Ring {
         entered(self.ring.submitter().submit_with_args(1, &arguments))
     }
 
-    /// As [`Ring::submit_and_wait`], but waits for `count` completions for up to `wait_max` first.
-    pub fn submit_and_coalesce(
+    fn submit_and_coalesce(
         &mut self,
         count: u32,
         wait_max: Duration,
@@ -220,13 +212,11 @@ impl Ring {
         entered(self.ring.submitter().submit_with_args(count as usize, &arguments))
     }
 
-    /// Whether a completion is there to be taken.
-    pub fn has_completions(&mut self) -> bool {
+    fn has_completions(&mut self) -> bool {
         !self.ring.completion().is_empty()
     }
 
-    /// Takes the next completion.
-    pub fn next_completion(&mut self) -> Option<Completion> {
+    fn next_completion(&mut self) -> Option<Completion> {
         self.ring.completion().next().map(|completion| Completion {
             user_data: completion.user_data(),
             result: completion.result(),

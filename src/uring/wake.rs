@@ -9,7 +9,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{
-    ring::{Completion, Ring},
+    kernel::{Completion, Kernel},
     user_data::UserData,
 };
 use crate::backend::Wake;
@@ -20,7 +20,12 @@ use crate::backend::Wake;
 pub(super) struct Watch {
     waker: Arc<Waker>,
     is_armed: bool,
+    /// In a row.
+    error_count: u32,
 }
+
+/// After so many errors in a row the engine cannot be woken, which is the end of it.
+const ERROR_COUNT_MAX: u32 = 8;
 
 #[derive(Debug)]
 struct Waker(EventFd);
@@ -37,7 +42,7 @@ impl Watch {
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let waker = Waker(EventFd::from_value_and_flags(0, flags)?);
-        Ok(Self { waker: Arc::new(waker), is_armed: false })
+        Ok(Self { waker: Arc::new(waker), is_armed: false, error_count: 0 })
     }
 
     pub fn waker(&self) -> Arc<dyn Wake> {
@@ -53,7 +58,10 @@ impl Watch {
     }
 
     /// Watches, unless it does already.
-    pub fn arm(&mut self, ring: &mut Ring) -> io::Result<()> {
+    pub fn arm(&mut self, ring: &mut impl Kernel) -> io::Result<()> {
+        if self.error_count >= ERROR_COUNT_MAX {
+            return Err(io::Error::other("the ring refuses to watch an eventfd"));
+        }
         if !self.is_armed {
             ring.push_watch(self.fd(), UserData::Wake.encode())?;
             self.is_armed = true;
@@ -63,5 +71,6 @@ impl Watch {
 
     pub fn complete(&mut self, completion: Completion) {
         self.is_armed = completion.has_more();
+        self.error_count = if completion.result < 0 { self.error_count + 1 } else { 0 };
     }
 }

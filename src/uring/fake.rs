@@ -1,0 +1,366 @@
+//! A scripted kernel: it records what is submitted and completes what a test tells it to, things
+//! included that a real one does not do on demand.
+#![allow(unsafe_code)]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io, mem,
+    os::fd::RawFd,
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+use io_uring::types::BufRingEntry;
+
+use super::{
+    buffers::GROUP,
+    control::RECEIVED_BYTES,
+    kernel::{Completion, Entered, Kernel},
+    user_data::UserData,
+};
+
+/// `IORING_CQE_F_BUFFER` and `IORING_CQE_F_MORE` (linux/io_uring.h); the buffer stands above.
+const F_BUFFER: u32 = 1;
+const F_MORE: u32 = 2;
+const BUFFER_SHIFT: u32 = 16;
+const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
+
+/// A request, as it was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Request {
+    Receive { slot: u16 },
+    Send { slot: u16, payload: Vec<u8> },
+    Watch,
+    Cancel { target: Option<u16> },
+    CancelAll,
+}
+
+/// Whether a receive lives on after a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    GoesOn,
+    Ends,
+}
+
+/// See the module's documentation. Unless told otherwise it does what is asked of it at once:
+/// sends succeed, and cancelled requests end.
+#[derive(Debug, Default)]
+pub(super) struct Fake {
+    is_enabled: bool,
+    files: BTreeMap<u32, RawFd>,
+    entries: Option<Entries>,
+    queued: Vec<(Request, u64)>,
+    /// Receives that live, by slot, with their user data.
+    arms: BTreeMap<u16, u64>,
+    watch: Option<u64>,
+    completions: VecDeque<Completion>,
+    /// All that was submitted since it was last asked for.
+    log: Vec<Request>,
+    pub enter_count: usize,
+    pub wait_count: usize,
+    /// What the next calls that enter the kernel say.
+    pub entered: VecDeque<io::Result<Entered>>,
+    /// Sends stay under way until [`Fake::complete_sends`].
+    pub keeps_sends: bool,
+    /// Cancellations of one request go unheard.
+    pub ignores_cancels: bool,
+    /// Those of all requests too.
+    pub never_rests: bool,
+    /// Every watch ends at once with this error.
+    pub watch_error: Option<i32>,
+    pub push_error: Option<i32>,
+    pub can_coalesce: bool,
+    sends: VecDeque<(u64, i32)>,
+}
+
+/// The registered buffer ring, of which the kernel has read as far as `head`.
+#[derive(Debug)]
+struct Entries {
+    start: NonNull<BufRingEntry>,
+    count: u16,
+    head: u16,
+}
+
+// SAFETY: the memory is the engine's, which keeps it while the ring is registered.
+unsafe impl Send for Entries {}
+
+impl Entries {
+    /// The next buffer that was published: number, address and length.
+    fn next(&mut self) -> Option<(u16, *mut u8, usize)> {
+        // SAFETY: the first entry of the registered memory.
+        let tail = unsafe { BufRingEntry::tail(self.start.as_ptr()) };
+        // SAFETY: registered memory, accessed atomically by both sides.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        if tail.load(Ordering::Acquire) == self.head {
+            return None;
+        }
+        let index = usize::from(self.head & (self.count - 1));
+        // SAFETY: within the entries that were registered.
+        let entry = unsafe { self.start.add(index) };
+        // SAFETY: published, hence initialised and left alone by the engine.
+        let entry = unsafe { entry.as_ref() };
+        self.head = self.head.wrapping_add(1);
+        Some((entry.bid(), entry.addr() as *mut u8, entry.len() as usize))
+    }
+}
+
+impl Fake {
+    /// What was submitted since this was last asked.
+    pub fn submitted(&mut self) -> Vec<Request> {
+        mem::take(&mut self.log)
+    }
+
+    pub fn is_armed(&self, slot: u16) -> bool {
+        self.arms.contains_key(&slot)
+    }
+
+    /// The slots whose files are registered.
+    pub fn slots(&self) -> Vec<u32> {
+        self.files.keys().copied().collect()
+    }
+
+    /// A datagram arrives, as a real kernel has it: in the next buffer if there is one, else the
+    /// receive ends for want of one, and `false` says that the datagram stays in the socket.
+    pub fn deliver(&mut self, slot: u16, payload: &[u8]) -> bool {
+        let then = if payload.is_empty() { Then::Ends } else { Then::GoesOn };
+        self.deliver_and(slot, payload, then)
+    }
+
+    pub fn deliver_and(&mut self, slot: u16, payload: &[u8], then: Then) -> bool {
+        let user_data = self.arms[&slot];
+        let Some((buffer, result)) = self.fill(payload) else {
+            self.end(slot, libc::ENOBUFS);
+            return false;
+        };
+        if then == Then::Ends {
+            self.arms.remove(&slot);
+        }
+        self.complete(user_data, result, Some(buffer), then);
+        true
+    }
+
+    /// Writes a datagram into the next buffer that was published.
+    pub fn fill(&mut self, payload: &[u8]) -> Option<(u16, i32)> {
+        let (buffer, address, len) = self.entries.as_mut()?.next()?;
+        let mut bytes: Vec<u8> = [NAME_BYTES, 0, payload.len(), 0]
+            .iter()
+            .flat_map(|field| (*field as u32).to_ne_bytes())
+            .collect();
+        bytes.extend((libc::AF_INET as u16).to_ne_bytes());
+        bytes.extend([0x13, 0xc8, 192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.resize(bytes.len() + RECEIVED_BYTES, 0xee);
+        bytes.extend(payload);
+        assert!(bytes.len() <= len, "the test sends more than fits");
+        // SAFETY: the engine published the buffer, with this length, and does not touch it until
+        // the completion.
+        let memory = unsafe { slice::from_raw_parts_mut(address, bytes.len()) };
+        memory.copy_from_slice(&bytes);
+        Some((buffer, bytes.len() as i32))
+    }
+
+    /// The receive of a slot ends with an error.
+    pub fn end(&mut self, slot: u16, errno: i32) {
+        let user_data = self.arms.remove(&slot).expect("it is armed");
+        self.complete(user_data, -errno, None, Then::Ends);
+    }
+
+    /// Any completion at all.
+    pub fn complete(&mut self, user_data: u64, result: i32, buffer: Option<u16>, then: Then) {
+        let buffer = buffer.map_or(0, |buffer| F_BUFFER | u32::from(buffer) << BUFFER_SHIFT);
+        let flags = buffer | if then == Then::GoesOn { F_MORE } else { 0 };
+        self.completions.push_back(Completion { user_data, result, flags });
+    }
+
+    /// The user data of the receive that lives in a slot.
+    pub fn user_data(&self, slot: u16) -> u64 {
+        self.arms[&slot]
+    }
+
+    /// The eventfd that the engine watches was written to.
+    pub fn wake(&mut self, then: Then) {
+        let user_data = if then == Then::Ends { self.watch.take() } else { self.watch };
+        self.complete(user_data.expect("it is watched"), libc::POLLIN.into(), None, then);
+    }
+
+    /// Completes all sends under way, the oldest first; returns their user data.
+    pub fn complete_sends(&mut self) -> Vec<u64> {
+        let sends: Vec<_> = self.sends.drain(..).collect();
+        for (user_data, result) in &sends {
+            self.complete(*user_data, *result, None, Then::Ends);
+        }
+        sends.into_iter().map(|(user_data, _)| user_data).collect()
+    }
+
+    fn enter(&mut self) -> io::Result<Entered> {
+        self.enter_count += 1;
+        for (request, user_data) in mem::take(&mut self.queued) {
+            self.take_on(&request, user_data);
+            self.log.push(request);
+        }
+        self.entered.pop_front().unwrap_or(Ok(Entered::Normally))
+    }
+
+    fn take_on(&mut self, request: &Request, user_data: u64) {
+        match request {
+            Request::Receive { slot } => {
+                assert!(self.files.contains_key(&(*slot).into()), "slot {slot} has no file");
+                let former = self.arms.insert(*slot, user_data);
+                assert_eq!(former, None, "two receives on the socket in slot {slot}");
+            }
+            Request::Send { payload, .. } => {
+                self.sends.push_back((user_data, payload.len() as i32));
+                if !self.keeps_sends {
+                    self.complete_sends();
+                }
+            }
+            Request::Watch => match self.watch_error {
+                Some(errno) => self.complete(user_data, -errno, None, Then::Ends),
+                None => assert_eq!(self.watch.replace(user_data), None, "watched twice"),
+            },
+            Request::Cancel { .. } if self.ignores_cancels => {}
+            Request::CancelAll if self.never_rests => {}
+            Request::Cancel { target } => {
+                let target = target.expect("only receives are cancelled");
+                let is_found = self.arms.contains_key(&target);
+                if is_found {
+                    self.end(target, libc::ECANCELED);
+                }
+                let result = if is_found { 0 } else { -libc::ENOENT };
+                self.complete(user_data, result, None, Then::Ends);
+            }
+            Request::CancelAll => {
+                let slots: Vec<u16> = self.arms.keys().copied().collect();
+                slots.iter().for_each(|slot| self.end(*slot, libc::ECANCELED));
+                if let Some(watch) = self.watch.take() {
+                    self.complete(watch, -libc::ECANCELED, None, Then::Ends);
+                }
+                self.complete_sends();
+                self.complete(user_data, slots.len() as i32, None, Then::Ends);
+            }
+        }
+    }
+
+    fn push(&mut self, request: Request, user_data: u64) -> io::Result<()> {
+        if let Some(errno) = self.push_error {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        self.queued.push((request, user_data));
+        Ok(())
+    }
+}
+
+impl Kernel for Fake {
+    fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
+    fn enable(&mut self) -> io::Result<()> {
+        assert!(!mem::replace(&mut self.is_enabled, true), "enabled twice");
+        Ok(())
+    }
+
+    fn can_coalesce(&self) -> bool {
+        self.can_coalesce
+    }
+
+    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
+        let former = match fd {
+            -1 => self.files.remove(&index),
+            fd => self.files.insert(index, fd),
+        };
+        assert_eq!(former.is_some(), fd == -1, "slot {index} was set or cleared twice");
+        Ok(())
+    }
+
+    fn unregister_files(&mut self) -> io::Result<()> {
+        self.files.clear();
+        Ok(())
+    }
+
+    fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()> {
+        assert_eq!(group, GROUP);
+        let start = NonNull::new(address as *mut BufRingEntry).expect("an address");
+        self.entries = Some(Entries { start, count, head: 0 });
+        Ok(())
+    }
+
+    fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()> {
+        assert_eq!(group, GROUP);
+        assert!(self.arms.is_empty(), "receives live: {:?}", self.arms);
+        self.entries.take().map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    unsafe fn push_receive(
+        &mut self,
+        slot: u16,
+        layout: *const libc::msghdr,
+        user_data: u64,
+    ) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        let layout = unsafe { &*layout };
+        assert_eq!(layout.msg_namelen as usize, NAME_BYTES);
+        assert_eq!(layout.msg_controllen as usize, RECEIVED_BYTES);
+        assert!(layout.msg_iov.is_null() && layout.msg_iovlen == 0);
+        self.push(Request::Receive { slot }, user_data)
+    }
+
+    unsafe fn push_send(
+        &mut self,
+        slot: u16,
+        message: *const libc::msghdr,
+        user_data: u64,
+    ) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        let message = unsafe { &*message };
+        // SAFETY: as above; there is one iovec.
+        let iovec = unsafe { &*message.msg_iov };
+        // SAFETY: as above.
+        let payload = unsafe { slice::from_raw_parts(iovec.iov_base.cast(), iovec.iov_len) };
+        self.push(Request::Send { slot, payload: payload.to_vec() }, user_data)
+    }
+
+    fn push_watch(&mut self, _: RawFd, user_data: u64) -> io::Result<()> {
+        self.push(Request::Watch, user_data)
+    }
+
+    fn push_cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
+        let target = match UserData::decode(target) {
+            Some(UserData::Receive { slot, .. }) => Some(slot),
+            _ => None,
+        };
+        self.push(Request::Cancel { target }, user_data)
+    }
+
+    fn push_cancel_all(&mut self, user_data: u64) -> io::Result<()> {
+        self.push(Request::CancelAll, user_data)
+    }
+
+    fn submit(&mut self) -> io::Result<Entered> {
+        self.enter()
+    }
+
+    fn submit_and_wait(&mut self, _: Option<Instant>) -> io::Result<Entered> {
+        self.wait_count += 1;
+        self.enter()
+    }
+
+    fn submit_and_coalesce(
+        &mut self,
+        _: u32,
+        _: Duration,
+        _: Option<Instant>,
+    ) -> io::Result<Entered> {
+        self.wait_count += 1;
+        self.enter()
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.completions.is_empty()
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+}

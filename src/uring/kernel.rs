@@ -1,0 +1,124 @@
+//! What the backend asks of the kernel, so that tests can put a scripted one in its place.
+#![allow(unsafe_code)]
+
+use std::{
+    fmt, io,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+use io_uring::cqueue;
+
+/// An io_uring: [`Ring`](super::ring::Ring), or a fake one in tests.
+///
+/// It has registered files, one a slot, and one group of provided buffers. Requests are pushed and
+/// go to the kernel with the next submission, in order; where the queue of submissions is full a
+/// push submits what is queued first. Each request is completed once, a receive and a watch also
+/// any number of times before (`IORING_CQE_F_MORE`). Nothing that a completion says is taken for
+/// granted by the callers.
+pub(super) trait Kernel: fmt::Debug + Send {
+    fn is_enabled(&self) -> bool;
+
+    /// From now on only the calling thread may submit and wait.
+    fn enable(&mut self) -> io::Result<()>;
+
+    /// Whether a wait may be told to wait for several completions, but no longer than a while for
+    /// them (Linux 6.12).
+    fn can_coalesce(&self) -> bool;
+
+    /// Sets the registered file at `index`; -1 takes it away.
+    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()>;
+
+    /// Lets go of all registered files: sockets whose descriptors are closed already close now.
+    fn unregister_files(&mut self) -> io::Result<()>;
+
+    /// The memory at `address` must hold `count` entries, and live until the buffer ring was
+    /// unregistered, or for good.
+    fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()>;
+
+    fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()>;
+
+    /// Queues a multishot receive on a registered file.
+    ///
+    /// # Safety
+    ///
+    /// The layout must live until the next submission has returned, and the memory of the buffer
+    /// ring's buffers until the last completion.
+    unsafe fn push_receive(
+        &mut self,
+        slot: u16,
+        layout: *const libc::msghdr,
+        user_data: u64,
+    ) -> io::Result<()>;
+
+    /// Queues the sending of one datagram by a registered file; it never waits.
+    ///
+    /// # Safety
+    ///
+    /// What the message points to must live, unchanged, until the completion.
+    unsafe fn push_send(
+        &mut self,
+        slot: u16,
+        message: *const libc::msghdr,
+        user_data: u64,
+    ) -> io::Result<()>;
+
+    /// Queues a watch that completes each time the descriptor becomes readable anew.
+    fn push_watch(&mut self, fd: RawFd, user_data: u64) -> io::Result<()>;
+
+    /// Queues the cancellation of one request.
+    fn push_cancel(&mut self, target: u64, user_data: u64) -> io::Result<()>;
+
+    /// Queues the cancellation of every request (Linux 5.19).
+    fn push_cancel_all(&mut self, user_data: u64) -> io::Result<()>;
+
+    /// Submits what is queued, and comes back at once.
+    fn submit(&mut self) -> io::Result<Entered>;
+
+    /// Submits what is queued, and waits for a completion or the deadline.
+    fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered>;
+
+    /// As [`Kernel::submit_and_wait`], but waits for `count` completions for up to `wait_max`
+    /// first.
+    fn submit_and_coalesce(
+        &mut self,
+        count: u32,
+        wait_max: Duration,
+        deadline: Option<Instant>,
+    ) -> io::Result<Entered>;
+
+    /// Whether a completion is there to be taken.
+    fn has_completions(&mut self) -> bool;
+
+    /// Takes the next completion.
+    fn next_completion(&mut self) -> Option<Completion>;
+}
+
+/// One completion, copied out of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Completion {
+    pub user_data: u64,
+    pub result: i32,
+    pub flags: u32,
+}
+
+impl Completion {
+    /// Whether the request lives on.
+    pub fn has_more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The buffer that it brings.
+    pub fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// Something may have completed; or time is up, or a signal came.
+    Normally,
+    /// The kernel had no memory to keep a completion that did not fit the queue.
+    WithLoss,
+}

@@ -1,0 +1,178 @@
+//! The backend over a scripted kernel, which does what a real one does not do on demand, and over
+//! a real one that is given too little. The books are checked in every turn ([`super::books`]).
+
+mod close;
+mod ends;
+mod random;
+mod real;
+mod send;
+
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Uring,
+    fake::{Fake, Request, Then},
+    kernel::Kernel,
+};
+use crate::{
+    admit::Admission,
+    backend::{BackendDriver, BackendSettings, Coalesce, Turn},
+    batch::Batch,
+    error::Result,
+    listen::{Listen, ListenSettings, ListenSocket, OnFailedNic, Role, Unicast, Wanted},
+    meta::Class,
+    nics::Nics,
+    outbox::Outbox,
+    stats::{Counts, StatsTable},
+};
+
+/// What is heard in one turn: the slot, and the payload as text.
+type Heard = Vec<(u16, String)>;
+
+/// A backend with a batch and its surroundings.
+struct Rig<K: Kernel> {
+    uring: Uring<K>,
+    batch: Batch,
+    sockets: Vec<Option<Arc<ListenSocket>>>,
+    admission: Admission,
+    stats: StatsTable,
+    posted: Outbox,
+}
+
+fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
+    BackendSettings {
+        buffer_bytes: 512,
+        buffer_count,
+        batch_max,
+        replies_max: 8,
+        coalesce: Coalesce::Off,
+        slot_max: 64,
+    }
+}
+
+/// A backend over a scripted kernel whose sockets have been armed.
+fn fake(socket_count: usize, buffer_count: usize) -> Rig<Fake> {
+    let mut rig = over(Fake::default(), &settings(buffer_count, 8), socket_count);
+    rig.turn();
+    assert_eq!(rig.uring.receiver.armed_count(), socket_count);
+    rig.uring.ring.submitted();
+    rig
+}
+
+fn over<K: Kernel>(ring: K, settings: &BackendSettings, socket_count: usize) -> Rig<K> {
+    let uring = Uring::over(ring, settings).expect("buffers");
+    let batch = uring.new_batch();
+    let stats = StatsTable::default();
+    let nics = Nics::enumerate().expect("NICs");
+    let mut rig = Rig {
+        admission: Admission::new(Arc::new(nics.clone()), nics, &[], &stats),
+        uring,
+        batch,
+        sockets: Vec::new(),
+        stats,
+        posted: Outbox::new(settings.replies_max),
+    };
+    (0..socket_count).for_each(|slot| rig.add(slot as u16));
+    rig
+}
+
+impl<K: Kernel> Rig<K> {
+    /// A socket on loopback, at a port of its own.
+    fn add(&mut self, slot: u16) {
+        let socket = Arc::new(socket(&self.stats));
+        self.uring.add(slot, Arc::clone(&socket)).expect("a slot");
+        self.sockets.resize(self.sockets.len().max(usize::from(slot) + 1), None);
+        self.sockets[usize::from(slot)] = Some(socket);
+        let nics = Arc::clone(&self.admission.nics);
+        let selected = self.admission.selected.clone();
+        self.admission = Admission::new(nics, selected, &self.sockets, &self.stats);
+    }
+
+    fn remove(&mut self, slot: u16) {
+        if let Some(socket) = self.sockets.get_mut(usize::from(slot)) {
+            *socket = None;
+        }
+        self.uring.remove(slot);
+    }
+
+    fn turn(&mut self) -> Heard {
+        self.try_turn().expect("a turn")
+    }
+
+    /// A turn that does not wait for long.
+    fn try_turn(&mut self) -> Result<Heard> {
+        let mut batch = std::mem::replace(&mut self.batch, self.uring.new_batch());
+        let result = self.turn_with(&mut batch);
+        self.batch = batch;
+        result
+    }
+
+    fn turn_with(&mut self, batch: &mut Batch) -> Result<Heard> {
+        let turn = Turn {
+            admission: &self.admission,
+            stats: &self.stats,
+            deadline: Some(Instant::now() + Duration::from_millis(20)),
+            is_polling: false,
+            posted: &mut self.posted,
+        };
+        self.uring.turn(turn, batch)?;
+        Ok(heard(batch))
+    }
+
+    fn counts(&self) -> Counts {
+        self.stats.snapshot().total()
+    }
+}
+
+impl Rig<Fake> {
+    fn ring(&mut self) -> &mut Fake {
+        &mut self.uring.ring
+    }
+
+    /// The slots that were armed since this was last asked.
+    fn armed(&mut self) -> Vec<u16> {
+        let slot = |request: Request| match request {
+            Request::Receive { slot } => Some(slot),
+            _ => None,
+        };
+        self.ring().submitted().into_iter().filter_map(slot).collect()
+    }
+}
+
+fn heard(batch: &Batch) -> Heard {
+    let one = |datagram: crate::Datagram<'_>| {
+        (datagram.record.slot, String::from_utf8_lossy(datagram.payload()).into_owned())
+    };
+    batch.iter().map(one).collect()
+}
+
+fn texts(heard: &[(u16, String)]) -> Vec<&str> {
+    heard.iter().map(|(_, text)| text.as_str()).collect()
+}
+
+fn socket(stats: &StatsTable) -> ListenSocket {
+    let settings = ListenSettings {
+        ports: Vec::new(),
+        groups: Vec::new(),
+        chosen: Vec::new(),
+        excluded: Vec::new(),
+        listen: Listen::Class,
+        unicast: Unicast::Take,
+        on_failed_nic: OnFailedNic::Fail,
+        is_exclusive: true,
+        recv_buffer_bytes: 1 << 20,
+        wants_kernel_time: false,
+    };
+    let wanted = Wanted {
+        role: Role::Hear(Class::Unicast),
+        address: Ipv4Addr::LOCALHOST,
+        nic: Some(("lo".into(), 1)),
+        is_device_bound: false,
+        joins: Vec::new(),
+    };
+    ListenSocket::open(&wanted, 0, &settings, true, stats).expect("a socket on loopback")
+}

@@ -1,0 +1,159 @@
+//! Sending: each datagram once, memory left alone until its completion.
+
+use super::*;
+use crate::{outbox::Queued, route::Egress, uring::user_data::UserData};
+
+const TO: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+
+fn post(rig: &mut Rig<Fake>, slot: u16, payload: &str) {
+    let queued = rig.posted.push(slot, Egress::default(), TO, payload.as_bytes());
+    assert_eq!(queued, Queued::Yes);
+}
+
+fn sent(rig: &mut Rig<Fake>) -> Vec<(u16, String)> {
+    let one = |request| match request {
+        Request::Send { slot, payload } => {
+            Some((slot, String::from_utf8_lossy(&payload).into_owned()))
+        }
+        _ => None,
+    };
+    rig.ring().submitted().into_iter().filter_map(one).collect()
+}
+
+#[test]
+fn replies_and_posts_leave_with_the_next_turn_from_their_sockets() {
+    let mut rig = fake(2, 4);
+    rig.ring().deliver(1, b"asked");
+    rig.turn();
+    let datagram = rig.batch.iter().next().expect("one");
+    assert!(rig.batch.reply(&datagram, b"answered").is_queued());
+    post(&mut rig, 0, "posted");
+    rig.turn();
+    assert_eq!(sent(&mut rig), [(1, "answered".into()), (0, "posted".into())]);
+    assert_eq!(rig.counts().sent_count, 2);
+    rig.turn();
+    assert_eq!(sent(&mut rig), [], "once");
+}
+
+#[test]
+fn what_is_in_flight_is_not_touched_until_its_completion() {
+    let mut rig = fake(1, 4);
+    rig.ring().keeps_sends = true;
+    for round in 0..4 {
+        for number in 0..8 {
+            post(&mut rig, 0, &format!("{round}.{number}"));
+        }
+        rig.turn();
+    }
+    assert_eq!(rig.uring.sender.remaining_count(), 32);
+    assert_eq!(rig.counts().sent_count, 0);
+    assert_eq!(rig.ring().complete_sends().len(), 32);
+    rig.turn();
+    assert_eq!(rig.uring.sender.remaining_count(), 0);
+    assert_eq!(rig.counts().sent_count, 32);
+}
+
+#[test]
+fn while_the_kernel_holds_all_flights_an_outbox_waits_and_is_sent_later() {
+    let mut rig = fake(1, 4);
+    rig.ring().keeps_sends = true;
+    for number in 0..16 {
+        post(&mut rig, 0, &number.to_string());
+        rig.turn();
+    }
+    sent(&mut rig);
+    post(&mut rig, 0, "waits");
+    rig.turn();
+    rig.turn();
+    assert_eq!(sent(&mut rig), []);
+    assert_eq!(rig.posted.len(), 1, "it is kept");
+    rig.ring().complete_sends();
+    rig.turn();
+    rig.turn();
+    assert_eq!(sent(&mut rig), [(0, "waits".into())]);
+}
+
+#[test]
+fn a_completion_that_comes_twice_frees_nothing_that_is_still_in_flight() {
+    let mut rig = fake(1, 4);
+    rig.ring().keeps_sends = true;
+    post(&mut rig, 0, "first");
+    post(&mut rig, 0, "second");
+    rig.turn();
+    let first = UserData::Send { flight: 0, index: 0 }.encode();
+    for _ in 0..3 {
+        rig.ring().complete(first, 5, None, Then::Ends);
+    }
+    rig.turn();
+    assert_eq!(rig.uring.sender.remaining_count(), 1);
+    assert_eq!(rig.counts().sent_count, 1);
+    // No other outbox takes the place of the flight.
+    post(&mut rig, 0, "third");
+    rig.turn();
+    let flights: Vec<_> = rig.ring().complete_sends().into_iter().map(UserData::decode).collect();
+    assert!(flights.contains(&Some(UserData::Send { flight: 1, index: 0 })), "{flights:?}");
+    rig.turn();
+    assert_eq!((rig.uring.sender.remaining_count(), rig.counts().sent_count), (0, 3));
+}
+
+#[test]
+fn completions_of_nothing_that_was_sent_are_passed_over() {
+    let mut rig = fake(1, 4);
+    for (flight, index) in [(0, 0), (0, 7), (0, 8), (1, 0), (u16::MAX, u32::MAX)] {
+        let stranger = UserData::Send { flight, index }.encode();
+        rig.ring().complete(stranger, 5, None, Then::Ends);
+        rig.turn();
+    }
+    post(&mut rig, 0, "fine");
+    rig.turn();
+    assert_eq!(rig.counts().sent_count, 1);
+}
+
+#[test]
+fn what_a_socket_refuses_is_counted_by_its_reason() {
+    let mut rig = fake(1, 4);
+    rig.ring().keeps_sends = true;
+    let errnos = [0, libc::EAGAIN, libc::ENOBUFS, libc::ENETUNREACH, libc::EPERM];
+    errnos.iter().for_each(|errno| post(&mut rig, 0, &errno.to_string()));
+    rig.turn();
+    for (index, errno) in errnos.iter().enumerate() {
+        let user_data = UserData::Send { flight: 0, index: index as u32 }.encode();
+        rig.ring().complete(user_data, -errno, None, Then::Ends);
+    }
+    rig.turn();
+    let counts = rig.counts();
+    assert_eq!((counts.sent_count, counts.would_block_count, counts.send_error_count), (1, 2, 2));
+    assert_eq!(rig.uring.sender.remaining_count(), 0);
+}
+
+#[test]
+fn replies_from_a_socket_that_left_are_dropped_and_the_outbox_is_free_again() {
+    let mut rig = fake(2, 4);
+    rig.remove(1);
+    rig.turn();
+    for _ in 0..40 {
+        post(&mut rig, 1, "nowhere");
+        rig.turn();
+    }
+    assert_eq!(sent(&mut rig), []);
+    post(&mut rig, 0, "somewhere");
+    rig.turn();
+    assert_eq!(sent(&mut rig), [(0, "somewhere".into())]);
+}
+
+#[test]
+fn flushing_sends_all_and_comes_back() {
+    let mut rig = fake(1, 4);
+    (0..8).for_each(|number| post(&mut rig, 0, &number.to_string()));
+    let mut batch = rig.uring.new_batch();
+    let turn = Turn {
+        admission: &rig.admission,
+        stats: &rig.stats,
+        deadline: None,
+        is_polling: true,
+        posted: &mut rig.posted,
+    };
+    rig.uring.flush(turn, &mut batch).expect("a flush");
+    assert_eq!(sent(&mut rig).len(), 8);
+    assert_eq!((rig.uring.sender.remaining_count(), rig.counts().sent_count), (0, 8));
+}
