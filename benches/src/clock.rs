@@ -1,8 +1,11 @@
-//! The CPU time of a thread, asked from outside, so that asking costs the thread nothing.
+//! CPU time, asked from outside, so that asking costs whoever is measured nothing.
 
 use std::{fs, io, process, time::Duration};
 
-use nix::unistd::gettid;
+use nix::{
+    time::{ClockId, clock_getcpuclockid},
+    unistd::{Pid, gettid},
+};
 
 /// A thread of this process.
 #[derive(Debug, Clone, Copy)]
@@ -28,4 +31,48 @@ impl ThreadClock {
         let run_ns = run_ns.ok_or_else(|| io::Error::other("schedstat has another form"))?;
         Ok(Duration::from_nanos(run_ns))
     }
+}
+
+/// All threads of a process, the kernel's io_uring workers for it included.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessClock {
+    clock: ClockId,
+}
+
+impl ProcessClock {
+    /// That of a process.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).map_err(io::Error::other)?;
+        Ok(Self { clock: clock_getcpuclockid(Pid::from_raw(pid))? })
+    }
+
+    /// How long it has run on CPUs.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        Ok(self.clock.now()?.into())
+    }
+}
+
+/// How long all CPUs of this machine have been busy since it started, in steps of 10 ms
+/// (`/proc/stat`, proc(5)).
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn machine_busy_time() -> io::Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    // user, nice, system, (idle, iowait,) irq, softirq; what is stolen, others used.
+    let [user, nice, system, _, _, irq, softirq, ..] = ticks[..] else {
+        return Err(io::Error::other("/proc/stat has another form"));
+    };
+    Ok(Duration::from_millis(10 * (user + nice + system + irq + softirq)))
 }

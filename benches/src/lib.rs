@@ -1,12 +1,24 @@
-//! What the benches share: a network to measure in, a sender, contestants, and clocks.
+//! What the benches share: a network to measure in, loads, contestants, and clocks.
 //!
 //! Everything here is for Linux, where the peers are and where the machine can be asked.
 
+#[cfg(target_os = "linux")]
+pub mod allocations;
 #[cfg(target_os = "linux")]
 pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod contestant;
 #[cfg(target_os = "linux")]
+pub mod load;
+#[cfg(target_os = "linux")]
 pub mod network;
 #[cfg(target_os = "linux")]
+pub mod receiver;
+#[cfg(target_os = "linux")]
 pub mod sender;
+#[cfg(target_os = "linux")]
+pub mod service;
+#[cfg(target_os = "linux")]
+pub mod syscalls;
+#[cfg(target_os = "linux")]
+pub mod thread_bench;

@@ -3,8 +3,10 @@
 use std::{
     fs::File,
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, UdpSocket},
     process::{self, Command},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -56,6 +58,16 @@ impl Network {
         Ipv4Addr::new(10, 77, nic, 1)
     }
 
+    /// The client's address on a link.
+    pub fn client_address(nic: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, nic, 2)
+    }
+
+    /// How many links there are.
+    pub fn nic_count(&self) -> u8 {
+        self.nic_count
+    }
+
     /// The server's addresses.
     pub fn server_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         (0..self.nic_count).map(Self::server_address)
@@ -64,6 +76,49 @@ impl Network {
     /// The name of a host's namespace.
     pub fn namespace(&self, host: Host) -> String {
         format!("{}-{}", self.name, if host == Host::Server { "server" } else { "client" })
+    }
+
+    /// Lets both ends of every link learn where the other is, so that no datagram waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::enter`]; or a link is down.
+    pub fn prime(&self) -> io::Result<()> {
+        let namespace = self.namespace(Host::Client);
+        let addresses: Vec<_> = self.server_addresses().collect();
+        let primer = thread::spawn(move || {
+            enter(&namespace)?;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            for address in addresses {
+                // Nobody listens at the discard port.
+                socket.send_to(b"", (address, 9))?;
+            }
+            thread::sleep(Duration::from_millis(100));
+            Ok(())
+        });
+        primer.join().expect("no panic")
+    }
+
+    /// Waits until no socket of the server is bound to a port: the kernel closes those of an
+    /// io_uring some time after their process has ended, and until then they take their share.
+    ///
+    /// # Errors
+    ///
+    /// One is still bound after 10 s.
+    pub fn wait_until_free(&self, port: u16) -> io::Result<()> {
+        let namespace = self.namespace(Host::Server);
+        let waiter = thread::spawn(move || {
+            enter(&namespace)?;
+            let end = Instant::now() + Duration::from_secs(10);
+            loop {
+                match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
+                    Ok(_) => return Ok(()),
+                    Err(error) if Instant::now() > end => return Err(error),
+                    Err(_) => thread::sleep(Duration::from_millis(2)),
+                }
+            }
+        });
+        waiter.join().expect("no panic")
     }
 
     /// Moves the calling thread, and the threads that it starts from now on, to a host.

@@ -7,6 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What a load shares with whoever measures it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Tells it to end.
+    pub stop: AtomicBool,
+    /// Datagrams that left.
+    pub sent_count: AtomicU64,
+    /// How long it span until the next datagram was due, or an answer came: nobody's work.
+    pub waited_ns: AtomicU64,
+    /// Whether delays of answers are kept.
+    pub is_measuring: AtomicBool,
+}
+
 /// A load; sent by the calling thread.
 #[derive(Debug)]
 pub struct Sender {
@@ -25,7 +38,7 @@ impl Sender {
         Self { destinations: addresses.map(destination).collect(), rate, payload_len: 80 }
     }
 
-    /// Sends until `stop`, or for `time_max`; returns how many datagrams left. `sent` counts along.
+    /// Sends until it is told to stop, or for `time_max`; returns how many datagrams left.
     ///
     /// Each datagram has its own moment, 1/rate after the one before; a sender that was held up
     /// catches up. Nothing is bunched on purpose.
@@ -33,18 +46,16 @@ impl Sender {
     /// # Errors
     ///
     /// What the socket says beyond a full buffer.
-    pub fn send(&self, time_max: Duration, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<u64> {
+    pub fn send(&self, time_max: Duration, counters: &Counters) -> io::Result<u64> {
         let sockets: Vec<UdpSocket> =
             self.destinations.iter().map(|to| connected(*to)).collect::<io::Result<_>>()?;
         let payload = vec![0x5a; self.payload_len];
         let start = Instant::now();
         let mut sent_count = 0u64;
-        while !stop.load(Relaxed) && start.elapsed() < time_max {
+        while !counters.stop.load(Relaxed) && start.elapsed() < time_max {
             if let Some(rate) = self.rate {
-                let due = Duration::from_secs_f64(sent_count as f64 / f64::from(rate));
-                while start.elapsed() < due {
-                    std::hint::spin_loop();
-                }
+                let waited = spin_until(start, due(sent_count, rate));
+                counters.waited_ns.fetch_add(waited.as_nanos() as u64, Relaxed);
             }
             let socket = &sockets[sent_count as usize % sockets.len()];
             match socket.send(&payload) {
@@ -54,10 +65,23 @@ impl Sender {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            sent.store(sent_count, Relaxed);
+            counters.sent_count.store(sent_count, Relaxed);
         }
         Ok(sent_count)
     }
+}
+
+/// When a datagram is due, from the start.
+pub(crate) fn due(number: u64, rate: u32) -> Duration {
+    Duration::from_secs_f64(number as f64 / f64::from(rate))
+}
+
+fn spin_until(start: Instant, due: Duration) -> Duration {
+    let began = start.elapsed();
+    while start.elapsed() < due {
+        std::hint::spin_loop();
+    }
+    due.saturating_sub(began)
 }
 
 fn connected(to: SocketAddrV4) -> io::Result<UdpSocket> {

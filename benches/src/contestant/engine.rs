@@ -1,0 +1,57 @@
+//! `Engine::run`.
+
+use std::{io, net::Ipv4Addr, ops::ControlFlow};
+
+use nicring::{Backend, Batch, Builder, Coalesce, Egress, Engine, Nics};
+
+use super::Setup;
+use crate::service::{Service, Way};
+
+pub(super) fn io_uring(coalesce: Coalesce) -> Builder {
+    Engine::builder().backend(Backend::IoUring).coalesce(coalesce)
+}
+
+pub(super) fn portable() -> Builder {
+    Engine::builder().backend(Backend::Portable)
+}
+
+pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
+    let Setup { addresses, port, mut service, look_every } = setup;
+    let builder = builder.port(port);
+    let builder = match look_every {
+        Some(every) => builder.tick(every),
+        None => builder,
+    };
+    let engine = builder.open()?;
+    let ways = ways(&engine.handle().nics(), &addresses);
+    ready();
+    engine.run(|batch| {
+        answer(batch, &mut service, &ways);
+        match service.is_stopped() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    Ok(())
+}
+
+/// The way out of each NIC.
+pub(super) fn ways(nics: &Nics, addresses: &[Ipv4Addr]) -> Vec<Egress> {
+    let ifindex = |address: &Ipv4Addr| nics.owner(*address).map(|nic| nic.index);
+    let way = |address| Egress { ifindex: ifindex(address), source: Some(*address) };
+    addresses.iter().map(way).collect()
+}
+
+pub(super) fn answer(batch: &Batch, service: &mut Service, ways: &[Egress]) {
+    for datagram in batch {
+        // What does not fit the outbox is missed by who counts the replies.
+        let send = &mut |way, to, payload: &[u8]| {
+            let _ = match way {
+                Way::Back => batch.reply_to(&datagram, to, payload),
+                Way::Nic(nic) => batch.send(ways[nic], to, payload),
+            };
+        };
+        service.handle(datagram.source(), datagram.payload(), send);
+    }
+    service.received(batch.len());
+}

@@ -1,0 +1,202 @@
+//! Receivers that are measured: each serves a port on every NIC.
+
+mod engine;
+mod epoll;
+mod mmsg;
+mod threads;
+
+#[cfg(feature = "peers")]
+mod batches;
+#[cfg(feature = "peers")]
+mod compio_udp;
+#[cfg(feature = "peers")]
+mod epics;
+#[cfg(feature = "peers")]
+mod quinn;
+#[cfg(feature = "peers")]
+mod tokio_udp;
+#[cfg(feature = "peers")]
+mod uring;
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddrV4},
+    str::FromStr,
+    time::Duration,
+};
+
+use nicring::Coalesce;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
+
+use crate::service::Service;
+
+/// A receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contestant {
+    /// `Engine::run` on io_uring.
+    Run(Coalesce),
+    /// `Engine::run` on the portable backend.
+    Portable,
+    /// `AsyncEngine::recv_batch` on io_uring, inside a runtime.
+    RecvBatch(Runtime, Coalesce),
+    /// Edge-triggered epoll, `recvmmsg` and `sendmmsg`; may sleep after each wake-up.
+    Epoll {
+        /// For how long it sleeps.
+        sleep: Duration,
+    },
+    /// tokio's `UdpSocket`, one task a socket.
+    Tokio,
+    /// quinn-udp on tokio's readiness, one task a socket.
+    QuinnUdp,
+    /// tokio-uring's `UdpSocket`, one task a socket.
+    TokioUring,
+    /// compio's `UdpSocket`, one task a socket.
+    Compio,
+    /// `AsyncUdpV4` of epics-base-rs 0.18.3.
+    Seed,
+    /// `AsyncUdpV4` of epics-libcom-rs 0.33.
+    Libcom,
+    /// `std::net::UdpSocket`, one blocking thread a socket.
+    Threads,
+}
+
+/// What [`Contestant::RecvBatch`] is driven by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// tokio's current-thread runtime.
+    CurrentThread,
+    /// tokio's multi-thread runtime of two workers.
+    MultiThread,
+    /// tokio-uring.
+    TokioUring,
+}
+
+/// As long as a coalescing contestant waits, and as the one beside it sleeps.
+const WAIT: Duration = Duration::from_micros(200);
+const FIXED: Coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: WAIT };
+
+/// The names by which contestants are known.
+pub const ALL: &[(&str, Contestant)] = &[
+    ("run", Contestant::Run(Coalesce::Off)),
+    ("run-coalesce", Contestant::Run(FIXED)),
+    ("run-adaptive", Contestant::Run(Coalesce::Adaptive)),
+    ("recv_batch", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Adaptive)),
+    ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Off)),
+    ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, Coalesce::Adaptive)),
+    ("recv_batch-uring", Contestant::RecvBatch(Runtime::TokioUring, Coalesce::Adaptive)),
+    ("portable", Contestant::Portable),
+    ("epoll", Contestant::Epoll { sleep: Duration::ZERO }),
+    ("epoll-sleep", Contestant::Epoll { sleep: WAIT }),
+    ("tokio", Contestant::Tokio),
+    ("quinn-udp", Contestant::QuinnUdp),
+    ("tokio-uring", Contestant::TokioUring),
+    ("compio", Contestant::Compio),
+    ("seed", Contestant::Seed),
+    ("libcom", Contestant::Libcom),
+    ("threads", Contestant::Threads),
+];
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match ALL.iter().find(|(_, contestant)| contestant == self) {
+            Some((name, _)) => f.pad(name),
+            None => match self {
+                Self::Run(Coalesce::Fixed { wait_max, .. }) => {
+                    f.pad(&format!("coalesce-{}", wait_max.as_micros()))
+                }
+                other => write!(f, "{other:?}"),
+            },
+        }
+    }
+}
+
+impl FromStr for Contestant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((_, contestant)) = ALL.iter().find(|(name, _)| *name == text) {
+            return Ok(*contestant);
+        }
+        let wait_us = text.strip_prefix("coalesce-").and_then(|us| us.parse().ok());
+        if let Some(wait_us) = wait_us {
+            let wait_max = Duration::from_micros(wait_us);
+            return Ok(Self::Run(Coalesce::Fixed { datagram_count: 256, wait_max }));
+        }
+        let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+        Err(format!("{text:?}: expected {}, or coalesce-MICROSECONDS", names.join(", ")))
+    }
+}
+
+/// What a contestant serves.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its address on each NIC, by the NICs' order.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The port on all of them.
+    pub port: u16,
+    /// What it does with datagrams.
+    pub service: Service,
+    /// How often `run`, `portable` and `epoll` see whether they are to end; never if `None`, and
+    /// then they end with their process, as all others do.
+    pub look_every: Option<Duration>,
+}
+
+impl Contestant {
+    /// Serves in the calling thread; calls `ready` once the sockets are open.
+    ///
+    /// # Errors
+    ///
+    /// A socket or a backend could not be opened, or failed.
+    pub fn serve(self, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
+        match self {
+            Self::Run(coalesce) => engine::run(engine::io_uring(coalesce), setup, ready),
+            Self::Portable => engine::run(engine::portable(), setup, ready),
+            Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
+            Self::Threads => threads::serve(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::RecvBatch(runtime, coalesce) => batches::serve(runtime, coalesce, &setup, ready),
+            #[cfg(feature = "peers")]
+            Self::Tokio => tokio_udp::serve(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::QuinnUdp => quinn::serve(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::TokioUring => uring::serve(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::Compio => compio_udp::serve(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::Seed => epics::serve_seed(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::Libcom => epics::serve_libcom(setup, ready),
+            #[cfg(not(feature = "peers"))]
+            _ => Err(io::Error::other(format!("{self} takes the feature `peers`"))),
+        }
+    }
+}
+
+/// As much as nicring asks for by default.
+const RECV_BUFFER_BYTES: usize = 1 << 20;
+/// As long as nicring's buffers.
+const BUFFER_LEN: usize = 2048;
+/// How many datagrams a contestant takes from one socket before it counts them.
+const DRAIN_MAX: usize = 64;
+
+/// One socket a NIC, bound to its address.
+fn open_sockets(setup: &Setup, is_blocking: bool) -> io::Result<Vec<Socket>> {
+    let open = |address: &Ipv4Addr| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        socket.set_nonblocking(!is_blocking)?;
+        setsockopt(&socket, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?;
+        socket.bind(&SocketAddrV4::new(*address, setup.port).into())?;
+        Ok(socket)
+    };
+    setup.addresses.iter().map(open).collect()
+}
+
+#[cfg(feature = "peers")]
+fn ipv4(address: std::net::SocketAddr) -> io::Result<SocketAddrV4> {
+    match address {
+        std::net::SocketAddr::V4(address) => Ok(address),
+        std::net::SocketAddr::V6(_) => Err(io::Error::other("IPv6 at an IPv4 socket")),
+    }
+}

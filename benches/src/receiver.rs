@@ -1,0 +1,212 @@
+//! A contestant in a process of its own, so that its CPU time, system calls, allocations and
+//! memory are its own: the program starts itself again, and the two talk over pipes.
+
+use std::{
+    env,
+    error::Error,
+    fs, io,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddrV4,
+    process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    thread,
+};
+
+use nicring::search::Protocol;
+
+use crate::{
+    allocations::allocation_count,
+    clock::ProcessClock,
+    contestant::{Contestant, Setup},
+    load::CLIENT_PORT,
+    network::{self, Host, Network},
+    service::{Progress, Service, Task},
+};
+
+/// The port that is served.
+pub const PORT: u16 = 5076;
+/// Tells a program that it is the receiver: contestant, task, number of NICs, namespace.
+const VARIABLE: &str = "NICRING_BENCH_RECEIVER";
+
+/// Is the receiver until standard input ends, if this process was started as one; to be called
+/// first of all in `main`.
+pub fn serve_if_asked() -> Option<ExitCode> {
+    let order = env::var(VARIABLE).ok()?;
+    if let Err(error) = serve(&order) {
+        println!("failed: {error}");
+        return Some(ExitCode::FAILURE);
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn serve(order: &str) -> Result<(), Box<dyn Error>> {
+    let words: Vec<&str> = order.split(' ').collect();
+    let [contestant, task, nic_count, namespace] = words[..] else {
+        return Err(format!("{VARIABLE} is not {order:?}").into());
+    };
+    let contestant: Contestant = contestant.parse()?;
+    let nic_count: u8 = nic_count.parse()?;
+    let task = task_of(task, nic_count).ok_or("no such task")?;
+    network::enter(namespace)?;
+    let progress = Arc::new(Progress::default());
+    let setup = Setup {
+        addresses: (0..nic_count).map(Network::server_address).collect(),
+        port: PORT,
+        service: Service::new(task, Arc::clone(&progress)),
+        look_every: None,
+    };
+    // Before a socket is open: what is more afterwards is the contestant's.
+    let empty_rss_bytes = rss_bytes(process::id())?;
+    let (tell_ready, is_ready) = mpsc::channel();
+    thread::spawn(move || {
+        let tell = tell_ready.clone();
+        let result = contestant.serve(setup, &mut || tell.send(Ok(())).expect("main waits"));
+        let _ = tell_ready.send(result);
+    });
+    is_ready.recv()??;
+    println!("ready {empty_rss_bytes}");
+    // Nothing below allocates: it would count as the contestant's.
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut line = String::with_capacity(16);
+    while input.read_line(&mut line)? > 0 {
+        line.clear();
+        if let Ok(result) = is_ready.try_recv() {
+            result?;
+        }
+        let (received, allocated) = (progress.received_count.load(Relaxed), allocation_count());
+        writeln!(output, "{received} {allocated}")?;
+    }
+    // Without waiting for the contestant.
+    process::exit(0)
+}
+
+const TASKS: [&str; 5] = ["count", "echo", "search-ca", "search-pva", "fan-out"];
+
+fn task_of(text: &str, nic_count: u8) -> Option<Task> {
+    Some(match TASKS.iter().position(|task| *task == text)? {
+        0 => Task::Count,
+        1 => Task::Echo,
+        2 => Task::Search(Protocol::Ca),
+        3 => Task::Search(Protocol::Pva),
+        _ => {
+            let to = |nic| SocketAddrV4::new(Network::client_address(nic), CLIENT_PORT);
+            Task::FanOut((0..nic_count).map(to).collect())
+        }
+    })
+}
+
+fn task_text(task: &Task) -> &'static str {
+    match task {
+        Task::Count => TASKS[0],
+        Task::Echo => TASKS[1],
+        Task::Search(Protocol::Ca) => TASKS[2],
+        Task::Search(Protocol::Pva) => TASKS[3],
+        Task::FanOut(_) => TASKS[4],
+    }
+}
+
+/// The other end: a receiver as it is seen from outside. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Receiver {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+    clock: ProcessClock,
+    /// Resident memory before the contestant opened anything.
+    pub empty_rss_bytes: u64,
+}
+
+/// What a receiver has done so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot {
+    /// Datagrams received.
+    pub received_count: u64,
+    /// Allocations; 0 unless the program counts them.
+    pub allocation_count: u64,
+    /// CPU time of all its threads.
+    pub cpu_ns: u64,
+}
+
+impl Receiver {
+    /// Starts the running program again as a receiver in the network's server.
+    ///
+    /// # Errors
+    ///
+    /// What the contestant says why it cannot serve.
+    pub fn start(
+        contestant: Contestant,
+        task: &Task,
+        network: &Network,
+    ) -> Result<Self, Box<dyn Error>> {
+        let (nic_count, namespace) = (network.nic_count(), network.namespace(Host::Server));
+        let order = format!("{contestant} {} {nic_count} {namespace}", task_text(task));
+        network.wait_until_free(PORT)?;
+        let mut child = Command::new(env::current_exe()?)
+            .env(VARIABLE, order)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let answers = BufReader::new(child.stdout.take().expect("a pipe was asked for"));
+        let clock = ProcessClock::of(child.id())?;
+        let mut receiver = Self { child, answers, clock, empty_rss_bytes: 0 };
+        let answer = receiver.answer()?;
+        let empty_rss_bytes = answer.strip_prefix("ready ").and_then(|bytes| bytes.parse().ok());
+        receiver.empty_rss_bytes = empty_rss_bytes.ok_or(match answer.as_str() {
+            "" => "has ended".to_owned(),
+            _ => answer,
+        })?;
+        Ok(receiver)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks how far it has come.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Box<dyn Error>> {
+        self.child.stdin.as_mut().expect("a pipe was asked for").write_all(b"\n")?;
+        let answer = self.answer()?;
+        let (received, allocated) =
+            answer.split_once(' ').ok_or_else(|| format!("the receiver has ended: {answer}"))?;
+        Ok(Snapshot {
+            received_count: received.parse()?,
+            allocation_count: allocated.parse()?,
+            cpu_ns: self.clock.cpu_time()?.as_nanos() as u64,
+        })
+    }
+
+    /// Its resident memory.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn rss_bytes(&self) -> io::Result<u64> {
+        rss_bytes(self.pid())
+    }
+
+    fn answer(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// VmRSS of a process (proc(5)).
+fn rss_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: Option<u64> =
+        line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the receiver has ended"))
+}

@@ -1,0 +1,157 @@
+//! What a receiver does with each datagram: the same for all contestants.
+
+use std::{
+    hint::black_box,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use nicring::search::{CaResponder, NameTable, Protocol, PvaResponder};
+
+/// What a receiver shares with whoever measures it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Datagrams received.
+    pub received_count: AtomicU64,
+    /// Tells the receiver to end, if it looks: see [`Setup::look_every`].
+    ///
+    /// [`Setup::look_every`]: crate::contestant::Setup::look_every
+    pub stop: AtomicBool,
+}
+
+/// What is done with a datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// It is looked at and counted.
+    Count,
+    /// It goes back to its sender.
+    Echo,
+    /// It is a SEARCH and is answered from a table of [`NAME_COUNT`] names.
+    Search(Protocol),
+    /// It is sent out of each NIC, to these addresses in the order of the NICs.
+    FanOut(Vec<SocketAddrV4>),
+}
+
+/// How many names the servers of [`Task::Search`] know: [`name`] 0 and up.
+pub const NAME_COUNT: u32 = 10_000;
+
+/// A name that the servers know.
+pub fn name(number: u32) -> String {
+    format!("bench:device{:03}:channel{:02}", number % NAME_COUNT / 100, number % 100)
+}
+
+/// The way a datagram is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As an answer, by the way the question came.
+    Back,
+    /// By the NIC of this position.
+    Nic(usize),
+}
+
+/// Does a [`Task`] and counts; one for each thread or task of a receiver.
+#[derive(Debug)]
+pub struct Service {
+    progress: Arc<Progress>,
+    task: Task,
+    names: Arc<NameTable>,
+    ca: CaResponder,
+    pva: PvaResponder,
+}
+
+impl Service {
+    /// A service that tells `progress` how far it has come.
+    pub fn new(task: Task, progress: Arc<Progress>) -> Self {
+        let mut names = NameTable::builder();
+        if let Task::Search(protocol) = task {
+            let server = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 7), 5075);
+            for number in 0..NAME_COUNT {
+                names.insert(protocol, &name(number), server).expect("a name like others");
+            }
+        }
+        Self::with_names(task, progress, Arc::new(names.build()))
+    }
+
+    fn with_names(task: Task, progress: Arc<Progress>, names: Arc<NameTable>) -> Self {
+        let (ca, pva) = (CaResponder::new(), PvaResponder::new(Vec::new()));
+        Self { progress, task, names, ca, pva }
+    }
+
+    /// The same for another thread or task.
+    pub fn fork(&self) -> Self {
+        let names = Arc::clone(&self.names);
+        Self::with_names(self.task.clone(), Arc::clone(&self.progress), names)
+    }
+
+    /// Does what is to be done with one datagram; `send` sends what results.
+    pub fn handle(
+        &mut self,
+        source: SocketAddrV4,
+        payload: &[u8],
+        send: &mut dyn FnMut(Way, SocketAddrV4, &[u8]),
+    ) {
+        match &self.task {
+            Task::Count => {
+                black_box((source, payload.first(), payload.len()));
+            }
+            Task::Echo => send(Way::Back, source, payload),
+            Task::Search(Protocol::Ca) => {
+                let send = &mut |to, reply: &[u8]| send(Way::Back, to, reply);
+                self.ca.answer(&self.names, payload, source, send);
+            }
+            Task::Search(Protocol::Pva) => {
+                let send = &mut |to, reply: &[u8]| send(Way::Back, to, reply);
+                self.pva.answer(&self.names, payload, source.into(), send);
+            }
+            Task::FanOut(destinations) => {
+                for (nic, destination) in destinations.iter().enumerate() {
+                    send(Way::Nic(nic), *destination, payload);
+                }
+            }
+        }
+    }
+
+    /// Counts datagrams that were handled.
+    pub fn received(&self, count: usize) {
+        self.progress.received_count.fetch_add(count as u64, Relaxed);
+    }
+
+    /// Whether the receiver is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.progress.stop.load(Relaxed)
+    }
+}
+
+/// Datagrams to send, for contestants that cannot send while they look at what they received.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    datagrams: Vec<(Way, SocketAddrV4, usize)>,
+}
+
+impl Outgoing {
+    /// Adds a datagram.
+    pub fn push(&mut self, way: Way, to: SocketAddrV4, payload: &[u8]) {
+        self.bytes.extend_from_slice(payload);
+        self.datagrams.push((way, to, self.bytes.len()));
+    }
+
+    /// The datagrams, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Way, SocketAddrV4, &[u8])> {
+        let mut start = 0;
+        self.datagrams.iter().map(move |&(way, to, end)| {
+            let payload = &self.bytes[start..end];
+            start = end;
+            (way, to, payload)
+        })
+    }
+
+    /// Forgets the datagrams and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.datagrams.clear();
+    }
+}
