@@ -301,7 +301,7 @@ impl Kernel for Fake {
         // SAFETY: the caller's promise.
         let layout = unsafe { &*layout };
         assert_eq!(layout.msg_namelen as usize, NAME_BYTES);
-        assert_eq!(layout.msg_controllen as usize, RECEIVED_BYTES);
+        assert_eq!(layout.msg_controllen, RECEIVED_BYTES as _);
         assert!(layout.msg_iov.is_null() && layout.msg_iovlen == 0);
         self.push(Request::Receive { slot }, user_data)
     }

@@ -5,8 +5,8 @@ use crate::route::Egress;
 
 /// How often the memory of the buffers is held: by the backend, the rig's batch, and for good once
 /// it was leaked.
-fn holder_count(rig: &Rig<Fake>) -> usize {
-    Arc::strong_count(rig.uring.buffers.slab())
+fn holder_count(rig: &Rig<Uring<Fake>>) -> usize {
+    Arc::strong_count(rig.driver.buffers.slab())
 }
 
 #[test]
@@ -18,21 +18,21 @@ fn closing_cancels_all_takes_all_and_gives_everything_up() {
     rig.turn();
     rig.ring().deliver(1, b"under way");
     rig.ring().deliver_and(2, b"under way and over", Then::Ends);
-    rig.uring.close();
+    rig.driver.close();
     assert!(rig.ring().submitted().contains(&Request::CancelAll));
     assert_eq!(rig.ring().slots(), [0u32; 0], "no file is left");
-    assert_eq!(rig.uring.buffers.given_count(), 8);
-    assert_eq!(rig.uring.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.buffers.given_count(), 8);
+    assert_eq!(rig.driver.sender.remaining_count(), 0);
     assert_eq!(holder_count(&rig), 2, "nothing is leaked");
     let enter_count = rig.ring().enter_count;
-    rig.uring.close();
+    rig.driver.close();
     assert_eq!(rig.ring().enter_count, enter_count, "closing twice is closing once");
 }
 
 #[test]
 fn a_ring_that_was_never_enabled_closes_without_entering_it() {
     let mut rig = over(Fake::default(), &settings(4, 4), 2);
-    rig.uring.close();
+    rig.driver.close();
     assert_eq!(rig.ring().enter_count, 0);
     assert_eq!(rig.ring().slots(), [0u32; 0]);
     assert_eq!(holder_count(&rig), 2, "nothing is leaked");
@@ -45,7 +45,7 @@ fn what_the_kernel_does_not_let_go_of_is_kept_for_good() {
     rig.ring().deliver(0, b"kept");
     rig.turn();
     let start = Instant::now();
-    rig.uring.close();
+    rig.driver.close();
     assert!(start.elapsed() < Duration::from_secs(3), "took {:?}", start.elapsed());
     assert_eq!(holder_count(&rig), 3, "leaked on purpose");
     assert_eq!(rig.ring().slots(), [0u32; 0], "the ports are let go of all the same");
@@ -61,7 +61,7 @@ fn a_ring_that_cannot_be_entered_any_more_is_kept_for_good_at_once() {
     (0..100).for_each(|_| rig.ring().entered.push_back(refused()));
     rig.ring().never_rests = true;
     let start = Instant::now();
-    rig.uring.close();
+    rig.driver.close();
     assert!(start.elapsed() < Duration::from_secs(1), "took {:?}", start.elapsed());
     assert_eq!(holder_count(&rig), 3, "leaked on purpose");
 }
@@ -71,7 +71,7 @@ fn batches_outlive_the_backend() {
     let mut rig = fake(1, 4);
     rig.ring().deliver(0, b"outlives it");
     rig.turn();
-    let Rig { uring, batch, .. } = rig;
-    drop(uring);
+    let Rig { driver, batch, .. } = rig;
+    drop(driver);
     assert_eq!(texts(&heard(&batch)), ["outlives it"]);
 }

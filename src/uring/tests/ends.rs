@@ -46,9 +46,9 @@ fn without_buffers_nothing_is_armed_until_some_are_given_back() {
     assert!(rig.ring().deliver(1, b"two"));
     assert!(!rig.ring().deliver(0, b"waits"));
     assert!(!rig.ring().deliver(2, b"waits too"));
-    let mut lent = std::mem::replace(&mut rig.batch, rig.uring.new_batch());
+    let mut lent = std::mem::replace(&mut rig.batch, rig.driver.new_batch());
     assert_eq!(texts(&rig.turn_with(&mut lent).unwrap()), ["one", "two"]);
-    assert!(rig.uring.is_starved());
+    assert!(rig.driver.is_starved());
     assert_eq!(rig.counts().starved_count, 2);
     // A lease holder sits on the buffers: turns go by, and each waits.
     rig.ring().submitted();
@@ -60,10 +60,10 @@ fn without_buffers_nothing_is_armed_until_some_are_given_back() {
     assert_eq!(rig.ring().wait_count, wait_count + 10, "it does not spin");
     assert!(rig.ring().is_armed(1), "what was not starved lives on");
     // They come back.
-    rig.uring.take_back(&mut lent);
+    rig.driver.take_back(&mut lent);
     rig.turn();
     assert_eq!(rig.armed(), [0, 2]);
-    assert!(!rig.uring.is_starved());
+    assert!(!rig.driver.is_starved());
     assert!(rig.ring().deliver(2, b"waits too"));
     assert_eq!(texts(&rig.turn()), ["waits too"]);
 }
@@ -116,7 +116,7 @@ fn a_socket_that_fails_eight_times_in_a_row_is_left_alone() {
     rig.ring().deliver(1, b"fine");
     assert_eq!(texts(&rig.turn()), ["fine"]);
     rig.remove(0);
-    assert!(rig.uring.is_free(0));
+    assert!(rig.driver.is_free(0));
     rig.add(0);
     rig.turn();
     assert!(rig.ring().is_armed(0));
@@ -155,14 +155,14 @@ fn a_removed_socket_leaves_its_slot_with_its_last_completion() {
     rig.remove(0);
     rig.turn();
     assert_eq!(rig.ring().submitted(), [Request::Cancel { target: Some(0) }]);
-    assert!(!rig.uring.is_free(0), "its receive still lives");
+    assert!(!rig.driver.is_free(0), "its receive still lives");
     // What was received before is still handed out.
     rig.ring().deliver(0, b"just in time");
     assert_eq!(texts(&rig.turn()), ["just in time"]);
-    assert!(!rig.uring.is_free(0));
+    assert!(!rig.driver.is_free(0));
     rig.ring().end(0, libc::ECANCELED);
     rig.turn();
-    assert!(rig.uring.is_free(0));
+    assert!(rig.driver.is_free(0));
     assert_eq!(rig.ring().slots(), [1]);
     let counts = rig.counts();
     assert_eq!((counts.receive_error_count, counts.rearmed_count), (0, 0));
@@ -176,7 +176,7 @@ fn a_receive_that_ends_by_itself_while_it_is_cancelled_is_not_armed_again() {
         rig.remove(0);
         rig.ring().end(0, errno);
         rig.turn();
-        assert!(rig.uring.is_free(0), "errno {errno}");
+        assert!(rig.driver.is_free(0), "errno {errno}");
         assert_eq!(rig.counts().rearmed_count, 0);
         // The cancellation finds nothing; its own completion changes nothing.
         rig.ring().complete(UserData::Cancel.encode(), -libc::ENOENT, None, Then::Ends);
@@ -187,7 +187,7 @@ fn a_receive_that_ends_by_itself_while_it_is_cancelled_is_not_armed_again() {
     rig.remove(0);
     rig.ring().deliver(0, b"");
     assert_eq!(rig.turn().len(), 1, "data wins the race against the cancellation");
-    assert!(rig.uring.is_free(0));
+    assert!(rig.driver.is_free(0));
     rig.turn();
     assert_eq!(rig.armed(), [0; 0]);
 }
@@ -198,7 +198,7 @@ fn a_late_completion_of_a_socket_that_left_is_not_taken_for_its_successor() {
     let former = rig.ring().user_data(0);
     rig.remove(0);
     rig.turn();
-    assert!(rig.uring.is_free(0));
+    assert!(rig.driver.is_free(0));
     rig.add(0);
     rig.turn();
     assert_ne!(rig.ring().user_data(0), former);
@@ -210,8 +210,8 @@ fn a_late_completion_of_a_socket_that_left_is_not_taken_for_its_successor() {
     rig.ring().complete(former, -libc::ECANCELED, None, Then::Ends);
     rig.turn();
     assert!(rig.ring().is_armed(0), "its successor lives on");
-    assert_eq!(rig.uring.receiver.armed_count(), 1);
-    assert_eq!(rig.uring.buffers.given_count(), 2, "the buffers went back");
+    assert_eq!(rig.driver.receiver.armed_count(), 1);
+    assert_eq!(rig.driver.buffers.given_count(), 2, "the buffers went back");
 }
 
 #[test]
@@ -220,10 +220,10 @@ fn a_socket_that_is_removed_while_starved_or_due_leaves_at_once() {
     rig.ring().end(0, libc::ENOBUFS);
     rig.turn();
     rig.remove(0);
-    assert!(rig.uring.is_free(0) && !rig.uring.is_starved());
+    assert!(rig.driver.is_free(0) && !rig.driver.is_starved());
     rig.add(0); // due
     rig.remove(0);
-    assert!(rig.uring.is_free(0));
+    assert!(rig.driver.is_free(0));
     rig.turn();
     assert_eq!(rig.armed(), [0; 0]);
     rig.remove(0); // nothing is there
@@ -249,13 +249,13 @@ fn a_buffer_that_is_lent_is_not_handed_out_twice() {
     rig.ring().deliver(0, b"mine");
     rig.turn();
     let (user_data, buffer) = (rig.ring().user_data(0), rig.batch.records[0].buffer);
-    let mut lent = std::mem::replace(&mut rig.batch, rig.uring.new_batch());
+    let mut lent = std::mem::replace(&mut rig.batch, rig.driver.new_batch());
     rig.ring().complete(user_data, 200, Some(buffer), Then::GoesOn);
     assert_eq!(rig.turn(), []);
     assert_eq!(rig.counts().malformed_count, 1);
     assert_eq!(texts(&heard(&lent)), ["mine"]);
-    rig.uring.take_back(&mut lent);
-    assert_eq!(rig.uring.buffers.given_count(), 2);
+    rig.driver.take_back(&mut lent);
+    assert_eq!(rig.driver.buffers.given_count(), 2);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn an_error_that_brings_a_buffer_gives_it_back() {
     let user_data = rig.ring().user_data(0);
     rig.ring().complete(user_data, -libc::EIO, Some(buffer), Then::GoesOn);
     assert_eq!(rig.turn(), []);
-    assert_eq!(rig.uring.buffers.given_count(), 2);
+    assert_eq!(rig.driver.buffers.given_count(), 2);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn completions_of_no_request_are_passed_over_and_their_buffers_go_back() {
         let (buffer, result) = rig.ring().fill(b"whose?").expect("a buffer");
         rig.ring().complete(user_data, result, Some(buffer), Then::Ends);
         assert_eq!(rig.turn(), [], "{user_data:#x}");
-        assert_eq!(rig.uring.buffers.given_count(), 2);
+        assert_eq!(rig.driver.buffers.given_count(), 2);
     }
     assert!(rig.ring().is_armed(0));
     rig.ring().deliver(0, b"fine");

@@ -3,12 +3,13 @@
 
 mod close;
 mod ends;
+mod overflow;
 mod random;
 mod real;
 mod send;
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,13 +35,16 @@ use crate::{
 type Heard = Vec<(u16, String)>;
 
 /// A backend with a batch and its surroundings.
-struct Rig<K: Kernel> {
-    uring: Uring<K>,
+struct Rig<D> {
+    driver: D,
     batch: Batch,
     sockets: Vec<Option<Arc<ListenSocket>>>,
     admission: Admission,
     stats: StatsTable,
+    /// Of the sockets that are added from now on.
+    recv_buffer_bytes: usize,
     posted: Outbox,
+    client: UdpSocket,
 }
 
 fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
@@ -55,36 +59,40 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
 }
 
 /// A backend over a scripted kernel whose sockets have been armed.
-fn fake(socket_count: usize, buffer_count: usize) -> Rig<Fake> {
+fn fake(socket_count: usize, buffer_count: usize) -> Rig<Uring<Fake>> {
     let mut rig = over(Fake::default(), &settings(buffer_count, 8), socket_count);
     rig.turn();
-    assert_eq!(rig.uring.receiver.armed_count(), socket_count);
-    rig.uring.ring.submitted();
+    assert_eq!(rig.driver.receiver.armed_count(), socket_count);
+    rig.driver.ring.submitted();
     rig
 }
 
-fn over<K: Kernel>(ring: K, settings: &BackendSettings, socket_count: usize) -> Rig<K> {
-    let uring = Uring::over(ring, settings).expect("buffers");
-    let batch = uring.new_batch();
-    let stats = StatsTable::default();
-    let nics = Nics::enumerate().expect("NICs");
-    let mut rig = Rig {
-        admission: Admission::new(Arc::new(nics.clone()), nics, &[], &stats),
-        uring,
-        batch,
-        sockets: Vec::new(),
-        stats,
-        posted: Outbox::new(settings.replies_max),
-    };
-    (0..socket_count).for_each(|slot| rig.add(slot as u16));
-    rig
+fn over<K: Kernel>(ring: K, settings: &BackendSettings, socket_count: usize) -> Rig<Uring<K>> {
+    Rig::new(Uring::over(ring, settings).expect("buffers"), socket_count)
 }
 
-impl<K: Kernel> Rig<K> {
+impl<D: BackendDriver> Rig<D> {
+    fn new(driver: D, socket_count: usize) -> Self {
+        let stats = StatsTable::default();
+        let nics = Nics::enumerate().expect("NICs");
+        let mut rig = Self {
+            admission: Admission::new(Arc::new(nics.clone()), nics, &[], &stats),
+            batch: driver.new_batch(),
+            driver,
+            sockets: Vec::new(),
+            stats,
+            recv_buffer_bytes: 1 << 20,
+            posted: Outbox::new(8),
+            client: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback"),
+        };
+        (0..socket_count).for_each(|slot| rig.add(slot as u16));
+        rig
+    }
+
     /// A socket on loopback, at a port of its own.
     fn add(&mut self, slot: u16) {
-        let socket = Arc::new(socket(&self.stats));
-        self.uring.add(slot, Arc::clone(&socket)).expect("a slot");
+        let socket = Arc::new(socket(&self.stats, self.recv_buffer_bytes));
+        self.driver.add(slot, Arc::clone(&socket)).expect("a slot");
         self.sockets.resize(self.sockets.len().max(usize::from(slot) + 1), None);
         self.sockets[usize::from(slot)] = Some(socket);
         let nics = Arc::clone(&self.admission.nics);
@@ -96,7 +104,7 @@ impl<K: Kernel> Rig<K> {
         if let Some(socket) = self.sockets.get_mut(usize::from(slot)) {
             *socket = None;
         }
-        self.uring.remove(slot);
+        self.driver.remove(slot);
     }
 
     fn turn(&mut self) -> Heard {
@@ -105,7 +113,7 @@ impl<K: Kernel> Rig<K> {
 
     /// A turn that does not wait for long.
     fn try_turn(&mut self) -> Result<Heard> {
-        let mut batch = std::mem::replace(&mut self.batch, self.uring.new_batch());
+        let mut batch = std::mem::replace(&mut self.batch, self.driver.new_batch());
         let result = self.turn_with(&mut batch);
         self.batch = batch;
         result
@@ -119,8 +127,25 @@ impl<K: Kernel> Rig<K> {
             is_polling: false,
             posted: &mut self.posted,
         };
-        self.uring.turn(turn, batch)?;
+        self.driver.turn(turn, batch)?;
         Ok(heard(batch))
+    }
+
+    /// Sends to the socket in a slot.
+    fn send(&self, slot: u16, payload: &[u8]) {
+        let port = self.sockets[usize::from(slot)].as_ref().expect("a socket").port;
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert_eq!(self.client.send_to(payload, to).expect("loopback"), payload.len());
+    }
+
+    /// Turns until so many datagrams came, or for ten seconds.
+    fn turn_for(&mut self, count: usize) -> Heard {
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut all = Vec::new();
+        while all.len() < count && Instant::now() < end {
+            all.extend(self.turn());
+        }
+        all
     }
 
     fn counts(&self) -> Counts {
@@ -128,9 +153,9 @@ impl<K: Kernel> Rig<K> {
     }
 }
 
-impl Rig<Fake> {
+impl Rig<Uring<Fake>> {
     fn ring(&mut self) -> &mut Fake {
-        &mut self.uring.ring
+        &mut self.driver.ring
     }
 
     /// The slots that were armed since this was last asked.
@@ -154,7 +179,7 @@ fn texts(heard: &[(u16, String)]) -> Vec<&str> {
     heard.iter().map(|(_, text)| text.as_str()).collect()
 }
 
-fn socket(stats: &StatsTable) -> ListenSocket {
+fn socket(stats: &StatsTable, recv_buffer_bytes: usize) -> ListenSocket {
     let settings = ListenSettings {
         ports: Vec::new(),
         groups: Vec::new(),
@@ -164,7 +189,7 @@ fn socket(stats: &StatsTable) -> ListenSocket {
         unicast: Unicast::Take,
         on_failed_nic: OnFailedNic::Fail,
         is_exclusive: true,
-        recv_buffer_bytes: 1 << 20,
+        recv_buffer_bytes,
         wants_kernel_time: false,
     };
     let wanted = Wanted {

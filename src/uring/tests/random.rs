@@ -63,7 +63,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// The rig, what every socket was sent and not yet heard, and batches on loan.
 struct Story {
-    rig: Rig<Fake>,
+    rig: Rig<Uring<Fake>>,
     sent: BTreeMap<u16, Vec<String>>,
     lent: Vec<Batch>,
     number: usize,
@@ -94,7 +94,7 @@ impl Story {
             }
             Event::Remove { slot } if rig.sockets[usize::from(slot)].is_some() => rig.remove(slot),
             Event::Add { slot }
-                if rig.sockets[usize::from(slot)].is_none() && rig.uring.is_free(slot) =>
+                if rig.sockets[usize::from(slot)].is_none() && rig.driver.is_free(slot) =>
             {
                 rig.add(slot);
             }
@@ -103,11 +103,11 @@ impl Story {
                 self.hear(heard);
             }
             Event::Lend if self.lent.len() < 4 => {
-                let batch = std::mem::replace(&mut rig.batch, rig.uring.new_batch());
+                let batch = std::mem::replace(&mut rig.batch, rig.driver.new_batch());
                 self.lent.push(batch);
             }
             Event::Return if !self.lent.is_empty() => {
-                rig.uring.take_back(&mut self.lent.remove(0));
+                rig.driver.take_back(&mut self.lent.remove(0));
             }
             _ => {}
         }
@@ -123,15 +123,15 @@ impl Story {
     /// All buffers come back, and all that was delivered is heard.
     fn end(mut self) {
         for mut batch in self.lent.drain(..) {
-            self.rig.uring.take_back(&mut batch);
+            self.rig.driver.take_back(&mut batch);
         }
         for _ in 0..20 {
             let heard = self.rig.turn();
             self.hear(heard);
         }
         assert!(self.sent.values().all(Vec::is_empty), "lost: {:?}", self.sent);
-        assert_eq!(self.rig.uring.buffers.given_count(), 8);
-        self.rig.uring.close();
+        assert_eq!(self.rig.driver.buffers.given_count(), 8);
+        self.rig.driver.close();
         assert_eq!(self.rig.ring().slots(), [0u32; 0]);
     }
 }

@@ -1,1 +1,222 @@
+//! A real kernel that is given too little: a short queue of completions, few buffers, short ones,
+//! sockets that leave under traffic.
 
+use std::{
+    fmt::Write,
+    net::SocketAddrV4,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use super::*;
+use crate::uring::{
+    books::Tally,
+    buffers::{BufferRing, Slab},
+    pace::Pace,
+    receive::Receiver,
+    ring::Ring,
+    send::Sender,
+    wake::Watch,
+};
+
+/// Runs a test where a bare system call gets a ring; elsewhere says why not. Fails where
+/// `NICRING_REQUIRE` asks for io_uring.
+pub(super) fn if_there_is_io_uring(test: impl FnOnce()) {
+    match io_uring::IoUring::new(8) {
+        Ok(_) => test(),
+        Err(error) => {
+            let required = std::env::var("NICRING_REQUIRE").unwrap_or_default();
+            assert!(!required.contains("io_uring"), "required: io_uring: {error}");
+            eprintln!("skipped for want of io_uring: {error}");
+        }
+    }
+}
+
+fn ring(completion_count: u32) -> Ring {
+    let ring = Ring::open(8, completion_count).expect("a ring");
+    ring.register_files(64).expect("files");
+    ring
+}
+
+#[test]
+fn a_queue_of_completions_that_overflows_loses_nothing() {
+    if_there_is_io_uring(|| {
+        const SOCKET_COUNT: u16 = 16;
+        let mut rig = over(ring(8), &settings(256, 8), SOCKET_COUNT.into());
+        for round in 0..5 {
+            for number in 0..40 {
+                (0..SOCKET_COUNT).for_each(|slot| rig.send(slot, number.to_string().as_bytes()));
+            }
+            let heard = rig.turn_for(40 * usize::from(SOCKET_COUNT));
+            for slot in 0..SOCKET_COUNT {
+                let of_slot: Vec<_> =
+                    heard.iter().filter(|one| one.0 == slot).map(|one| one.1.as_str()).collect();
+                let expected: Vec<_> = (0..40).map(|number: u16| number.to_string()).collect();
+                assert_eq!(of_slot, expected, "slot {slot}, round {round}");
+            }
+        }
+        let counts = rig.counts();
+        assert_eq!((counts.kernel_drop_count, counts.receive_error_count), (0, 0));
+        eprintln!("{} receives were ended by the overflow", counts.rearmed_count);
+    });
+}
+
+#[test]
+fn with_one_buffer_and_many_sockets_every_datagram_comes() {
+    if_there_is_io_uring(|| {
+        let mut rig = over(ring(64), &settings(1, 8), 8);
+        for number in 0..30 {
+            (0..8).for_each(|slot| rig.send(slot, number.to_string().as_bytes()));
+        }
+        let heard = rig.turn_for(240);
+        for slot in 0..8 {
+            let of_slot: Vec<_> =
+                heard.iter().filter(|one| one.0 == slot).map(|one| one.1.as_str()).collect();
+            let expected: Vec<_> = (0..30).map(|number: u16| number.to_string()).collect();
+            assert_eq!(of_slot, expected, "slot {slot}");
+        }
+        assert!(rig.counts().starved_count > 0);
+    });
+}
+
+#[test]
+fn a_header_longer_than_a_buffer_silences_the_socket_with_an_error_and_does_not_spin() {
+    if_there_is_io_uring(|| {
+        let settings = settings(4, 8);
+        let mut ring = ring(64);
+        let slab = Arc::new(Slab::new(4, 64).expect("memory"));
+        let driver = Uring {
+            buffers: BufferRing::register(&mut ring, slab).expect("a buffer ring"),
+            ring,
+            receiver: Receiver::new(),
+            sender: Sender::new(8),
+            watch: Watch::new().expect("an eventfd"),
+            backlog: Default::default(),
+            lent: Tally::default(),
+            pace: Pace::new(Coalesce::Off),
+            settings,
+            is_closed: false,
+        };
+        let mut rig = Rig::new(driver, 1);
+        rig.send(0, b"does not fit");
+        let log = Log::default();
+        let start = Instant::now();
+        tracing::subscriber::with_default(log.clone(), || {
+            for _ in 0..6 {
+                assert_eq!(rig.turn(), []);
+            }
+        });
+        assert!(start.elapsed() > Duration::from_millis(80), "it spins");
+        let counts = rig.counts();
+        assert_eq!((counts.receive_error_count, counts.rearmed_count), (1, 0));
+        let lines = log.lines();
+        let is_about_it =
+            |line: &String| line.contains("hears no more") && line.contains("os error 14");
+        assert_eq!(lines.iter().filter(|line| is_about_it(line)).count(), 1, "{lines:#?}");
+    });
+}
+
+#[test]
+fn sockets_that_leave_under_traffic_free_their_ports_and_disturb_no_other() {
+    if_there_is_io_uring(|| {
+        let mut rig = over(ring(256), &settings(64, 16), 3);
+        let is_over = AtomicBool::new(false);
+        // Where the traffic goes: slots 0 and 1; slot 2 stays and is counted.
+        let targets = Mutex::new(Vec::new());
+        let aim = |rig: &Rig<Uring<Ring>>| {
+            let ports = rig.sockets[..2].iter().flatten().map(|socket| socket.port);
+            *targets.lock().unwrap() = ports.collect::<Vec<u16>>();
+        };
+        aim(&rig);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+                while !is_over.load(Ordering::Relaxed) {
+                    for port in targets.lock().unwrap().clone() {
+                        // A port that has just been left refuses, which the next send tells.
+                        let _ = client.send_to(b"traffic", (Ipv4Addr::LOCALHOST, port));
+                    }
+                }
+            });
+            let mut kept_count = 0;
+            for round in 0..300u16 {
+                let slot = round % 2;
+                let port = rig.sockets[usize::from(slot)].as_ref().expect("a socket").port;
+                rig.send(2, b"kept");
+                kept_count += count_kept(&rig.turn());
+                rig.remove(slot);
+                let mut turn_count = 0;
+                while !rig.driver.is_free(slot) {
+                    kept_count += count_kept(&rig.turn());
+                    turn_count += 1;
+                    assert!(turn_count < 100, "round {round}: the socket does not leave");
+                }
+                let free = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+                assert!(free.is_ok(), "round {round}: the port is held");
+                drop(free);
+                rig.add(slot);
+                aim(&rig);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            while kept_count < 300 {
+                let heard = rig.turn();
+                assert!(!heard.is_empty(), "lost: {kept_count} of 300 came");
+                kept_count += count_kept(&heard);
+            }
+        });
+        rig.turn();
+        assert_eq!(rig.driver.receiver.armed_count(), 3);
+    });
+}
+
+fn count_kept(heard: &[(u16, String)]) -> usize {
+    for (slot, text) in heard {
+        assert_eq!(text == "kept", *slot == 2, "{text} in slot {slot}");
+    }
+    heard.iter().filter(|(slot, _)| *slot == 2).count()
+}
+
+/// Keeps what is logged.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, "{field}={value:?} ").expect("a string takes all");
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}

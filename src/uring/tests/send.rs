@@ -5,12 +5,12 @@ use crate::{outbox::Queued, route::Egress, uring::user_data::UserData};
 
 const TO: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
 
-fn post(rig: &mut Rig<Fake>, slot: u16, payload: &str) {
+fn post(rig: &mut Rig<Uring<Fake>>, slot: u16, payload: &str) {
     let queued = rig.posted.push(slot, Egress::default(), TO, payload.as_bytes());
     assert_eq!(queued, Queued::Yes);
 }
 
-fn sent(rig: &mut Rig<Fake>) -> Vec<(u16, String)> {
+fn sent(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, String)> {
     let one = |request| match request {
         Request::Send { slot, payload } => {
             Some((slot, String::from_utf8_lossy(&payload).into_owned()))
@@ -45,11 +45,11 @@ fn what_is_in_flight_is_not_touched_until_its_completion() {
         }
         rig.turn();
     }
-    assert_eq!(rig.uring.sender.remaining_count(), 32);
+    assert_eq!(rig.driver.sender.remaining_count(), 32);
     assert_eq!(rig.counts().sent_count, 0);
     assert_eq!(rig.ring().complete_sends().len(), 32);
     rig.turn();
-    assert_eq!(rig.uring.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.sender.remaining_count(), 0);
     assert_eq!(rig.counts().sent_count, 32);
 }
 
@@ -85,7 +85,7 @@ fn a_completion_that_comes_twice_frees_nothing_that_is_still_in_flight() {
         rig.ring().complete(first, 5, None, Then::Ends);
     }
     rig.turn();
-    assert_eq!(rig.uring.sender.remaining_count(), 1);
+    assert_eq!(rig.driver.sender.remaining_count(), 1);
     assert_eq!(rig.counts().sent_count, 1);
     // No other outbox takes the place of the flight.
     post(&mut rig, 0, "third");
@@ -93,7 +93,7 @@ fn a_completion_that_comes_twice_frees_nothing_that_is_still_in_flight() {
     let flights: Vec<_> = rig.ring().complete_sends().into_iter().map(UserData::decode).collect();
     assert!(flights.contains(&Some(UserData::Send { flight: 1, index: 0 })), "{flights:?}");
     rig.turn();
-    assert_eq!((rig.uring.sender.remaining_count(), rig.counts().sent_count), (0, 3));
+    assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 3));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn what_a_socket_refuses_is_counted_by_its_reason() {
     rig.turn();
     let counts = rig.counts();
     assert_eq!((counts.sent_count, counts.would_block_count, counts.send_error_count), (1, 2, 2));
-    assert_eq!(rig.uring.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.sender.remaining_count(), 0);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn replies_from_a_socket_that_left_are_dropped_and_the_outbox_is_free_again() {
 fn flushing_sends_all_and_comes_back() {
     let mut rig = fake(1, 4);
     (0..8).for_each(|number| post(&mut rig, 0, &number.to_string()));
-    let mut batch = rig.uring.new_batch();
+    let mut batch = rig.driver.new_batch();
     let turn = Turn {
         admission: &rig.admission,
         stats: &rig.stats,
@@ -153,7 +153,7 @@ fn flushing_sends_all_and_comes_back() {
         is_polling: true,
         posted: &mut rig.posted,
     };
-    rig.uring.flush(turn, &mut batch).expect("a flush");
+    rig.driver.flush(turn, &mut batch).expect("a flush");
     assert_eq!(sent(&mut rig).len(), 8);
-    assert_eq!((rig.uring.sender.remaining_count(), rig.counts().sent_count), (0, 8));
+    assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 8));
 }
