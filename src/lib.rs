@@ -5,6 +5,7 @@ mod async_engine;
 mod backend;
 mod batch;
 mod builder;
+mod drops;
 mod engine;
 mod error;
 #[path = "../fallback/mod.rs"]

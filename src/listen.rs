@@ -6,15 +6,13 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use crate::{
+    drops::DropCount,
     error::{Error, Result},
     meta::Class,
     nics::{Nic, NicAddress, NicFilter, Nics},
@@ -385,30 +383,6 @@ fn join_group(socket: &Socket, (group, index): (Ipv4Addr, u32)) -> io::Result<()
     socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))
 }
 
-/// The last seen value of a wrapping 32-bit counter that is told out of order.
-#[derive(Debug, Default)]
-struct DropCount {
-    last: AtomicU32,
-}
-
-impl DropCount {
-    /// How many drops are new. A datagram tells the count as of its arrival in the queue, which
-    /// may be older than what is known already.
-    fn note(&self, drop_count: u32) -> u32 {
-        let mut last = self.last.load(Relaxed);
-        loop {
-            let added_count = drop_count.wrapping_sub(last);
-            if added_count == 0 || added_count > u32::MAX / 2 {
-                return 0;
-            }
-            match self.last.compare_exchange_weak(last, drop_count, Relaxed, Relaxed) {
-                Ok(_) => return added_count,
-                Err(current) => last = current,
-            }
-        }
-    }
-}
-
 /// How often a set of sockets is tried again on another unused port.
 const UNUSED_PORT_ATTEMPT_MAX: usize = 8;
 
@@ -565,17 +539,5 @@ mod tests {
         assert_eq!(choose(Listen::Auto, Leave, false), Some(ClassWithoutDevice));
         assert_eq!(choose(Listen::Wildcard, Take, true), Some(Wildcard));
         assert_eq!(choose(Listen::Wildcard, Leave, true), None);
-    }
-
-    #[test]
-    fn drop_counts_wrap_and_an_older_count_adds_nothing() {
-        let drops = DropCount::default();
-        assert_eq!(drops.note(0), 0);
-        assert_eq!(drops.note(5), 5);
-        assert_eq!(drops.note(3), 0);
-        assert_eq!(drops.note(5), 0);
-        let drops = DropCount { last: AtomicU32::new(u32::MAX - 1) };
-        assert_eq!(drops.note(3), 5);
-        assert_eq!(drops.note(u32::MAX), 0);
     }
 }
