@@ -3,6 +3,8 @@
 //! Everything here is for Linux, where the peers are and where the machine can be asked.
 
 #[cfg(target_os = "linux")]
+pub mod affinity;
+#[cfg(target_os = "linux")]
 pub mod allocations;
 #[cfg(target_os = "linux")]
 pub mod clock;

@@ -15,6 +15,7 @@ use std::{
 use nicring::search::Protocol;
 
 use crate::{
+    affinity,
     allocations::allocation_count,
     clock::ProcessClock,
     contestant::{Contestant, Setup},
@@ -48,6 +49,7 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     let nic_count: u8 = nic_count.parse()?;
     let task = task_of(task, nic_count).ok_or("no such task")?;
     network::enter(namespace)?;
+    affinity::leave_first_cpu_if_pinned()?;
     let progress = Arc::new(Progress::default());
     let setup = Setup {
         addresses: (0..nic_count).map(Network::server_address).collect(),

@@ -13,6 +13,7 @@ use std::{
 
 use clap::Parser;
 use nicring_bench::{
+    affinity,
     contestant::{self, Contestant},
     network::Network,
     receiver,
@@ -44,6 +45,10 @@ struct Arguments {
     /// How many questions of `search` are on their way at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     window: u16,
+    /// Lets the kernel choose everyone's CPU; unless given, the client keeps to the first CPU and
+    /// receivers to the others
+    #[arg(long)]
+    unpinned: bool,
     /// Prints every turn as JSON in place of the table
     #[arg(long)]
     json: bool,
@@ -88,7 +93,10 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let plan = plan(arguments)?;
-    let header = machine::describe();
+    let header = machine::describe(!arguments.unpinned);
+    if header.is_pinned {
+        affinity::pin_to_first_cpu()?;
+    }
     let turns = take_turns(&plan)?;
     if arguments.json {
         println!("{:#}", table::json(&header, &turns));

@@ -20,7 +20,7 @@ const GROUP_GAP: f64 = 42.0;
 /// Neither black nor white: the page may be either.
 const INK: &str = "#7d8590";
 const OURS: &str = "#2f81f7";
-const THEIRS: &str = "#a0a8b0";
+const THEIRS: &str = "#929aa3";
 
 /// One work with one number of NICs.
 struct Group {
@@ -65,7 +65,7 @@ fn groups(plan: &Plan, turns: &[Turn]) -> Vec<Group> {
     groups
 }
 
-/// Returns its height. A bar beyond four times the median is cut, and says so.
+/// Returns its height. A bar beyond two and a half times the median is cut, and says so.
 fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
     let _ = writeln!(
         svg,
@@ -73,7 +73,7 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
         top + 18.0,
         escape(&group.title)
     );
-    let limit = 4.0 * median(group.bars.iter().map(|bar| bar.1));
+    let limit = 2.5 * median(group.bars.iter().map(|bar| bar.1));
     let longest = group.bars.iter().map(|bar| bar.1.min(limit)).fold(1.0, f64::max);
     let room = WIDTH - NAME_WIDTH - VALUE_WIDTH;
     for (row, (name, value)) in group.bars.iter().enumerate() {

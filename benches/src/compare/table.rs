@@ -152,6 +152,7 @@ pub fn json(header: &Header, turns: &[Turn]) -> Value {
         "cpu": header.cpu,
         "cpu_count": header.cpu_count,
         "date": header.date,
+        "is_pinned": header.is_pinned,
         "turns": turns,
     })
 }

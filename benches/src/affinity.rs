@@ -1,0 +1,53 @@
+//! Which CPUs the two sides run on.
+
+use std::{io, thread};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+const THIS_THREAD: Pid = Pid::from_raw(0);
+
+/// Keeps the calling thread, and what it starts from now on, on the first CPU; receivers then keep
+/// to the others ([`leave_first_cpu_if_pinned`]).
+///
+/// # Errors
+///
+/// There is no other CPU.
+pub fn pin_to_first_cpu() -> io::Result<()> {
+    if cpu_count() < 2 {
+        return Err(io::Error::other("pinning takes two CPUs"));
+    }
+    let mut first = CpuSet::new();
+    first.set(0)?;
+    Ok(sched_setaffinity(THIS_THREAD, &first)?)
+}
+
+/// Moves the calling thread, and what it starts from now on, to all CPUs but the first, if the
+/// first was its only one.
+///
+/// # Errors
+///
+/// The system refuses.
+pub fn leave_first_cpu_if_pinned() -> io::Result<()> {
+    if thread::available_parallelism()?.get() > 1 {
+        return Ok(());
+    }
+    let allowed = sched_getaffinity(THIS_THREAD)?;
+    let mut others = CpuSet::new();
+    for cpu in 1..cpu_count() {
+        others.set(cpu)?;
+    }
+    match allowed.is_set(0)? && cpu_count() > 1 {
+        true => Ok(sched_setaffinity(THIS_THREAD, &others)?),
+        false => Ok(()),
+    }
+}
+
+/// CPUs of the machine, not of this process.
+fn cpu_count() -> usize {
+    use nix::unistd::{SysconfVar, sysconf};
+    let count = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1)
+}
