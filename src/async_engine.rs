@@ -113,6 +113,10 @@ impl Drop for AsyncEngine {
         if thread.thread().id() != thread::current().id() {
             let _ = thread.join();
         }
+        // Nobody can take what is left; a lease that outlives the engine must not keep it.
+        let mut queues = lock(&self.exchange.queues);
+        queues.received.clear();
+        queues.returned.clear();
     }
 }
 
@@ -162,7 +166,7 @@ struct Exchange {
     wants_returns: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queues {
     received: VecDeque<Batch>,
     returned: Vec<Batch>,
@@ -170,6 +174,19 @@ struct Queues {
     /// How often in a row a task found a batch ready.
     ready_count: u32,
     end: Option<Result<(), Error>>,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            // Room for every batch there is.
+            received: VecDeque::with_capacity(BATCH_COUNT_MAX),
+            returned: Vec::with_capacity(BATCH_COUNT_MAX),
+            waiting: Vec::new(),
+            ready_count: 0,
+            end: None,
+        }
+    }
 }
 
 impl Exchange {
@@ -292,4 +309,37 @@ impl Lender {
 
 fn has_replies(batch: &mut Batch) -> bool {
     !batch.outbox_mut().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, UdpSocket},
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::Backend;
+
+    #[test]
+    fn a_lease_that_outlives_its_engine_keeps_no_other_batch() {
+        let loopback = "127.0.0.1".parse().expect("a filter by address");
+        let builder = Engine::builder().backend(Backend::Portable).nic(loopback).port(0);
+        let engine = builder.batch_max(1).open_async().expect("an engine");
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+        for _ in 0..5 {
+            client.send_to(b"x", (Ipv4Addr::LOCALHOST, engine.ports()[0])).expect("loopback");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let lease = runtime.block_on(engine.recv_batch()).expect("a batch");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while lock(&lease.exchange.queues).received.len() < 4 {
+            assert!(Instant::now() < deadline, "the others do not come");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(engine);
+        assert_eq!(lease.iter().len(), 1);
+        let queues = lock(&lease.exchange.queues);
+        assert!(queues.received.is_empty() && queues.returned.is_empty());
+    }
 }
