@@ -1,0 +1,177 @@
+//! Once it is warm an engine allocates nothing: not for a datagram, not for a batch, not for a
+//! reply. Every allocation of the whole process is counted, the client's included, which makes
+//! none either.
+#![cfg(target_os = "linux")]
+
+#[path = "../benches/src/allocations.rs"]
+mod allocations;
+mod common;
+
+use std::{
+    net::{SocketAddrV4, UdpSocket},
+    ops::ControlFlow,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use allocations::{CountingAllocator, allocation_count};
+use nicring::{AsyncEngine, Backend, Builder, Coalesce};
+use tokio::runtime::Runtime;
+
+use common::{Client, LOCALHOST, SETTLE, for_each_backend, on_loopback, open};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+for_each_backend!(crate::alone:
+    run_allocates_nothing,
+    run_that_coalesces_allocates_nothing,
+    run_over_a_wildcard_socket_allocates_nothing,
+    recv_batch_in_one_thread_allocates_nothing,
+    recv_batch_in_many_threads_allocates_nothing,
+    leases_of_several_tasks_allocate_nothing,
+    short_of_buffers_and_of_room_for_replies_nothing_is_allocated,
+);
+
+const WARM_UP_COUNT: usize = 4_000;
+const COUNT: usize = 20_000;
+/// How many questions are under way at once.
+const WINDOW: usize = 32;
+
+fn alone(backend: Backend, case: fn(Backend)) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    thread::sleep(SETTLE); // the runner prints, and starts its next thread
+    common::on(backend, case);
+}
+
+fn run_allocates_nothing(backend: Backend) {
+    run(on_loopback(backend).coalesce(Coalesce::Off));
+}
+
+fn run_that_coalesces_allocates_nothing(backend: Backend) {
+    let wait_max = Duration::from_micros(50);
+    run(on_loopback(backend).coalesce(Coalesce::Fixed { datagram_count: 16, wait_max }));
+}
+
+fn run_over_a_wildcard_socket_allocates_nothing(backend: Backend) {
+    run(on_loopback(backend).listen(nicring::Listen::Wildcard));
+}
+
+fn recv_batch_in_one_thread_allocates_nothing(backend: Backend) {
+    recv_batch(on_loopback(backend), &current_thread());
+}
+
+fn recv_batch_in_many_threads_allocates_nothing(backend: Backend) {
+    recv_batch(on_loopback(backend), &multi_thread());
+}
+
+fn leases_of_several_tasks_allocate_nothing(backend: Backend) {
+    let engine = on_loopback(backend).batch_max(8).open_async().expect("an engine");
+    let port = engine.ports()[0];
+    let runtime = multi_thread();
+    runtime.block_on(hold_every_batch(&engine));
+    let engine = std::sync::Arc::new(engine);
+    for _ in 0..3 {
+        let engine = std::sync::Arc::clone(&engine);
+        runtime.spawn(async move { answer(&engine).await });
+    }
+    measure(port);
+    engine.handle().stop();
+}
+
+/// Batches of 4, 8 buffers, 2 replies: starved, and full outboxes, all the time.
+fn short_of_buffers_and_of_room_for_replies_nothing_is_allocated(backend: Backend) {
+    let builder = on_loopback(backend).batch_max(4).buffer_count(8).replies_max(4);
+    recv_batch(builder, &current_thread());
+}
+
+fn run(builder: Builder) {
+    let engine = open(builder);
+    let (handle, port) = (engine.handle(), engine.ports()[0]);
+    let client = thread::spawn(move || measure(port));
+    let stopper = thread::spawn(move || {
+        let result = client.join();
+        handle.stop();
+        result
+    });
+    let stats = engine.run(|batch| {
+        for datagram in batch {
+            batch.reply_with(&datagram, 64, |buffer| {
+                let len = datagram.payload().len();
+                buffer[..len].copy_from_slice(datagram.payload());
+                len
+            });
+        }
+        ControlFlow::Continue(())
+    });
+    stopper.join().expect("the stopper").expect("nothing was allocated");
+    assert!(stats.expect("a good end").total().sent_count >= (WARM_UP_COUNT + COUNT) as u64);
+}
+
+fn recv_batch(builder: Builder, runtime: &Runtime) {
+    let engine = builder.open_async().expect("an engine");
+    runtime.block_on(hold_every_batch(&engine));
+    let port = engine.ports()[0];
+    let handle = engine.handle();
+    let client = thread::spawn(move || measure(port));
+    let stopper = thread::spawn(move || {
+        let result = client.join();
+        handle.stop();
+        result
+    });
+    runtime.block_on(answer(&engine));
+    stopper.join().expect("the stopper").expect("nothing was allocated");
+}
+
+/// Batches are made when they are first needed: all of them are, by a client that keeps leases.
+async fn hold_every_batch(engine: &AsyncEngine) {
+    let (client, mut held) = (Client::on_loopback(), Vec::new());
+    for _ in 0..8 {
+        client.ask("hold", LOCALHOST, engine.ports()[0]);
+        held.push(engine.recv_batch().await.expect("a batch"));
+    }
+}
+
+/// Answers until the engine is stopped.
+async fn answer(engine: &AsyncEngine) {
+    while let Ok(batch) = engine.recv_batch().await {
+        for datagram in batch.iter() {
+            batch.reply(&datagram, datagram.payload());
+        }
+    }
+}
+
+/// Asks and waits for the answers: first to warm everything up, then without an allocation.
+fn measure(port: u16) {
+    let client = Client::on_loopback();
+    let to = SocketAddrV4::new(LOCALHOST, port);
+    ask(&client.0, to, WARM_UP_COUNT);
+    let before = allocation_count();
+    ask(&client.0, to, COUNT);
+    let count = allocation_count() - before;
+    assert_eq!(count, 0, "allocations for {COUNT} datagrams and their answers");
+}
+
+fn ask(socket: &UdpSocket, to: SocketAddrV4, count: usize) {
+    let mut answer = [0; 64];
+    for first in (0..count).step_by(WINDOW) {
+        for number in first..first + WINDOW {
+            let payload = (number as u64).to_be_bytes();
+            socket.send_to(&payload, to).expect("loopback");
+        }
+        for _ in 0..WINDOW {
+            let (len, source) = socket.recv_from(&mut answer).expect("an answer");
+            assert_eq!((len, source), (8, to.into()));
+        }
+    }
+}
+
+fn current_thread() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+}
+
+fn multi_thread() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime")
+}

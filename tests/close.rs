@@ -1,0 +1,274 @@
+//! Closing: the ports are free at once for a socket that shares them with nobody, a thousand times
+//! under traffic and in every way in which an engine ends; no descriptor, no thread and no memory
+//! stays behind.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::{
+    future::Future,
+    ops::ControlFlow,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Waker},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nicring::{Backend, Builder};
+
+use common::{Client, LOCALHOST, PATIENCE, SETTLE, assert_free, for_each_backend, open};
+
+for_each_backend!(crate::alone:
+    when_run_returns,
+    when_the_handler_breaks,
+    when_the_handler_panics,
+    when_an_engine_is_dropped_that_never_ran,
+    when_the_thread_that_opened_it_has_ended,
+    when_an_async_engine_is_dropped,
+    when_a_receive_future_is_dropped_midway,
+    when_the_runtime_is_shut_down,
+    when_leases_outlive_the_engine,
+);
+
+/// Each way is gone in spans of so many rounds, two if memory does not grow from one to the next.
+const SPAN_ROUND_COUNT: usize = 500;
+const SPAN_COUNT_MAX: usize = 6;
+/// After how many rounds of a span memory is looked at.
+const LOOK_COUNT: usize = 100;
+/// How much more memory may be resident at the end of a span than at the end of the one before.
+const GROWTH_MAX_BYTES: usize = 64 << 10;
+
+/// The tests of this file count the descriptors, threads and memory of their process.
+fn alone(backend: Backend, case: fn(Backend)) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _guard: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    thread::sleep(SETTLE); // the runner starts its next thread, which waits for the lock
+    common::on(backend, case);
+}
+
+/// Opens and ends an engine many times, while a client floods its port; checks after each time.
+fn many_times(backend: Backend, mut live: impl FnMut(Builder)) {
+    let port = common::unused_port();
+    let flood = Flood::start(port);
+    let mut before = None;
+    let mut round = || {
+        let builder = common::on_loopback_without_port(backend).port(port).exclusive();
+        live(builder.buffer_count(64).replies_max(64).batch_max(16));
+        assert_free(port);
+        if let Some(before) = before {
+            // A thread that has been joined may take a moment to leave /proc.
+            let what = format!("nothing but {before:?} stays, now {:?}", Left::now());
+            common::wait_until(&what, || Left::now().is_within(before));
+        }
+        before.get_or_insert_with(Left::now);
+    };
+    let mut resident_bytes = vec![least_resident(&mut round)];
+    loop {
+        resident_bytes.push(least_resident(&mut round));
+        let count = resident_bytes.len();
+        let is_growing = resident_bytes[count - 1] >= resident_bytes[count - 2] + GROWTH_MAX_BYTES;
+        if !is_growing {
+            break;
+        }
+        // What the allocator has kept comes to an end; what leaks does not.
+        assert!(count < SPAN_COUNT_MAX, "resident memory grows: {resident_bytes:?}");
+    }
+    flood.stop();
+}
+
+/// Goes [`SPAN_ROUND_COUNT`] rounds and looks at the memory after each of the last: the least of it
+/// is what stays.
+fn least_resident(mut round: impl FnMut()) -> usize {
+    (0..SPAN_ROUND_COUNT - LOOK_COUNT).for_each(|_| round());
+    let looks = (0..LOOK_COUNT).map(|_| {
+        round();
+        resident()
+    });
+    looks.min().expect("some looks")
+}
+
+fn when_run_returns(backend: Backend) {
+    many_times(backend, |builder| {
+        let engine = open(builder);
+        let handle = engine.handle();
+        let server = thread::spawn(move || {
+            engine.run(|batch| {
+                for datagram in batch {
+                    batch.reply(&datagram, datagram.payload());
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        common::wait_until("it serves", || handle.stats().total().received_count() > 0);
+        handle.stop();
+        server.join().expect("no panic").expect("a good end");
+    });
+}
+
+fn when_the_handler_breaks(backend: Backend) {
+    many_times(backend, |builder| {
+        let stats = open(builder).run(|_| ControlFlow::Break(())).expect("a good end");
+        assert!(stats.total().received_count() > 0);
+    });
+}
+
+fn when_the_handler_panics(backend: Backend) {
+    many_times(backend, |builder| {
+        let engine = open(builder);
+        let run = move || engine.run(|_| std::panic::resume_unwind(Box::new("meant to")));
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        assert!(panic.is_err());
+    });
+}
+
+fn when_an_engine_is_dropped_that_never_ran(backend: Backend) {
+    many_times(backend, |builder| drop(open(builder)));
+}
+
+fn when_the_thread_that_opened_it_has_ended(backend: Backend) {
+    many_times(backend, |builder| {
+        let engine = thread::spawn(move || open(builder)).join().expect("it opens");
+        let engine = thread::spawn(move || engine).join().expect("it moves");
+        engine.run(|_| ControlFlow::Break(())).expect("a good end");
+    });
+}
+
+fn when_an_async_engine_is_dropped(backend: Backend) {
+    let mut round = 0;
+    many_times(backend, |builder| {
+        let engine = builder.open_async().expect("an engine");
+        round += 1;
+        if round % 2 == 0 {
+            let batch = block_on(engine.recv_batch()).expect("a batch");
+            batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"answer"));
+        }
+        drop(engine);
+    });
+}
+
+fn when_a_receive_future_is_dropped_midway(backend: Backend) {
+    many_times(backend, |builder| {
+        let engine = builder.open_async().expect("an engine");
+        {
+            let mut future = pin!(engine.recv_batch());
+            // Mostly nothing has come yet, so that a waker stays behind.
+            let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        drop(engine);
+    });
+}
+
+fn when_the_runtime_is_shut_down(backend: Backend) {
+    let mut round = 0;
+    many_times(backend, |builder| {
+        round += 1;
+        let runtime = match round % 2 {
+            0 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+            _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+        };
+        let runtime = runtime.expect("a runtime");
+        let engine = builder.open_async().expect("an engine");
+        // The task owns the engine, and is in the middle of receiving when the runtime ends.
+        let task = async move {
+            while let Ok(batch) = engine.recv_batch().await {
+                batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"answer"));
+                tokio::task::yield_now().await;
+            }
+        };
+        runtime.spawn(task);
+        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(2)).await });
+        drop(runtime);
+    });
+}
+
+fn when_leases_outlive_the_engine(backend: Backend) {
+    let mut kept = Vec::new();
+    many_times(backend, |builder| {
+        let engine = builder.open_async().expect("an engine");
+        let batch = block_on(engine.recv_batch()).expect("a batch");
+        drop(engine);
+        // One lease of a former engine is kept at all times: its memory is still there.
+        kept.push(batch);
+        if kept.len() > 1 {
+            drop(kept.remove(0));
+        }
+        for datagram in kept.iter().flat_map(|batch| batch.iter()) {
+            assert_eq!(datagram.payload(), FLOOD);
+        }
+    });
+}
+
+const FLOOD: &[u8] = b"flood";
+
+/// A thread that sends to a port of loopback all the time, whether anyone listens or not.
+struct Flood {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Flood {
+    fn start(port: u16) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&is_over);
+        let client = Client::on_loopback();
+        let send = move || {
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..16 {
+                    // Refused while nobody listens.
+                    let _ = client.0.send_to(FLOOD, (LOCALHOST, port));
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+        };
+        Self { is_over, thread: thread::spawn(send) }
+    }
+
+    fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the sender");
+    }
+}
+
+/// What an engine may leave behind.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    descriptor_count: usize,
+    thread_count: usize,
+}
+
+impl Left {
+    fn now() -> Self {
+        Self {
+            descriptor_count: entry_count("/proc/self/fd"),
+            thread_count: entry_count("/proc/self/task"),
+        }
+    }
+
+    fn is_within(self, before: Self) -> bool {
+        self.descriptor_count <= before.descriptor_count && self.thread_count <= before.thread_count
+    }
+}
+
+fn entry_count(directory: &str) -> usize {
+    std::fs::read_dir(directory).expect("/proc").count()
+}
+
+/// Bytes of resident memory, counted exactly (`/proc/self/statm` is only about right), without the
+/// pages of the program's own file, which come when its code first runs.
+fn resident() -> usize {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("/proc");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).expect("a line");
+    let kilobytes = line.trim().trim_end_matches(" kB");
+    kilobytes.parse::<usize>().expect("a number") << 10
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+    })
+}
