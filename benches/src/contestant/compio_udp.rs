@@ -14,6 +14,8 @@ const BUFFER_COUNT: NonZero<u16> = NonZero::new(1024).expect("not zero");
 pub(super) fn serve(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let mut proactor = ProactorBuilder::new();
     proactor.buffer_pool_size(BUFFER_COUNT).buffer_pool_buffer_len(BUFFER_LEN);
+    // Without these each datagram interrupts the receiver.
+    proactor.single_issuer(true).defer_taskrun(true);
     let runtime = runtime::Runtime::builder().with_proactor(proactor).build()?;
     runtime.block_on(async {
         let sockets = open_sockets(&setup, true)?.into_iter();

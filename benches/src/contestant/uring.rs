@@ -8,7 +8,11 @@ use super::{BUFFER_LEN, Setup, ipv4, open_sockets};
 use crate::service::{Outgoing, Service, Way};
 
 pub(super) fn serve(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
-    tokio_uring::start(async {
+    // Without these each completion interrupts the receiver. Deferring them is not for a ring that
+    // tokio waits for.
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag();
+    tokio_uring::builder().uring_builder(&ring).start(async {
         // Blocking: io_uring answers EAGAIN for the others.
         let sockets = open_sockets(&setup, true)?.into_iter();
         let sockets: Rc<[UdpSocket]> =
