@@ -57,6 +57,11 @@ impl Transport {
         outbox: &Outbox,
         outgoing: &[Outgoing],
     ) -> io::Result<usize> {
-        self.mmsg.send(socket.socket.as_fd(), outbox, outgoing)
+        let sent = self.mmsg.send(socket.socket.as_fd(), outbox, outgoing);
+        sent.map_err(|error| match error.raw_os_error() {
+            // A device's queue is full: as good as a full socket.
+            Some(libc::ENOBUFS) => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
     }
 }

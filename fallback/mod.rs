@@ -145,7 +145,12 @@ impl Portable {
                     *count == wanted || Transport::RECEIVES_ONE
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+                Err(error) if is_passing(error) => true,
+                // Windows reports a datagram longer than the buffer so, and does not say whose.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    add(&entry.socket.counters.counters.truncated_count, 1);
+                    true
+                }
                 Err(_) => {
                     add(&entry.socket.counters.counters.receive_error_count, 1);
                     entry.error_count += 1;
@@ -187,6 +192,13 @@ impl Portable {
         }
         outbox.clear();
     }
+}
+
+/// Whether an error says nothing of the socket: a signal, or an answer of ICMP to something that was
+/// sent earlier, which some systems report to the next receive.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), Interrupted | ConnectionReset | ConnectionRefused)
 }
 
 /// Sends from one socket, past what it refuses.

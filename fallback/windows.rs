@@ -13,6 +13,9 @@ use crate::{
     outbox::{Outbox, Outgoing},
 };
 
+/// The datagram was longer than the buffer (Windows Sockets error codes).
+const WSAEMSGSIZE: i32 = 10_040;
+
 /// The crate's own state of a socket.
 pub(super) type Prepared = UdpSocketState;
 
@@ -48,7 +51,11 @@ impl Transport {
     ) -> io::Result<usize> {
         let mut pieces = [IoSliceMut::new(&mut memory[..stride])];
         let mut metas = [RecvMeta::default()];
-        prepared.recv((&socket.socket).into(), &mut pieces, &mut metas)?;
+        let received = prepared.recv((&socket.socket).into(), &mut pieces, &mut metas);
+        received.map_err(|error| match error.raw_os_error() {
+            Some(WSAEMSGSIZE) => io::ErrorKind::InvalidData.into(),
+            _ => error,
+        })?;
         let [meta] = metas;
         let source = match meta.addr {
             SocketAddr::V4(source) => source,

@@ -228,7 +228,8 @@ fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {
         let socket = socket.as_ref().filter(|socket| Some(socket.port) == first_port);
         socket.is_some_and(|socket| socket.wanted.role == Role::Send)
     };
-    sockets.iter().position(sends).unwrap_or(0) as u16
+    let sender = sockets.iter().position(sends);
+    sender.or_else(|| sockets.iter().position(Option::is_some)).unwrap_or(0) as u16
 }
 
 /// Whether an answer to this source can be right: no multicast, broadcast or unspecified address,

@@ -11,11 +11,12 @@ use std::{
     },
     task::{Context, Poll, Waker},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use crate::{
     batch::Batch,
-    engine::{Core, Engine, Handle, lock},
+    engine::{Core, DRAIN_TIME_MAX, Engine, Handle, lock},
     error::{Error, Result},
     outbox::Queued,
     route::Egress,
@@ -76,7 +77,11 @@ impl AsyncEngine {
     /// The next batch that has datagrams. Several tasks may wait; each batch goes to one of them.
     ///
     /// Dropping the future loses nothing. A batch that is kept keeps its buffers: when all are
-    /// kept, datagrams wait in the sockets.
+    /// kept, datagrams wait in the sockets. There are 8 batches; while tasks keep them all nothing
+    /// is received, and nothing sent.
+    ///
+    /// After [`Handle::stop`] batches have up to 200 ms to come back: later, and after the engine
+    /// was dropped, their replies are not sent.
     ///
     /// # Errors
     ///
@@ -104,6 +109,7 @@ impl AsyncEngine {
 
 impl Drop for AsyncEngine {
     fn drop(&mut self) {
+        self.exchange.is_dropped.store(true, Ordering::SeqCst);
         self.handle.stop();
         self.exchange.returned.notify_all();
         let Some(thread) = self.thread.take() else {
@@ -164,6 +170,8 @@ struct Exchange {
     returned: Condvar,
     /// Whether a return is of use to the engine even if it carries no reply.
     wants_returns: AtomicBool,
+    /// Whether the engine is gone, so that nobody takes batches any more.
+    is_dropped: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -237,12 +245,9 @@ impl Lender {
             }
             self.hand_out(batch, &mut waiting);
         };
+        // Closed before the tasks hear of it.
         self.core.close();
-        let mut queues = lock(&self.exchange.queues);
-        queues.end = Some(result);
-        waiting.append(&mut queues.waiting);
-        drop(queues);
-        waiting.drain(..).for_each(Waker::wake);
+        lock(&self.exchange.queues).end = Some(result);
     }
 
     /// A batch to receive into, one that has replies first.
@@ -269,15 +274,12 @@ impl Lender {
         })
     }
 
+    /// Waits a little for a batch to come back; not long, because a stop may not be told here.
     fn wait_for_return(&self) {
-        let mut queues = lock(&self.exchange.queues);
-        while queues.returned.is_empty() && !self.core.shared.is_stopping() {
-            // The timeout covers a stop by a handle, which knows nothing of this wait.
-            let timeout = std::time::Duration::from_millis(10);
-            queues = match self.exchange.returned.wait_timeout(queues, timeout) {
-                Ok((queues, _)) => queues,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+        let queues = lock(&self.exchange.queues);
+        if queues.returned.is_empty() {
+            let timeout = Duration::from_millis(10);
+            drop(self.exchange.returned.wait_timeout(queues, timeout));
         }
     }
 
@@ -294,16 +296,39 @@ impl Lender {
         waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Hands out what was received before the stop, and sends what is queued.
+    /// Hands out what was received before the stop, and sends what is queued. Batches that are out
+    /// have some time to come back with their replies, unless the engine was dropped.
     fn drain(&mut self, waiting: &mut Vec<Waker>) -> Result<()> {
-        while let Some(mut batch) = self.next_batch() {
-            self.core.turn_or_poll(&mut batch, None, true)?;
-            if batch.is_empty() && !self.free.iter_mut().any(has_replies) {
-                return self.core.finish(&mut batch).map(drop);
+        let end = Instant::now() + DRAIN_TIME_MAX;
+        loop {
+            let is_over = self.exchange.is_dropped.load(Ordering::SeqCst) || Instant::now() >= end;
+            if let Some(mut batch) = self.next_batch() {
+                self.core.turn_or_poll(&mut batch, None, true)?;
+                let has_more = !batch.is_empty() || self.free.iter_mut().any(has_replies);
+                self.hand_out(batch, waiting);
+                if has_more && !is_over {
+                    continue;
+                }
             }
-            self.hand_out(batch, waiting);
+            if is_over || self.free.len() == self.made_count {
+                let last = self.free.pop_front();
+                let mut last = last.unwrap_or_else(|| self.core.driver.new_batch());
+                return self.core.finish(&mut last).map(drop);
+            }
+            self.wait_for_return();
         }
-        Ok(())
+    }
+}
+
+impl Drop for Lender {
+    /// The end of the thread, be it by a panic of a waker.
+    fn drop(&mut self) {
+        self.core.close();
+        let mut queues = lock(&self.exchange.queues);
+        queues.end.get_or_insert(Err(Error::Stopped));
+        let waiting = mem::take(&mut queues.waiting);
+        drop(queues);
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -3,17 +3,17 @@
 //! A backend owns the receiving and sending on a set of sockets, each in a numbered slot. It is
 //! opened on any thread and from its first turn on belongs to one. It promises:
 //!
-//! - **Turn.** [`Backend::turn`] takes back the buffers of the batch it is given, sends what the
+//! - **Turn.** [`BackendDriver::turn`] takes back the buffers of the batch it is given, sends what the
 //!   batch's outbox and the posted outboxes hold, waits for datagrams, a wake or the deadline, and
 //!   fills the batch with at most its capacity of records. Datagrams of one socket stay in order;
 //!   no socket is served twice while another waits; an empty batch means a wake or the deadline.
 //! - **Nothing lost.** A datagram that the kernel delivered is in a batch, or counted; one that
 //!   finds no free buffer stays in its socket's queue.
 //! - **Sending never blocks receiving.** What a socket does not take at once is counted.
-//! - **Slots.** [`Backend::add`] and [`Backend::remove`] work between any two turns. After a
+//! - **Slots.** [`BackendDriver::add`] and [`BackendDriver::remove`] work between any two turns. After a
 //!   removal the socket is closed as soon as nothing of it is under way; what was received before
 //!   may still be in the next batch.
-//! - **Close.** When [`Backend::close`] returns every socket is closed and its port free. Buffers
+//! - **Close.** When [`BackendDriver::close`] returns every socket is closed and its port free. Buffers
 //!   that are still lent stay readable.
 
 use std::{
@@ -141,9 +141,11 @@ pub enum Coalesce {
     Adaptive,
     /// Always.
     Fixed {
-        /// The wait ends when so many sockets have something.
+        /// The wait ends when so many sockets have something; 1 to 32,768.
         datagram_count: u32,
-        /// The wait ends after so long, once there is a datagram.
+        /// The wait ends after so long if there is a datagram by then, else with the first one; up
+        /// to 100 ms. [`Handle::stop`](crate::Handle::stop) and
+        /// [`Handle::send`](crate::Handle::send) may take as long to be noticed.
         wait_max: Duration,
     },
 }

@@ -118,6 +118,7 @@ impl Batch {
         let asked = Asked {
             destination: record.destination,
             class: record.class,
+            asker: *record.source.ip(),
             ifindex: record.ifindex,
             nic: record.nic,
         };

@@ -35,6 +35,9 @@ pub struct Builder {
     pub(crate) tick: Option<Duration>,
 }
 
+/// A wait ends early for datagrams only: a stop, or a send by a handle, has to sit it out.
+const COALESCE_WAIT_MAX: Duration = Duration::from_millis(100);
+
 impl Default for Builder {
     fn default() -> Self {
         Self {
@@ -74,7 +77,9 @@ impl Builder {
 
     /// Hears this multicast group too, on every chosen NIC.
     pub fn join(mut self, group: Ipv4Addr) -> Self {
-        self.listen.groups.push(group);
+        if !self.listen.groups.contains(&group) {
+            self.listen.groups.push(group);
+        }
         self
     }
 
@@ -222,6 +227,13 @@ impl Builder {
         in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;
         in_range("replies_max", self.sizes.replies_max, 1, 32_768)?;
         in_range("recv_buffer_bytes", self.listen.recv_buffer_bytes, 1, 1 << 30)?;
+        if let Coalesce::Fixed { datagram_count, wait_max } = self.sizes.coalesce {
+            in_range("coalesce", datagram_count as usize, 1, 32_768)?;
+            if wait_max > COALESCE_WAIT_MAX {
+                let reason = format!("{wait_max:?} is longer than {COALESCE_WAIT_MAX:?}");
+                return Err(Error::setting("coalesce", reason));
+            }
+        }
         if self.tick.is_some_and(|tick| tick.is_zero()) {
             return Err(Error::setting("tick", "zero: expected a time to wait"));
         }

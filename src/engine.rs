@@ -72,9 +72,9 @@ impl Engine {
         Handle { shared: Arc::clone(&self.core.shared) }
     }
 
-    /// Serves until the handler breaks or [`Handle::stop`] is called, and then closes: what was
-    /// received by then still goes to the handler, its replies are sent, and the ports are free
-    /// when this returns.
+    /// Serves until the handler breaks or [`Handle::stop`] is called, and then closes. After a stop
+    /// what was received by then still goes to the handler, for up to 200 ms; after a break it is
+    /// discarded. The replies are sent, and the ports are free when this returns.
     ///
     /// The handler gets each batch of datagrams, and an empty one at a
     /// [tick](Builder::tick) on which nothing came. If it panics the engine is closed too.
@@ -176,6 +176,9 @@ impl Handle {
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        if self.shared.is_stopping() {
+            return Queued::Stopped;
+        }
         let queued = {
             let mut inbox = lock(&self.shared.inbox);
             inbox.push(Outbox::ANY_SLOT, egress, destination, payload)
@@ -239,7 +242,7 @@ impl Shared {
 }
 
 /// How long an engine that is told to stop goes on handing out what was received.
-const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// The parts of an engine that its thread owns.
 #[derive(Debug)]
@@ -339,10 +342,7 @@ impl Core {
         // Whoever stores an errand after this sees that the engine waits, and wakes it.
         self.shared.is_waiting.store(true, Ordering::SeqCst);
         let is_polling = self.shared.has_errand.swap(false, Ordering::SeqCst) || is_polling;
-        if self.shared.has_inbox.swap(false, Ordering::SeqCst) {
-            std::mem::swap(&mut *lock(&self.shared.inbox), &mut self.posted);
-            add(&self.shared.stats.outbox_full_count, self.posted.take_full_count());
-        }
+        self.take_inbox();
         let turn = Turn {
             admission: &self.admission,
             stats: &self.shared.stats,
@@ -355,6 +355,14 @@ impl Core {
         add(&self.shared.stats.turn_count, 1);
         batch.nics = Arc::clone(&self.admission.nics);
         result
+    }
+
+    /// Takes what handles have queued, once what was taken before is sent.
+    fn take_inbox(&mut self) {
+        if self.posted.is_empty() && self.shared.has_inbox.swap(false, Ordering::SeqCst) {
+            std::mem::swap(&mut *lock(&self.shared.inbox), &mut self.posted);
+            add(&self.shared.stats.outbox_full_count, self.posted.take_full_count());
+        }
     }
 
     fn count_refusals(&self, batch: &mut Batch) {
@@ -382,6 +390,7 @@ impl Core {
     /// Sends what is queued and closes.
     pub fn finish(&mut self, batch: &mut Batch) -> Result<Stats> {
         self.count_refusals(batch);
+        self.take_inbox();
         let turn = Turn {
             admission: &self.admission,
             stats: &self.shared.stats,
@@ -419,6 +428,8 @@ impl Core {
         let layout = self.shared.layout;
         let (groups, unicast) = (&self.settings.groups, self.settings.unicast);
         let wanted = listen::plan(&selected, groups, unicast, layout);
+        // So that those which are removed close, and their addresses can be bound again.
+        lock(&self.shared.sockets).clear();
         for slot in 0..self.sockets.len() {
             let is_stale = |socket: &Arc<ListenSocket>| {
                 !wanted.iter().any(|wanted| wanted.differs_at_most_in_joins(&socket.wanted))
@@ -427,6 +438,7 @@ impl Core {
                 self.driver.remove(slot as u16);
             }
         }
+        lock(&self.shared.failed_nics).clear();
         let ports = self.ports.clone();
         for port in ports {
             self.add_missing(&wanted, port);
@@ -441,7 +453,8 @@ impl Core {
             let is_it = |socket: &&Arc<ListenSocket>| {
                 socket.port == port && wanted.differs_at_most_in_joins(&socket.wanted)
             };
-            let is_exclusive = self.settings.is_exclusive;
+            // A port that was not named is one that nobody used, and stays so.
+            let is_exclusive = self.settings.is_exclusive || !self.settings.ports.contains(&port);
             let stats = &self.shared.stats;
             let done = match self.sockets.iter().flatten().find(is_it) {
                 Some(socket) => socket.follow(&wanted.joins),
@@ -450,6 +463,16 @@ impl Core {
                     .and_then(|socket| self.add(Arc::new(socket))),
             };
             if let Err(error) = done {
+                // What was removed may close with the next turn only: then it is tried again.
+                let is_closing = |(slot, socket): (usize, &Option<_>)| {
+                    socket.is_none() && !self.driver.is_free(slot as u16)
+                };
+                let mut slots = self.sockets.iter().enumerate();
+                if slots.any(is_closing) && error.kind() == io::ErrorKind::AddrInUse {
+                    self.shared.wants_rescan.store(true, Ordering::SeqCst);
+                    self.shared.has_errand.store(true, Ordering::SeqCst);
+                    continue;
+                }
                 tracing::warn!(%error, "a NIC stays unheard");
                 lock(&self.shared.failed_nics).push(error.to_string());
             }

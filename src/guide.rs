@@ -75,13 +75,14 @@
 //! |---|---|
 //! | an address of this host | `lo` |
 //! | in a subnet of the NIC that heard it, or link-local (169.254.0.0/16) | that NIC |
-//! | anyone who asked by 255.255.255.255, which no router passes on | that NIC |
+//! | anyone who asked by 255.255.255.255, which no router passes on | that NIC, to the asker's own address |
 //! | anyone else | the kernel's route to the asker, which may be another NIC |
 //!
 //! | what was asked | the source address is |
 //! |---|---|
 //! | a unicast address | that address |
 //! | a broadcast or a group | the NIC's address in the asker's subnet; else the one whose broadcast was asked; else its first |
+//! | a group on `lo`, for an asker elsewhere (pvxs passes unicasts on so) | that of the kernel's route: no address of `lo` may leave the host |
 //!
 //! A reply that is pinned to the NIC of arrival is lost where the way back is another one, and one
 //! by the kernel's route alone carries whatever address that route prefers: clients that compare it
@@ -134,8 +135,8 @@
 //! 1,024 buffers of 2 KiB, which the kernel reuses while they are warm in the cache. A handler that
 //! is slow, or tasks that keep batches, make the engine starve and the sockets queue (1 MiB each
 //! unless [`Builder::recv_buffer_bytes`] says otherwise, and the kernel's `net.core.rmem_max`
-//! allows it); what they cannot hold is counted in `kernel_drop_count`. Unsafe code stands in six
-//! files under `src/uring/`. When an engine closes, everything in its ring is cancelled, and the
+//! allows it); what they cannot hold is counted in `kernel_drop_count`. Unsafe code stands under
+//! `src/uring/` alone, in the files that allow it by name. When an engine closes, everything in its ring is cancelled, and the
 //! last completion awaited, before the sockets are closed and memory is freed; what the kernel does
 //! not let go of within two seconds is leaked on purpose.
 //!

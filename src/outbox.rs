@@ -22,6 +22,8 @@ pub enum Queued {
     Full,
     /// Longer than a UDP datagram can be (65,507 bytes).
     TooLong,
+    /// The engine has been told to stop.
+    Stopped,
 }
 
 impl Queued {
@@ -75,8 +77,9 @@ impl Outbox {
         destination: SocketAddrV4,
         payload: &[u8],
     ) -> Queued {
-        if let refused @ (Queued::Full | Queued::TooLong) = self.admit(payload.len()) {
-            return refused;
+        let admitted = self.admit(payload.len());
+        if !admitted.is_queued() {
+            return admitted;
         }
         let start = self.arena.len();
         self.arena.extend_from_slice(payload);
@@ -91,8 +94,9 @@ impl Outbox {
         len_max: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Queued {
-        if let refused @ (Queued::Full | Queued::TooLong) = self.admit(len_max) {
-            return refused;
+        let admitted = self.admit(len_max);
+        if !admitted.is_queued() {
+            return admitted;
         }
         let start = self.arena.len();
         // Given back if `write` panics: what is beyond the last `Outgoing` is overwritten.

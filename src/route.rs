@@ -30,6 +30,8 @@ pub(crate) struct Asked {
     /// The address that was asked, unspecified where unknown.
     pub destination: Ipv4Addr,
     pub class: Class,
+    /// Who asked.
+    pub asker: Ipv4Addr,
     /// The arrival interface, 0 where unknown.
     pub ifindex: u32,
     /// The NIC that heard it, 0 where unknown.
@@ -48,7 +50,7 @@ fn way(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<u32> {
     let arrival = nics.by_index(asked.ifindex)?;
     let is_on_link = arrival.contains(destination)
         || destination.is_link_local()
-        || asked.class == Class::Limited;
+        || (asked.class == Class::Limited && destination == asked.asker);
     (is_on_link && !arrival.is_loopback).then_some(arrival.index)
 }
 
@@ -57,6 +59,10 @@ fn source(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<Ipv4Addr>
         return (!asked.destination.is_unspecified()).then_some(asked.destination);
     }
     let arrival = nics.by_index(asked.nic).or_else(|| nics.by_index(asked.ifindex))?;
+    if arrival.is_loopback && !nics.is_local(destination) {
+        // Passed on over lo: no address of lo may leave the host.
+        return None;
+    }
     let holds_asker = arrival.addresses.iter().find(|own| own.contains(destination));
     let was_addressed = || {
         let mut own = arrival.addresses.iter();
@@ -126,25 +132,42 @@ mod tests {
             ("10.1.0.255", Subnet, 2, 2, "10.2.0.1", Some(1), "10.1.0.1"),
             ("127.255.255.255", Subnet, 1, 1, "127.0.0.1", Some(1), "127.0.0.1"),
             ("224.0.0.128", Group, 1, 1, "10.1.0.1", Some(1), "127.0.0.1"),
-            // Forwarded over lo for an asker elsewhere: lo leads nowhere else.
-            ("224.0.0.128", Group, 1, 1, "10.1.0.9", None, "127.0.0.1"),
         ];
         let nics = host();
         for row in rows {
             let (destination, class, ifindex, nic, asker, way, source) = row;
             let destination = destination.parse().unwrap();
-            let asked = Asked { destination, class, ifindex, nic };
-            let egress = egress(&nics, &asked, asker.parse().unwrap());
+            let asker = asker.parse().unwrap();
+            let asked = Asked { destination, class, asker, ifindex, nic };
+            let egress = egress(&nics, &asked, asker);
             assert_eq!(egress.ifindex, way, "way of {row:?}");
             assert_eq!(egress.source, Some(source.parse().unwrap()), "source of {row:?}");
         }
     }
 
     #[test]
+    fn no_address_of_lo_leaves_the_host() {
+        let group = Ipv4Addr::new(224, 0, 0, 128);
+        for asker in [[127, 0, 0, 1], [10, 1, 0, 9]] {
+            let (class, asker) = (Class::Group, asker.into());
+            let asked = Asked { destination: group, class, asker, ifindex: 1, nic: 1 };
+            assert_eq!(egress(&host(), &asked, [10, 1, 0, 9].into()), Egress::default());
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_limited_broadcast_names_may_be_behind_a_router() {
+        let (class, asker) = (Class::Limited, [10, 1, 0, 9].into());
+        let asked = Asked { destination: Ipv4Addr::BROADCAST, class, asker, ifindex: 2, nic: 2 };
+        assert_eq!(egress(&host(), &asked, [172, 16, 0, 9].into()).ifindex, None);
+    }
+
+    #[test]
     fn what_is_unknown_is_left_to_the_kernel() {
-        let asked =
-            Asked { destination: Ipv4Addr::UNSPECIFIED, class: Class::Unicast, ifindex: 0, nic: 0 };
-        let egress = egress(&host(), &asked, [10, 1, 0, 9].into());
+        let asker = [10, 1, 0, 9].into();
+        let destination = Ipv4Addr::UNSPECIFIED;
+        let asked = Asked { destination, class: Class::Unicast, asker, ifindex: 0, nic: 0 };
+        let egress = egress(&host(), &asked, asker);
         assert_eq!(egress, Egress::default());
     }
 }

@@ -75,7 +75,8 @@ counters! {
     /// no such counter).
     kernel_drop_count,
     /// Datagrams dropped because no answer to them can be right: source port 0, or a multicast,
-    /// broadcast or unspecified source.
+    /// broadcast or unspecified source. And what a wildcard socket heard on a NIC, at an address or
+    /// of a group that was not chosen.
     guarded_count,
     /// Datagrams whose control messages did not fit, or that said nothing sensible.
     malformed_count,

@@ -49,18 +49,58 @@ fn clients_find_servers_through_portable() {
     clients_find_servers_through("portable");
 }
 
-fn clients_find_servers_through(backend: &str) {
-    let python = match python_with_epics() {
-        Ok(python) => python,
-        Err(reason) => return skip("epics", &reason),
+#[test]
+fn a_search_that_pvxs_passes_on_is_answered_by_io_uring() {
+    if !has_io_uring() {
+        return;
+    }
+    a_search_that_pvxs_passes_on_is_answered("io_uring");
+}
+
+#[test]
+fn a_search_that_pvxs_passes_on_is_answered_by_portable() {
+    a_search_that_pvxs_passes_on_is_answered("portable");
+}
+
+fn python_and_network() -> Option<(PathBuf, Network)> {
+    let python = python_with_epics().map_err(|reason| skip("epics", &reason)).ok()?;
+    let network = Network::new().map_err(|reason| skip("netns", &reason)).ok()?;
+    Some((python, network))
+}
+
+/// A pvxs server has the port, so that nicring leaves the unicasts to it; it passes each on over lo
+/// to the other servers of its host.
+fn a_search_that_pvxs_passes_on_is_answered(backend: &str) {
+    let Some((python, network)) = python_and_network() else {
+        return;
     };
-    let network = match Network::new() {
-        Ok(network) => network,
-        Err(reason) => return skip("netns", &reason),
+    let files = TemporaryDirectory::new(&format!("forward-{backend}"));
+    let owner = EpicsServer {
+        script: "pva_server.py",
+        pvs: ["nr:owner=1.25", "nr:owner-too=1.25"],
+        address: "10.77.1.1",
+        ports: &["--port", "5095", "--search-port", "5076"],
+    };
+    let _owner = owner.start(&network.server, &python, &files);
+    let [pva, ..] = SERVERS;
+    let _server = pva.start(&network.server, &python, &files);
+    let nicring = start_nicring(&network.server, backend, &[], &files);
+    let [pva, ..] = CLIENTS;
+    let asker = &network.clients[0];
+    let read = pva.read(asker, &python, &["nr:pva", "nr:owner"], &["--addr-list", "10.77.1.1"]);
+    let logs = files.logs();
+    assert_eq!(read, Ok(()), "on {backend}:\n{logs}");
+    assert!(nicring.ends_well_when_asked(), "nicring on {backend} did not end well:\n{logs}");
+}
+
+fn clients_find_servers_through(backend: &str) {
+    let Some((python, network)) = python_and_network() else {
+        return;
     };
     let files = TemporaryDirectory::new(backend);
     let _servers = SERVERS.map(|server| server.start(&network.server, &python, &files));
-    let nicring = start_nicring(&network.server, backend, &files);
+    let take = ["--unicast", "take"];
+    let nicring = start_nicring(&network.server, backend, &take, &files);
 
     let failures = read_everything(&network, &python);
 
@@ -213,11 +253,16 @@ impl Client {
     }
 }
 
-fn start_nicring(namespace: &Namespace, backend: &str, files: &TemporaryDirectory) -> Server {
+fn start_nicring(
+    namespace: &Namespace,
+    backend: &str,
+    options: &[&str],
+    files: &TemporaryDirectory,
+) -> Server {
     let table = files.path.join("table.txt");
     fs::write(&table, TABLE).expect("the table can be written");
     let mut command = inside(namespace, Path::new(env!("CARGO_BIN_EXE_nicring")));
-    command.args(["serve", "--unicast", "take", "--backend", backend, "--pvs"]).arg(table);
+    command.arg("serve").args(options).args(["--backend", backend, "--pvs"]).arg(table);
     // A failing test must not leave it behind.
     command.args(["--duration-s", "300"]);
     Server::start(command, files, "nicring", "ready").0

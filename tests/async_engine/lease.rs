@@ -26,6 +26,7 @@ for_each_backend!(crate::common::on:
     a_lease_may_be_dropped_on_another_thread,
     replies_leave_when_the_lease_is_dropped,
     replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm,
+    a_stop_loses_nothing_while_tasks_take_what_is_there,
     dropping_the_engine_frees_its_port,
     dropping_the_engine_frees_its_port_while_leases_are_held,
     a_waker_may_drop_the_engine_on_its_own_thread,
@@ -148,6 +149,31 @@ fn replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm(backend: Backe
         drop(batch);
         client.expect_nothing();
         common::assert_free(port);
+    });
+}
+
+fn a_stop_loses_nothing_while_tasks_take_what_is_there(backend: Backend) {
+    const COUNT: usize = 20;
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).batch_max(1).coalesce(nicring::Coalesce::Off));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        numbers(COUNT).iter().for_each(|text| client.ask(text, LOCALHOST, port));
+        // By now all batches are out, and none is taken.
+        thread::sleep(PAUSE);
+        engine.handle().stop();
+        let mut heard = Vec::new();
+        while let Ok(batch) = engine.recv_batch().await {
+            for datagram in batch.iter() {
+                heard.push(text(datagram.payload()));
+                assert!(batch.reply(&datagram, datagram.payload()).is_queued());
+            }
+        }
+        assert_eq!(heard, numbers(COUNT));
+        for text in numbers(COUNT) {
+            client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
+        }
+        let send = engine.send(Default::default(), SocketAddrV4::new(LOCALHOST, port), b"late");
+        assert_eq!(send, nicring::Queued::Stopped);
     });
 }
 

@@ -91,7 +91,11 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
     let base = || on_loopback(backend);
     let without_port = || Engine::builder().backend(backend);
     let wildcard = || base().listen(Listen::Wildcard).unicast(Unicast::Leave);
-    let rows: [(Builder, &str, &str); 14] = [
+    let waits = |datagram_count, wait_ms| {
+        let wait_max = Duration::from_millis(wait_ms);
+        base().coalesce(Coalesce::Fixed { datagram_count, wait_max })
+    };
+    let rows: [(Builder, &str, &str); 16] = [
         (without_port(), "port", "Builder::port"),
         (without_port().port(5076).port(5064).port(5076), "port", "5076 is given twice"),
         (base().join([192, 0, 2, 1].into()), "join", "224.0.0.0/4"),
@@ -105,6 +109,8 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
         (base().replies_max(32_769), "replies_max", "32769"),
         (base().recv_buffer_bytes(0), "recv_buffer_bytes", "0 is not between"),
         (base().tick(Duration::ZERO), "tick", "zero"),
+        (waits(0, 1), "coalesce", "0 is not between"),
+        (waits(1, 101), "coalesce", "longer than 100ms"),
         (wildcard(), "listen", "Listen::Class"),
     ];
     for (builder, name, excerpt) in rows {

@@ -17,6 +17,7 @@ use crate::{
 for_each_backend!(crate::common::netns::on:
     a_nic_that_comes_goes_and_comes_back_is_heard_and_the_others_lose_nothing,
     a_wildcard_socket_follows_the_nics_too,
+    a_nic_made_again_is_heard_after_one_rescan_though_the_port_is_shared_with_nobody,
     a_link_that_goes_down_and_up_is_heard_again,
     an_address_that_changes_is_followed,
     a_rescan_without_a_change_changes_nothing,
@@ -100,6 +101,33 @@ fn come_and_go(star: &Star, server: &Server) -> u64 {
         assert!(!server.handle.sockets().iter().any(|socket| socket.starts_with("nic2")));
     }
     15
+}
+
+fn a_nic_made_again_is_heard_after_one_rescan_though_the_port_is_shared_with_nobody(
+    backend: Backend,
+) {
+    let unused = nicring::Engine::builder().backend(backend).port(0);
+    for builder in [on_every_nic(backend).exclusive(), unused] {
+        let star = Star::new(2);
+        let server = star.server.echo(builder);
+        let first_index = star.index(2);
+        star.server.configure("link delete nic2");
+        star.connect(2);
+        server.handle.rescan();
+        let is_followed = || {
+            let nics = server.handle.nics();
+            let is_new = nics.by_name("nic2").is_some_and(|nic| nic.index != first_index);
+            is_new && server.handle.sockets().iter().any(|socket| socket.starts_with("nic2: 10"))
+        };
+        wait_until("the engine listens on the new NIC", is_followed);
+        assert_eq!(server.handle.failed_nics(), [""; 0]);
+        let client = star.client(2).client([0, 0, 0, 0]);
+        for to in [own(2), broadcast(2), Ipv4Addr::BROADCAST] {
+            client.ask("made again", to, server.port);
+            client.expect("made again", std::net::SocketAddrV4::new(own(2), server.port));
+        }
+        drop(server);
+    }
 }
 
 fn a_link_that_goes_down_and_up_is_heard_again(backend: Backend) {
