@@ -21,7 +21,7 @@ const STEP: Duration = Duration::from_millis(50);
 /// on purpose: memory that it might write to is never freed.
 pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
     let end = Instant::now() + TIME_MAX;
-    let mut is_at_rest = !uring.ring.is_enabled() || self::is_at_rest(uring);
+    let mut is_at_rest = self::is_at_rest(uring);
     while !is_at_rest && Instant::now() < end && cancel_and_reap(uring) {
         is_at_rest = self::is_at_rest(uring);
     }

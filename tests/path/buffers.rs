@@ -12,6 +12,7 @@ use crate::{
 for_each_backend!(crate::alone:
     a_handler_that_sits_on_all_buffers_loses_nothing,
     leases_that_hold_all_buffers_lose_nothing_and_do_not_spin,
+    no_more_than_eight_batches_are_lent_at_once,
     many_sockets_that_wait_for_buffers_do_not_spin_and_are_all_served,
     one_buffer_is_enough_for_every_datagram,
     an_idle_engine_rests,
@@ -71,6 +72,22 @@ fn leases_that_hold_all_buffers_lose_nothing_and_do_not_spin(backend: Backend) {
     assert_eq!(texts, expected);
     assert_eq!(engine.handle().stats().total().kernel_drop_count, 0);
     thread_use::assert_rest("nicring");
+}
+
+fn no_more_than_eight_batches_are_lent_at_once(backend: Backend) {
+    let engine = on_loopback(backend).buffer_count(64).batch_max(1).open_async();
+    let engine = engine.expect("an engine");
+    let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+    (0..20).for_each(|number| client.ask(&number.to_string(), LOCALHOST, port));
+    let mut held = hold_all(&engine);
+    assert_eq!(held.len(), 8);
+    thread_use::assert_rest("nicring");
+    // One that comes back goes out again.
+    for number in 8..20 {
+        drop(held.remove(0));
+        held.push(next(&engine));
+        assert_eq!(texts_of(&held[7]), [number.to_string()]);
+    }
 }
 
 fn many_sockets_that_wait_for_buffers_do_not_spin_and_are_all_served(backend: Backend) {
