@@ -28,6 +28,8 @@ mod uring;
 pub mod guide;
 #[cfg(feature = "search")]
 pub mod search;
+#[cfg(feature = "udp-v4")]
+pub mod udp_v4;
 
 pub use async_engine::{AsyncEngine, BatchLease};
 pub use backend::{Backend, BackendReport, Coalesce};

@@ -1,0 +1,522 @@
+//! The bundle of sockets itself.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use socket2::SockRef;
+use tokio::task::coop;
+
+use super::{
+    FailedNic, IfaceMap, NicSocket, RecvDetails, RecvMeta,
+    inbox::Inbox,
+    longest_prefix,
+    open::{self, Opened, Ports},
+    platform,
+    ready::{Ready, Waiter},
+};
+use crate::{nics::Nics, options};
+
+/// A UDP socket for each class of destinations on each IPv4 NIC, used as one.
+///
+/// All methods take `&self`; many tasks may receive and send at once. A receive future that is
+/// dropped loses no datagram. Dropping the bundle frees its ports before it returns, unless a
+/// clone of a [`NicSocket::sock`] lives on. See [the module](super) for the table of methods.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use nicring::udp_v4::AsyncUdpV4;
+///
+/// let server = AsyncUdpV4::bind_single([127, 0, 0, 1].into(), 0, false)?;
+/// let client = AsyncUdpV4::bind_ephemeral_same_port(true)?;
+/// client.send_to(b"search", server.local_addrs()[0]).await?;
+/// let mut buf = [0; 1500];
+/// let meta = server.recv_with_meta(&mut buf).await?;
+/// server.send_via(b"found", meta.src, meta.iface_ip).await?;
+/// let (len, _) = client.recv_from(&mut buf).await?;
+/// assert_eq!(&buf[..len], b"found");
+/// # Ok::<(), std::io::Error>(())
+/// # }).map(drop)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct AsyncUdpV4 {
+    sockets: Vec<NicSocket>,
+    inbox: Mutex<Inbox>,
+    ready: Arc<Ready>,
+    failed: Vec<FailedNic>,
+    /// The NICs that it was bound on.
+    nics: Nics,
+    is_shared: bool,
+    /// The groups that it has joined, with the sockets that hear them.
+    groups: Mutex<Vec<(Ipv4Addr, Vec<NicSocket>)>>,
+}
+
+impl AsyncUdpV4 {
+    /// Binds `port` on every NIC that is up, loopback included, and shares it with other
+    /// programs. Port 0 asks for an unused port for each address, which hears unicast alone.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if no NIC can be bound; a single NIC's failure is logged, and told by
+    /// [`AsyncUdpV4::failed_nics`].
+    pub fn bind(port: u16, broadcast: bool) -> io::Result<Self> {
+        Self::bind_with_map(&IfaceMap::try_new()?, port, broadcast)
+    }
+
+    /// As [`AsyncUdpV4::bind`], without the loopback NIC.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::bind`].
+    pub fn bind_non_loopback(port: u16, broadcast: bool) -> io::Result<Self> {
+        let map = IfaceMap::try_new()?;
+        let nics = map.nics().iter().filter(|nic| nic.is_up && !nic.is_loopback).cloned().collect();
+        Self::bind_on(nics, Ports::of(port), broadcast)
+    }
+
+    /// As [`AsyncUdpV4::bind`], on the NICs of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::bind`].
+    pub fn bind_with_map(map: &IfaceMap, port: u16, broadcast: bool) -> io::Result<Self> {
+        Self::bind_on(up(map), Ports::of(port), broadcast)
+    }
+
+    /// Binds the same unused port on every NIC that is up, shared with nobody.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if no NIC can be bound, or loopback alone where there are others.
+    pub fn bind_ephemeral_same_port(broadcast: bool) -> io::Result<Self> {
+        Self::bind_ephemeral_same_port_with_map(&IfaceMap::try_new()?, broadcast)
+    }
+
+    /// As [`AsyncUdpV4::bind_ephemeral_same_port`], on the NICs of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::bind_ephemeral_same_port`].
+    pub fn bind_ephemeral_same_port_with_map(map: &IfaceMap, broadcast: bool) -> io::Result<Self> {
+        Self::bind_on(up(map), Ports::UnusedSame, broadcast)
+    }
+
+    /// Binds one address of this host, for unicast alone; port 0 asks for an unused one.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if no NIC has the address; else what the system says of binding it.
+    pub fn bind_single(iface_ip: Ipv4Addr, port: u16, broadcast: bool) -> io::Result<Self> {
+        let nics = IfaceMap::try_new()?.nics();
+        let Some(nic) = nics.owner(iface_ip) else {
+            let text = format!("no NIC has the address {iface_ip}");
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
+        };
+        let mut only = nic.clone();
+        only.addresses.retain(|own| own.address == iface_ip);
+        let nics = Nics::from_iter([only]);
+        let opened = open::open_single(&nics, iface_ip, port, broadcast)?;
+        Ok(Self::new(vec![opened], Vec::new(), nics, port != 0))
+    }
+
+    fn bind_on(nics: Nics, ports: Ports, broadcast: bool) -> io::Result<Self> {
+        let (opened, failed) = open::open_all(&nics, ports, broadcast)?;
+        Ok(Self::new(opened, failed, nics, matches!(ports, Ports::Shared(_))))
+    }
+
+    fn new(opened: Vec<Opened>, failed: Vec<FailedNic>, nics: Nics, is_shared: bool) -> Self {
+        let ready = Arc::new(Ready::default());
+        let mut inbox = Inbox::new(open::homes(&opened));
+        opened.iter().for_each(|opened| listen(&mut inbox, opened, &ready));
+        Self {
+            sockets: opened.into_iter().map(|opened| opened.nic).collect(),
+            inbox: Mutex::new(inbox),
+            ready,
+            failed,
+            nics,
+            is_shared,
+            groups: Mutex::default(),
+        }
+    }
+
+    /// The sockets, NIC by NIC; those of joined groups are not among them.
+    pub fn ifaces(&self) -> &[NicSocket] {
+        &self.sockets
+    }
+
+    /// The sockets that could not be opened, each with the cause.
+    pub fn failed_nics(&self) -> &[FailedNic] {
+        &self.failed
+    }
+
+    /// The addresses at which unicast is heard, in the order of [`AsyncUdpV4::ifaces`].
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.senders().filter_map(|nic| nic.sock.local_addr().ok()).collect()
+    }
+
+    fn senders(&self) -> impl Iterator<Item = &NicSocket> {
+        self.sockets.iter().filter(|nic| !nic.rx_only_bcast)
+    }
+
+    /// Sends from the NIC that [`AsyncUdpV4::pick_nic`] names.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for IPv6; `AddrNotAvailable` if the NIC has lost its address; else what the
+    /// system says.
+    pub async fn send_to(&self, buf: &[u8], dest: SocketAddr) -> io::Result<usize> {
+        let SocketAddr::V4(v4) = dest else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an IPv6 destination"));
+        };
+        send(self.pick_nic(*v4.ip())?, buf, dest).await
+    }
+
+    /// Sends from the address `iface_ip`.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if no socket has the address, or its NIC has lost it; else what the
+    /// system says.
+    pub async fn send_via(
+        &self,
+        buf: &[u8],
+        dest: SocketAddr,
+        iface_ip: Ipv4Addr,
+    ) -> io::Result<usize> {
+        let nic = self.senders().find(|nic| nic.iface_ip == iface_ip);
+        send(nic.ok_or_else(|| no_socket(&format!("at {iface_ip}")))?, buf, dest).await
+    }
+
+    /// Sends from the first address of the NIC with this index.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::send_via`].
+    pub async fn send_via_ifindex(
+        &self,
+        buf: &[u8],
+        dest: SocketAddr,
+        ifindex: u32,
+    ) -> io::Result<usize> {
+        let nic = self.senders().find(|nic| nic.ifindex == ifindex && ifindex != 0);
+        send(nic.ok_or_else(|| no_socket(&format!("of interface {ifindex}")))?, buf, dest).await
+    }
+
+    /// Sends once from each NIC that is no loopback, and says from how many. None waits for
+    /// another: a NIC whose queue is full is passed over, unless no NIC took the datagram.
+    ///
+    /// # Errors
+    ///
+    /// That of the last NIC if all failed; `Other` if there is none.
+    pub async fn fanout_to(&self, buf: &[u8], dest: SocketAddr) -> io::Result<usize> {
+        let mut sent_count = 0;
+        let mut blocked = None;
+        let mut last_error = io::Error::other("fanout: there is no NIC but loopback");
+        for (position, nic) in self.sockets.iter().enumerate() {
+            let has_had_turn = |earlier: &NicSocket| {
+                earlier.ifindex == nic.ifindex && nic.ifindex != 0 && !earlier.rx_only_bcast
+            };
+            if nic.is_loopback
+                || nic.rx_only_bcast
+                || self.sockets[..position].iter().any(has_had_turn)
+            {
+                continue;
+            }
+            match SockRef::from(&*nic.sock).send_to(buf, &dest.into()) {
+                Ok(_) => sent_count += 1,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        blocked = blocked.or(Some(nic));
+                    }
+                    tracing::debug!(%error, iface_ip = %nic.iface_ip, %dest, "fanout");
+                    last_error = error;
+                }
+            }
+        }
+        match blocked {
+            _ if sent_count > 0 => Ok(sent_count),
+            Some(nic) => send(nic, buf, dest).await.map(|_| 1),
+            None => Err(last_error),
+        }
+    }
+
+    /// Receives from any NIC; what does not fit `buf` is cut off.
+    ///
+    /// # Errors
+    ///
+    /// Only that the tokio runtime in which the bundle was bound is gone.
+    pub async fn recv_with_meta(&self, buf: &mut [u8]) -> io::Result<RecvMeta> {
+        Ok(self.recv_with_details(buf).await?.meta)
+    }
+
+    /// As [`AsyncUdpV4::recv_with_meta`]; tells length and sender.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::recv_with_meta`].
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let meta = self.recv_with_meta(buf).await?;
+        Ok((meta.n, meta.src))
+    }
+
+    /// As [`AsyncUdpV4::recv_with_meta_with_drops`]; tells length, sender and drops.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::recv_with_meta`].
+    pub async fn recv_from_with_drop_count(
+        &self,
+        buf: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr, u32)> {
+        let (meta, drop_count) = self.recv_with_meta_with_drops(buf).await?;
+        Ok((meta.n, meta.src, drop_count))
+    }
+
+    /// As [`AsyncUdpV4::recv_with_meta`]; tells besides what all sockets of the NIC have dropped
+    /// for want of room, modulo 2^32. Linux only; 0 elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::recv_with_meta`].
+    pub async fn recv_with_meta_with_drops(&self, buf: &mut [u8]) -> io::Result<(RecvMeta, u32)> {
+        let details = self.recv_with_details(buf).await?;
+        Ok((details.meta, details.drop_count as u32))
+    }
+
+    /// As [`AsyncUdpV4::recv_with_meta`], with all that is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::recv_with_meta`].
+    pub async fn recv_with_details(&self, buf: &mut [u8]) -> io::Result<RecvDetails> {
+        let mut receive = Receive { bundle: self, waiter: Waiter::new(&self.ready) };
+        poll_fn(|cx| receive.poll(cx, buf)).await
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket from which [`AsyncUdpV4::send_to`] sends: the longest prefix that holds `dest`,
+    /// the loopback for 127.0.0.0/8, the source of the system's route, else the first that is no
+    /// loopback.
+    ///
+    /// # Errors
+    ///
+    /// `AddrNotAvailable` if there is no socket to send from.
+    pub fn pick_nic(&self, dest: Ipv4Addr) -> io::Result<&NicSocket> {
+        longest_prefix(self.senders(), dest, |nic| (nic.iface_ip, nic.netmask))
+            .or_else(|| self.senders().find(|nic| dest.is_loopback() && nic.is_loopback))
+            .or_else(|| {
+                let source = route_source(dest)?;
+                self.senders().find(|nic| nic.iface_ip == source)
+            })
+            .or_else(|| self.senders().find(|nic| nic.netmask.is_unspecified()))
+            .or_else(|| self.senders().find(|nic| !nic.is_loopback))
+            .or_else(|| self.senders().next())
+            .ok_or_else(|| no_socket("to send from"))
+    }
+
+    /// Asks for `size` bytes of queue for each socket, beyond the system's limit where the process
+    /// may; [`AsyncUdpV4::recv_buffer_sizes`] tells what that gave.
+    ///
+    /// # Errors
+    ///
+    /// That of the last socket if all refused.
+    pub fn set_recv_buffer_size(&self, size: usize) -> io::Result<()> {
+        self.set("set_recv_buffer_size", |nic| {
+            let socket = SockRef::from(&*nic.sock);
+            options::grow_recv_buffer(&socket, size)?;
+            match socket.recv_buffer_size()? {
+                given if given < size => {
+                    tracing::warn!(given, size, iface_ip = %nic.iface_ip, "a smaller receive buffer");
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// How many bytes each socket can queue, as the system counts them, in the order of
+    /// [`AsyncUdpV4::ifaces`].
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn recv_buffer_sizes(&self) -> io::Result<Vec<usize>> {
+        self.sockets.iter().map(|nic| SockRef::from(&*nic.sock).recv_buffer_size()).collect()
+    }
+
+    /// How many routers a datagram to a group may pass, 1 to 255.
+    ///
+    /// # Errors
+    ///
+    /// That of the last socket if all refused.
+    pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
+        self.set("set_multicast_ttl_v4", |nic| nic.sock.set_multicast_ttl_v4(ttl))
+    }
+
+    /// Asks the kernel to count what it drops. Linux only; elsewhere there is nothing to ask for.
+    ///
+    /// # Errors
+    ///
+    /// That of the last socket if all refused.
+    pub fn enable_so_rxq_ovfl(&self) -> io::Result<()> {
+        self.set("enable_so_rxq_ovfl", |nic| platform::tell_drops(&nic.sock))
+    }
+
+    /// Sets an option of every socket.
+    fn set(
+        &self,
+        option: &'static str,
+        set: impl Fn(&NicSocket) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut set_count = 0;
+        let mut last_error = None;
+        for nic in &self.sockets {
+            match set(nic) {
+                Ok(()) => set_count += 1,
+                Err(error) => {
+                    tracing::debug!(%error, iface_ip = %nic.iface_ip, option);
+                    last_error = Some(error);
+                }
+            }
+        }
+        last_error.filter(|_| set_count == 0).map_or(Ok(()), Err)
+    }
+
+    /// Hears a group on every NIC but loopback, from the port of the bundle.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the address is no group, `Other` if there is no NIC but loopback, else
+    /// that of the last NIC if all failed.
+    pub fn join_multicast_v4(&self, group: Ipv4Addr) -> io::Result<()> {
+        if !group.is_multicast() {
+            let text = format!("{group} is no multicast group");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if groups.iter().any(|joined| joined.0 == group) {
+            return Ok(());
+        }
+        let mut joined = Vec::new();
+        let mut last_error = io::Error::other("joining a group: there is no NIC but loopback");
+        for (nics, port) in self.nics_by_port() {
+            for opened in open::open_group(&nics, group, port, self.is_shared)? {
+                match opened {
+                    Ok(opened) => {
+                        listen(&mut self.inbox(), &opened, &self.ready);
+                        joined.push(opened.nic);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, %group, port, "a NIC does not hear the group");
+                        last_error = error;
+                    }
+                }
+            }
+        }
+        if joined.is_empty() {
+            return Err(last_error);
+        }
+        groups.push((group, joined));
+        Ok(())
+    }
+
+    /// The NICs that are no loopback, with the ports of their first sockets.
+    fn nics_by_port(&self) -> Vec<(Nics, u16)> {
+        let mut by_port: Vec<(Vec<_>, u16)> = Vec::new();
+        for nic in self.nics.iter().filter(|nic| !nic.is_loopback) {
+            let socket = self.senders().find(|socket| nic.owns(socket.iface_ip));
+            let bound = socket.and_then(|socket| socket.sock.local_addr().ok());
+            let Some(port) = bound.map(|bound| bound.port()) else {
+                continue;
+            };
+            match by_port.iter_mut().find(|known| known.1 == port) {
+                Some(known) => known.0.push(nic.clone()),
+                None => by_port.push((vec![nic.clone()], port)),
+            }
+        }
+        by_port.into_iter().map(|(nics, port)| (Nics::from_iter(nics), port)).collect()
+    }
+}
+
+/// One receive, until it has a datagram or is dropped.
+struct Receive<'a> {
+    bundle: &'a AsyncUdpV4,
+    waiter: Waiter<'a>,
+}
+
+impl Receive<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<RecvDetails>> {
+        // So that a flood does not keep the runtime's other tasks waiting.
+        let budget = ready!(coop::poll_proceed(cx));
+        let mut inbox = self.bundle.inbox();
+        loop {
+            if let Some(details) = inbox.take(buf) {
+                budget.made_progress();
+                return Poll::Ready(Ok(details));
+            }
+            let Some(socket) = self.waiter.next_or_wait(cx) else {
+                return Poll::Pending;
+            };
+            if let Err(error) = inbox.receive(socket, &self.bundle.ready) {
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+}
+
+impl Drop for Receive<'_> {
+    fn drop(&mut self) {
+        let has_queued = self.bundle.inbox().has_queued();
+        self.waiter.leave(has_queued);
+    }
+}
+
+fn listen(inbox: &mut Inbox, opened: &Opened, ready: &Arc<Ready>) {
+    let nic = &opened.nic;
+    let at = (nic.iface_ip, nic.ifindex);
+    inbox.add(Arc::clone(&nic.sock), *opened.bound.ip(), at, opened.class, ready);
+}
+
+fn up(map: &IfaceMap) -> Nics {
+    map.nics().iter().filter(|nic| nic.is_up).cloned().collect()
+}
+
+async fn send(nic: &NicSocket, buf: &[u8], dest: SocketAddr) -> io::Result<usize> {
+    match nic.sock.send_to(buf, dest).await {
+        Err(error) if has_left(nic.iface_ip) => Err(no_socket(&format!(
+            "at {} any more, which has left its NIC ({error})",
+            nic.iface_ip
+        ))),
+        result => result,
+    }
+}
+
+/// Whether no NIC has this address any more.
+fn has_left(address: Ipv4Addr) -> bool {
+    let bound = StdUdpSocket::bind((address, 0));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+fn no_socket(which: &str) -> io::Error {
+    let text = format!("the bundle has no socket {which}");
+    io::Error::new(io::ErrorKind::AddrNotAvailable, text)
+}
+
+/// The source address that the system's route to `dest` has: connecting sends nothing.
+fn route_source(dest: Ipv4Addr) -> Option<Ipv4Addr> {
+    const ANY_PORT: u16 = 9;
+    let socket = StdUdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((dest, ANY_PORT)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(source) => Some(*source.ip()),
+        SocketAddr::V6(_) => None,
+    }
+}

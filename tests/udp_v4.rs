@@ -1,0 +1,50 @@
+//! `udp_v4`: what its callers rely on, and each fault of epics-base-rs 0.18.3 that it mends.
+
+mod common;
+
+#[path = "udp_v4/contract.rs"]
+mod contract;
+#[path = "udp_v4/faults.rs"]
+mod faults;
+#[cfg(target_os = "linux")]
+#[path = "udp_v4/namespaces.rs"]
+mod namespaces;
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use nicring::udp_v4::{AsyncUdpV4, RecvMeta};
+use tokio::{runtime, time};
+
+use common::{LOCALHOST, PATIENCE};
+
+/// Runs a case on a runtime with one thread.
+fn block_on<F: Future>(case: F) -> F::Output {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(case)
+}
+
+/// The next datagram and what is told of it.
+async fn receive(bundle: &AsyncUdpV4) -> (String, RecvMeta, u32) {
+    let mut buf = vec![0; 1 << 16];
+    let received = time::timeout(PATIENCE, bundle.recv_with_meta_with_drops(&mut buf)).await;
+    let (meta, drop_count) = received.expect("nothing was heard").expect("a receive");
+    (String::from_utf8_lossy(&buf[..meta.n]).into_owned(), meta, drop_count)
+}
+
+async fn receive_nothing(bundle: &AsyncUdpV4) {
+    let mut buf = [0; 64];
+    let received = time::timeout(Duration::from_millis(50), bundle.recv_from(&mut buf)).await;
+    assert!(received.is_err(), "heard besides: {received:?} {:?}", &buf[..16]);
+}
+
+fn on_loopback(port: u16) -> AsyncUdpV4 {
+    AsyncUdpV4::bind_single(LOCALHOST, port, true).expect("loopback")
+}
+
+fn at(address: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
+    (address.into(), port).into()
+}

@@ -1,0 +1,283 @@
+//! What callers rely on.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{Ipv4Addr, UdpSocket as StdUdpSocket},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use nicring::udp_v4::{
+    AsyncUdpV4, IfaceMap, NicSocket, ORIGIN_TAG_MCAST_GROUP, RecvMeta, bind_loopback_mcast,
+    enable_so_rxq_ovfl_for_socket, recv_from_with_drop_count_socket,
+};
+use tokio::{net::UdpSocket, runtime, task::LocalSet, time};
+
+use crate::{
+    at, block_on,
+    common::{Client, LOCALHOST, PATIENCE, assert_free, unused_port},
+    on_loopback, receive, receive_nothing,
+};
+
+#[test]
+fn the_types_can_be_shared_and_their_futures_sent() {
+    fn can_be_shared<T: Send + Sync + 'static>() {}
+    can_be_shared::<AsyncUdpV4>();
+    can_be_shared::<IfaceMap>();
+    can_be_shared::<NicSocket>();
+    fn can_be_sent<T: Send>(_: T) {}
+    block_on(async {
+        let bundle = on_loopback(0);
+        let mut buf = [0; 8];
+        can_be_sent(bundle.recv_with_meta(&mut buf));
+        can_be_sent(bundle.fanout_to(b"", at(LOCALHOST, 9)));
+        let RecvMeta { n: _, src: _, dst_ip: _, ifindex: _, iface_ip: _ } = {
+            bundle.send_to(b"x", bundle.local_addrs()[0]).await.unwrap();
+            bundle.recv_with_meta(&mut buf).await.unwrap()
+        };
+    });
+}
+
+async fn question_and_answer() {
+    let server = on_loopback(0);
+    let client = AsyncUdpV4::bind_ephemeral_same_port(true).expect("every NIC");
+    client.send_to(b"question", server.local_addrs()[0]).await.unwrap();
+    let (text, meta, drop_count) = receive(&server).await;
+    assert_eq!((text.as_str(), meta.iface_ip, drop_count), ("question", LOCALHOST, 0));
+    server.send_via(b"answer", meta.src, meta.iface_ip).await.unwrap();
+    assert_eq!(receive(&client).await.0, "answer");
+    assert_eq!(meta.src, at(LOCALHOST, client.local_addrs()[0].port()));
+}
+
+#[test]
+fn it_works_in_a_runtime_with_one_thread_with_several_and_in_a_local_set() {
+    block_on(question_and_answer());
+    let threads = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    threads.unwrap().block_on(async { tokio::spawn(question_and_answer()).await.unwrap() });
+    block_on(LocalSet::new().run_until(question_and_answer()));
+}
+
+#[test]
+fn outside_a_runtime_it_is_an_error() {
+    assert_eq!(AsyncUdpV4::bind(0, false).unwrap_err().kind(), io::ErrorKind::Other);
+    assert_eq!(bind_loopback_mcast(0).unwrap_err().kind(), io::ErrorKind::Other);
+}
+
+#[test]
+fn a_dropped_receive_loses_nothing() {
+    block_on(async {
+        let server = on_loopback(0);
+        let client = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
+        const COUNT: u32 = 2_000;
+        let address = server.local_addrs()[0];
+        tokio::spawn(async move {
+            for number in 0..COUNT {
+                client.send_to(&number.to_ne_bytes(), address).await.unwrap();
+                if number % 10 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let mut expected = 0;
+        while expected < COUNT {
+            let mut buf = [0; 4];
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now() => {}
+                received = server.recv_from(&mut buf) => {
+                    received.unwrap();
+                    assert_eq!(u32::from_ne_bytes(buf), expected);
+                    expected += 1;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn many_tasks_receive_and_send_at_once() {
+    const RECEIVER_COUNT: usize = 4;
+    const COUNT: usize = 2_000;
+    let threads = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    threads.unwrap().block_on(async {
+        let server = Arc::new(on_loopback(0));
+        server.set_recv_buffer_size(8 << 20).unwrap();
+        let address = server.local_addrs()[0];
+        let receivers = [(); RECEIVER_COUNT].map(|()| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                let mut buf = [0; 8];
+                while let Ok(received) =
+                    time::timeout(Duration::from_millis(500), server.recv_from(&mut buf)).await
+                {
+                    received.unwrap();
+                    heard.push(usize::from_ne_bytes(buf));
+                }
+                heard
+            })
+        });
+        let senders = [0, 1].map(|first| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                for number in (first..COUNT).step_by(2) {
+                    server.send_to(&number.to_ne_bytes(), address).await.unwrap();
+                    if number % 32 == first {
+                        time::sleep(Duration::from_micros(100)).await;
+                    }
+                }
+            })
+        });
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        let mut heard = Vec::new();
+        for receiver in receivers {
+            heard.extend(receiver.await.unwrap());
+        }
+        assert_eq!(heard.len(), COUNT);
+        assert_eq!(heard.iter().collect::<HashSet<_>>().len(), COUNT);
+    });
+}
+
+/// Two wait; what one drains beyond its own wakes the other, even if the first never comes back.
+#[test]
+fn what_one_receiver_leaves_wakes_another() {
+    block_on(async {
+        let server = Arc::new(on_loopback(0));
+        let address = server.local_addrs()[0];
+        let receivers = [(); 3].map(|()| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move { receive(&server).await.0 })
+        });
+        tokio::task::yield_now().await;
+        let client = Client::on_loopback();
+        for text in ["a", "b", "c"] {
+            client.0.send_to(text.as_bytes(), address).unwrap();
+        }
+        let mut heard = Vec::new();
+        for receiver in receivers {
+            heard.push(time::timeout(PATIENCE, receiver).await.unwrap().unwrap());
+        }
+        heard.sort();
+        assert_eq!(heard, ["a", "b", "c"]);
+    });
+}
+
+#[test]
+fn drop_frees_the_ports_before_it_returns() {
+    block_on(async {
+        for _ in 0..20 {
+            let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+            let port = bundle.local_addrs()[0].port();
+            receive_none_yet(&bundle);
+            assert!(StdUdpSocket::bind((LOCALHOST, port)).is_err());
+            drop(bundle);
+            assert_free(port);
+        }
+    });
+}
+
+/// Polls a receive once and drops it, so that the sockets are known to the runtime's driver.
+fn receive_none_yet(bundle: &AsyncUdpV4) {
+    let mut buf = [0; 8];
+    let receive = pin!(bundle.recv_from(&mut buf));
+    assert!(receive.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
+/// 200 ns is what a release build on an idle machine has to keep; see the guide of the benches.
+#[test]
+fn a_receive_made_again_costs_the_same_however_many_sockets_there_are() {
+    const COUNT: u32 = 20_000;
+    block_on(tokio::task::unconstrained(async {
+        let bundle = AsyncUdpV4::bind(unused_port(), true).unwrap();
+        time::sleep(Duration::from_millis(10)).await;
+        receive_none_yet(&bundle);
+        let start = Instant::now();
+        for _ in 0..COUNT {
+            receive_none_yet(&bundle);
+        }
+        let each = start.elapsed() / COUNT;
+        println!("{each:?} each with {} sockets", bundle.ifaces().len());
+        // Without optimization, and with other tests beside.
+        assert!(each < Duration::from_micros(20), "{each:?}");
+    }));
+}
+
+#[test]
+fn the_kinds_of_errors_that_callers_branch_on() {
+    block_on(async {
+        let bundle = on_loopback(0);
+        let nobody = Ipv4Addr::new(203, 0, 113, 99);
+        let kind = |result: io::Result<usize>| result.unwrap_err().kind();
+        let to = at(LOCALHOST, 9);
+        let unavailable = io::ErrorKind::AddrNotAvailable;
+        assert_eq!(kind(bundle.send_via(b"x", to, nobody).await), unavailable);
+        assert_eq!(kind(bundle.send_via_ifindex(b"x", to, u32::MAX).await), unavailable);
+        assert_eq!(kind(bundle.send_via_ifindex(b"x", to, 0).await), unavailable);
+        let to_v6 = "[::1]:9".parse().unwrap();
+        assert_eq!(kind(bundle.send_to(b"x", to_v6).await), io::ErrorKind::InvalidInput);
+        assert_eq!(AsyncUdpV4::bind_single(nobody, 0, false).unwrap_err().kind(), unavailable);
+        let not_a_group = bundle.join_multicast_v4(nobody).unwrap_err();
+        assert_eq!(not_a_group.kind(), io::ErrorKind::InvalidInput);
+        let none_but_loopback = bundle.fanout_to(b"x", to).await;
+        assert_eq!(kind(none_but_loopback), io::ErrorKind::Other);
+        let is_other = |error: io::Error| error.kind() == io::ErrorKind::Other;
+        assert!(bundle.join_multicast_v4([239, 1, 2, 3].into()).is_err_and(is_other));
+    });
+}
+
+#[test]
+fn the_free_functions_keep_nothing_and_read_ipv6_too() {
+    block_on(async {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(socket) = UdpSocket::bind(host).await else {
+                eprintln!("{host} is not to be had here");
+                continue;
+            };
+            enable_so_rxq_ovfl_for_socket(&socket).unwrap();
+            let own = socket.local_addr().unwrap();
+            for text in ["one", "two", "three"] {
+                socket.send_to(text.as_bytes(), own).await.unwrap();
+            }
+            let mut buf = [0; 64];
+            let first = recv_from_with_drop_count_socket(&socket, &mut buf).await.unwrap();
+            assert_eq!((first, &buf[..3]), ((3, own, 0), &b"one"[..]));
+            assert_eq!(socket.try_recv_from(&mut buf).unwrap(), (3, own));
+            let cut = recv_from_with_drop_count_socket(&socket, &mut buf[..2]).await.unwrap();
+            assert_eq!((cut, &buf[..2]), ((2, own, 0), &b"th"[..]));
+            let none = recv_from_with_drop_count_socket(&socket, &mut buf);
+            assert!(time::timeout(Duration::from_millis(20), none).await.is_err());
+        }
+    });
+}
+
+#[test]
+fn the_loopback_group_reaches_all_who_share_the_port() {
+    block_on(async {
+        let first = bind_loopback_mcast(0).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = bind_loopback_mcast(port).unwrap();
+        first.send_to(b"shared", (ORIGIN_TAG_MCAST_GROUP, port)).await.unwrap();
+        for socket in [&first, &second] {
+            let mut buf = [0; 16];
+            let received = time::timeout(PATIENCE, socket.recv_from(&mut buf)).await;
+            assert_eq!(received.unwrap().unwrap().0, 6);
+        }
+    });
+}
+
+/// Nothing that came before a bundle was dropped reaches the next one at the port.
+#[test]
+fn a_bundle_bound_anew_starts_empty() {
+    block_on(async {
+        let port = unused_port();
+        let first = on_loopback(port);
+        first.send_to(b"old", at(LOCALHOST, port)).await.unwrap();
+        drop(first);
+        receive_nothing(&on_loopback(port)).await;
+    });
+}

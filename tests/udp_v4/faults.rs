@@ -1,0 +1,265 @@
+//! A test for each fault of epics-base-rs 0.18.3 that loopback can show; `namespaces` has the rest.
+
+use std::{
+    cell::Cell,
+    io,
+    net::{Ipv4Addr, UdpSocket as StdUdpSocket},
+    rc::Rc,
+    time::Duration,
+};
+
+use nicring::{Class, udp_v4::AsyncUdpV4};
+use tokio::task::{self, LocalSet};
+
+use crate::{
+    at, block_on,
+    common::{Client, LOCALHOST, unused_port},
+    on_loopback, receive, receive_nothing,
+};
+
+const LOOPBACK_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+
+#[test]
+fn a_flooded_socket_starves_no_other() {
+    block_on(async {
+        let port = unused_port();
+        let server = AsyncUdpV4::bind(port, true).unwrap();
+        let client = Client::on_loopback();
+        // Both sockets are known to be empty.
+        receive_nothing(&server).await;
+        for _ in 0..150 {
+            client.ask("flood", LOCALHOST, port);
+        }
+        client.ask("alone", LOOPBACK_BROADCAST, port);
+        let mut before_count = 0;
+        while receive(&server).await.0 != "alone" {
+            before_count += 1;
+        }
+        assert!(before_count <= 32, "{before_count} of the flood came first");
+    });
+}
+
+#[test]
+fn a_flood_leaves_other_tasks_their_turn() {
+    block_on(LocalSet::new().run_until(async {
+        let server = on_loopback(0);
+        server.set_recv_buffer_size(4 << 20).unwrap();
+        let client = Client::on_loopback();
+        const COUNT: usize = 1_000;
+        for _ in 0..COUNT {
+            client.0.send_to(b"flood", server.local_addrs()[0]).unwrap();
+        }
+        let turn_count = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&turn_count);
+        let other = task::spawn_local(async move {
+            loop {
+                counter.set(counter.get() + 1);
+                task::yield_now().await;
+            }
+        });
+        // As a server does that gets what it does not answer: nothing else to wait for.
+        let mut buf = [0; 8];
+        let flood = task::spawn_local(async move {
+            for _ in 0..COUNT {
+                server.recv_with_meta_with_drops(&mut buf).await.unwrap();
+            }
+        });
+        flood.await.unwrap();
+        other.abort();
+        assert!(turn_count.get() >= COUNT / 256, "{} turns", turn_count.get());
+    }));
+}
+
+#[test]
+fn whole_datagrams_come_through_and_what_is_cut_off_is_told() {
+    block_on(async {
+        let server = on_loopback(0);
+        let client = Client::on_loopback();
+        let to = server.local_addrs()[0];
+        let longest: Vec<u8> = (0..65_507u32).map(|at| at as u8).collect();
+        let mut buf = vec![0; 1 << 16];
+        for _ in 0..40 {
+            client.0.send_to(&longest, to).unwrap();
+            let details = server.recv_with_details(&mut buf).await.unwrap();
+            assert_eq!((details.meta.n, details.is_truncated), (65_507, false));
+            assert!(buf[..65_507] == longest[..]);
+        }
+        client.0.send_to(b"too long", to).unwrap();
+        let details = server.recv_with_details(&mut buf[..3]).await.unwrap();
+        assert_eq!((details.meta.n, details.is_truncated), (3, true));
+        assert_eq!(&buf[..3], b"too");
+        client.0.send_to(b"", to).unwrap();
+        assert_eq!(server.recv_from(&mut buf).await.unwrap().0, 0);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_error_of_one_nic_fails_no_receive() {
+    use nix::sys::socket::{setsockopt, sockopt};
+    block_on(async {
+        let port = unused_port();
+        let server = AsyncUdpV4::bind(port, true).unwrap();
+        let client = Client::on_loopback();
+        let lo = server.ifaces().iter().find(|nic| nic.is_loopback).unwrap();
+        // From now on an ICMP error is what the next receive of this socket says.
+        setsockopt(&*lo.sock, sockopt::Ipv4RecvErr, &true).unwrap();
+        receive_nothing(&server).await;
+        for round in 0..20 {
+            // It may say so of the datagram before.
+            let _ = lo.sock.send_to(b"to nobody", (LOCALHOST, 1)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let to = if round % 2 == 0 { LOCALHOST } else { LOOPBACK_BROADCAST };
+            client.ask("fine", to, port);
+            assert_eq!(receive(&server).await.0, "fine");
+        }
+    });
+}
+
+#[test]
+fn a_broadcast_on_loopback_is_heard_once_and_told_as_what_it_is() {
+    block_on(async {
+        let port = unused_port();
+        let server = AsyncUdpV4::bind(port, true).unwrap();
+        let client = Client::on_loopback();
+        client.ask("broadcast", LOOPBACK_BROADCAST, port);
+        let mut buf = [0; 16];
+        let details = server.recv_with_details(&mut buf).await.unwrap();
+        assert_eq!(details.meta.dst_ip, Some(LOOPBACK_BROADCAST));
+        assert_eq!(details.class, Some(Class::Subnet));
+        assert_eq!(details.meta.iface_ip, LOCALHOST);
+        let sent = server.send_via(b"answer", details.meta.src, details.meta.iface_ip).await;
+        assert_eq!(sent.unwrap(), 6);
+        assert_eq!(client.receive().1.port(), port);
+        receive_nothing(&server).await;
+    });
+}
+
+#[test]
+fn port_0_opens_no_sockets_for_broadcasts_and_shares_with_nobody() {
+    block_on(async {
+        let bundle = AsyncUdpV4::bind(0, true).unwrap();
+        assert!(bundle.ifaces().iter().all(|nic| !nic.rx_only_bcast), "{bundle:?}");
+        assert_eq!(bundle.local_addrs().len(), bundle.ifaces().len());
+        let port = bundle.local_addrs()[0].port();
+        let error = AsyncUdpV4::bind_single(LOCALHOST, port, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn an_ephemeral_bundle_has_one_port_and_hears_broadcasts_at_it() {
+    block_on(async {
+        let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+        let port = bundle.local_addrs()[0].port();
+        for nic in bundle.ifaces() {
+            assert_eq!(nic.sock.local_addr().unwrap().port(), port);
+        }
+        Client::on_loopback().ask("broadcast", LOOPBACK_BROADCAST, port);
+        assert_eq!(receive(&bundle).await.0, "broadcast");
+        receive_nothing(&bundle).await;
+    });
+}
+
+/// Strangers who share: with address reuse the system may choose their ports too.
+#[test]
+fn an_ephemeral_bundle_never_lands_on_a_strangers_port() {
+    block_on(async {
+        let share = |_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+            let socket = socket.unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&at(LOCALHOST, 0).into()).unwrap();
+            StdUdpSocket::from(socket)
+        };
+        let strangers: Vec<StdUdpSocket> = (0..500).map(share).collect();
+        let port_of = |socket: &StdUdpSocket| socket.local_addr().unwrap().port();
+        let ports: Vec<u16> = strangers.iter().map(port_of).collect();
+        for _ in 0..100 {
+            let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+            assert!(!ports.contains(&bundle.local_addrs()[0].port()));
+            assert!(bundle.failed_nics().is_empty(), "{bundle:?}");
+        }
+    });
+}
+
+#[test]
+fn a_nic_that_failed_to_bind_is_reported() {
+    block_on(async {
+        let port = unused_port();
+        let _holder = StdUdpSocket::bind((LOCALHOST, port)).unwrap();
+        match AsyncUdpV4::bind(port, true) {
+            Ok(bundle) => {
+                let failed = bundle.failed_nics();
+                assert!(failed.iter().any(|failed| failed.address == LOCALHOST), "{failed:?}");
+                assert_eq!(failed[0].error.kind(), io::ErrorKind::AddrInUse);
+            }
+            // A host that has no NIC but loopback.
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+                assert!(error.to_string().contains("127.0.0.1"), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_the_kernel_gave_for_a_receive_buffer_is_told() {
+    block_on(async {
+        let bundle = on_loopback(0);
+        bundle.set_recv_buffer_size(300_000).unwrap();
+        assert!(bundle.recv_buffer_sizes().unwrap()[0] >= 200_000);
+    });
+}
+
+#[test]
+fn every_socket_is_heard_by_the_receive_with_a_drop_count() {
+    block_on(async {
+        let port = unused_port();
+        let bundle = AsyncUdpV4::bind(port, true).unwrap();
+        bundle.enable_so_rxq_ovfl().unwrap();
+        let client = Client::on_loopback();
+        for to in [LOOPBACK_BROADCAST, LOCALHOST] {
+            client.ask("x", to, port);
+            let mut buf = [0; 8];
+            let received = bundle.recv_from_with_drop_count(&mut buf).await.unwrap();
+            assert_eq!(received, (1, client.address().into(), 0));
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn drops_are_one_sum_a_nic_that_never_goes_back() {
+    block_on(async {
+        let port = unused_port();
+        let server = AsyncUdpV4::bind(port, true).unwrap();
+        server.enable_so_rxq_ovfl().unwrap();
+        let client = Client::on_loopback();
+        receive_nothing(&server).await;
+        // More than either socket of the NIC can queue, of the one more than of the other.
+        const COUNTS: [(Ipv4Addr, usize); 2] = [(LOCALHOST, 2_000), (LOOPBACK_BROADCAST, 1_000)];
+        let payload = [b'x'; 1_000];
+        for (to, count) in COUNTS {
+            for _ in 0..count {
+                client.0.send_to(&payload, at(to, port)).unwrap();
+            }
+        }
+        let mut last = 0;
+        let mut heard_count = 0;
+        let mut buf = [0; 1_000];
+        let wait = Duration::from_millis(200);
+        while let Ok(received) =
+            tokio::time::timeout(wait, server.recv_with_meta_with_drops(&mut buf)).await
+        {
+            let (meta, drop_count) = received.unwrap();
+            assert_eq!(meta.iface_ip, LOCALHOST);
+            assert!(drop_count >= last, "{drop_count} after {last}");
+            last = drop_count;
+            heard_count += 1;
+        }
+        let sent_count: usize = COUNTS.iter().map(|row| row.1).sum();
+        assert_eq!(heard_count + last as usize, sent_count, "{last} dropped");
+        assert!(last > 100, "{last}");
+    });
+}
