@@ -454,6 +454,7 @@ struct Receive<'a> {
 
 impl Receive<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<RecvDetails>> {
+        self.waiter.forget_old_waker();
         // So that a flood does not keep the runtime's other tasks waiting.
         let budget = ready!(coop::poll_proceed(cx));
         let mut inbox = self.bundle.inbox();

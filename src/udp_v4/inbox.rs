@@ -3,13 +3,15 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    future::{Future, poll_fn},
     io,
     net::{Ipv4Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::{io::Interest, net::UdpSocket, task::coop};
 
 use super::{
     RecvDetails, RecvMeta,
@@ -162,7 +164,10 @@ impl Inbox {
             let would_block = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
             let _ = entry.sock.try_io(Interest::READABLE, would_block);
         }
-        match entry.sock.poll_recv_ready(&mut Context::from_waker(&entry.waker)) {
+        // The task pays for datagrams; refused here, the socket would be tried again for nothing.
+        let register = poll_fn(|cx| entry.sock.poll_recv_ready(cx));
+        let register = pin!(coop::unconstrained(register));
+        match register.poll(&mut Context::from_waker(&entry.waker)) {
             Poll::Pending => Ok(()),
             Poll::Ready(result) => {
                 ready.push(socket);

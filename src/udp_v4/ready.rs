@@ -91,11 +91,14 @@ impl Wake for SocketWaker {
 pub(super) struct Waiter<'a> {
     ready: &'a Ready,
     id: Option<u64>,
+    /// A waker that is no longer needed. To drop it may drop a task, and with it receives: not
+    /// under a lock.
+    old: Option<Waker>,
 }
 
 impl<'a> Waiter<'a> {
     pub fn new(ready: &'a Ready) -> Self {
-        Self { ready, id: None }
+        Self { ready, id: None, old: None }
     }
 
     /// The socket that has been ready for longest; where there is none, the task will be woken.
@@ -110,10 +113,16 @@ impl<'a> Waiter<'a> {
             state.next_id
         });
         match state.waiting.iter_mut().find(|waiting| waiting.0 == id) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
+            Some((_, waker)) if waker.will_wake(cx.waker()) => {}
+            Some((_, waker)) => self.old = Some(std::mem::replace(waker, cx.waker().clone())),
             None => state.waiting.push((id, cx.waker().clone())),
         }
         None
+    }
+
+    /// Call it without holding a lock.
+    pub fn forget_old_waker(&mut self) {
+        self.old = None;
     }
 
     /// Leaves the list. Whoever leaves work behind wakes another: it may have been woken for this
@@ -121,7 +130,8 @@ impl<'a> Waiter<'a> {
     pub fn leave(&mut self, has_queued: bool) {
         let mut state = self.ready.state();
         if let Some(id) = self.id.take() {
-            state.waiting.retain(|waiting| waiting.0 != id);
+            let position = state.waiting.iter().position(|waiting| waiting.0 == id);
+            self.old = position.map(|position| state.waiting.swap_remove(position).1);
         }
         let has_work = has_queued || !state.sockets.is_empty();
         let waker = if has_work { state.waiting.pop() } else { None };

@@ -70,6 +70,21 @@ fn a_flood_leaves_other_tasks_their_turn() {
     }));
 }
 
+/// The runtime's budget ends just when a socket has to wait.
+#[test]
+fn a_task_that_has_had_its_turn_still_waits() {
+    block_on(async {
+        for spent_count in 120..136 {
+            let server = on_loopback(0);
+            task::yield_now().await;
+            for _ in 0..spent_count {
+                task::coop::consume_budget().await;
+            }
+            receive_nothing(&server).await;
+        }
+    });
+}
+
 #[test]
 fn whole_datagrams_come_through_and_what_is_cut_off_is_told() {
     block_on(async {
