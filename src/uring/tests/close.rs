@@ -18,7 +18,11 @@ fn closing_cancels_all_takes_all_and_gives_everything_up() {
     rig.turn();
     rig.ring().deliver(1, b"under way");
     rig.ring().deliver_and(2, b"under way and over", Then::Ends);
+    let ports: Vec<u16> = rig.sockets.drain(..).flatten().map(|socket| socket.port).collect();
     rig.driver.close();
+    for port in ports {
+        assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok(), "port {port} is held");
+    }
     assert!(rig.ring().submitted().contains(&Request::CancelAll));
     assert_eq!(rig.ring().slots(), [0u32; 0], "no file is left");
     assert_eq!(rig.driver.buffers.given_count(), 8);
@@ -52,6 +56,44 @@ fn what_the_kernel_does_not_let_go_of_is_kept_for_good() {
     // The kernel may still write to the buffers it has.
     assert!(rig.ring().deliver(0, b"late"));
     assert_eq!(texts(&heard(&rig.batch)), ["kept"]);
+}
+
+#[test]
+fn a_watch_that_does_not_end_is_kept_for_good_too() {
+    let mut rig = fake(0, 4);
+    rig.ring().never_rests = true;
+    rig.driver.close();
+    assert_eq!(holder_count(&rig), 3, "leaked on purpose");
+}
+
+#[test]
+fn what_is_being_sent_when_the_kernel_does_not_let_go_is_kept_for_good() {
+    let mut rig = fake(1, 4);
+    (rig.ring().never_rests, rig.ring().keeps_sends) = (true, true);
+    let to = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+    assert!(rig.posted.push(0, Egress::default(), to, b"still being read").is_queued());
+    rig.turn();
+    assert_eq!(rig.driver.sender.remaining_count(), 1);
+    rig.driver.close();
+    assert_eq!(rig.driver.sender.remaining_count(), 0, "leaked on purpose");
+}
+
+#[test]
+fn what_goes_on_receiving_during_the_close_is_kept_for_good() {
+    let mut rig = fake(2, 4);
+    rig.ring().never_rests = true;
+    let former = rig.ring().user_data(1);
+    rig.remove(1);
+    rig.turn();
+    rig.add(1);
+    rig.turn();
+    // Nothing of this ends a receive that lives: data, and the end of a former one.
+    rig.ring().deliver(0, b"goes on");
+    rig.ring().deliver(1, b"goes on");
+    rig.ring().complete(former, -libc::ECANCELED, None, Then::Ends);
+    rig.ring().wake(Then::Ends);
+    rig.driver.close();
+    assert_eq!(holder_count(&rig), 3, "leaked on purpose");
 }
 
 #[test]
