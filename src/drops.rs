@@ -41,6 +41,9 @@ mod tests {
         let drops = DropCount { last: AtomicU32::new(u32::MAX - 1) };
         assert_eq!(drops.note(3), 5);
         assert_eq!(drops.note(u32::MAX), 0);
+        // The most that can be told at once, and what is older than that.
+        assert_eq!(DropCount::default().note(u32::MAX / 2), u32::MAX / 2);
+        assert_eq!(DropCount::default().note(u32::MAX / 2 + 1), 0);
     }
 
     proptest! {

@@ -60,6 +60,7 @@ pub(super) struct Fake {
     log: Vec<Request>,
     pub enter_count: usize,
     pub wait_count: usize,
+    pub coalesce_count: usize,
     /// What the next calls that enter the kernel say.
     pub entered: VecDeque<io::Result<Entered>>,
     /// Sends stay under way until [`Fake::complete_sends`].
@@ -352,7 +353,8 @@ impl Kernel for Fake {
         _: Duration,
         _: Option<Instant>,
     ) -> io::Result<Entered> {
-        self.wait_count += 1;
+        assert!(self.can_coalesce);
+        self.coalesce_count += 1;
         self.enter()
     }
 

@@ -338,6 +338,8 @@ fn what_does_not_fit_a_batch_comes_first_in_the_next_without_waiting() {
 #[test]
 fn a_loss_in_the_overflow_is_counted_and_the_engine_goes_on() {
     let mut rig = fake(1, 4);
+    rig.turn();
+    assert_eq!(rig.stats.snapshot().overflow_count, 0);
     rig.ring().entered.push_back(Ok(crate::uring::kernel::Entered::WithLoss));
     rig.turn();
     assert_eq!(rig.stats.snapshot().overflow_count, 1);
@@ -381,4 +383,33 @@ fn an_enter_that_fails_for_good_ends_the_engine_with_that_error() {
     let error = rig.try_turn().unwrap_err();
     assert!(error.to_string().contains("io_uring_enter"), "{error}");
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_wait_coalesces_where_the_kernel_can_and_nothing_is_there_yet() {
+    for can_coalesce in [false, true] {
+        let wait_max = Duration::from_micros(100);
+        let coalesce = Coalesce::Fixed { datagram_count: 16, wait_max };
+        let mut ring = Fake::default();
+        ring.can_coalesce = can_coalesce;
+        let mut rig = over(ring, &BackendSettings { coalesce, ..settings(32, 8) }, 1);
+        rig.turn();
+        rig.turn();
+        assert_eq!(rig.ring().coalesce_count, if can_coalesce { 2 } else { 0 });
+        assert_eq!(rig.ring().wait_count, if can_coalesce { 0 } else { 2 });
+        (0..20).for_each(|_| _ = rig.ring().deliver(0, b"x"));
+        assert_eq!([rig.turn().len(), rig.turn().len(), rig.turn().len()], [8, 8, 4]);
+        assert_eq!(rig.ring().coalesce_count, if can_coalesce { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn buffers_hold_the_header_and_what_was_asked_for() {
+    let mut rig = fake(1, 4);
+    let text = format!("{:?}", rig.driver.buffers.slab());
+    let bytes = crate::uring::HEADER_BYTES + 512;
+    assert_eq!(text, format!("4 buffers of {bytes} bytes"));
+    let longest = "x".repeat(512);
+    rig.ring().deliver(0, longest.as_bytes());
+    assert_eq!(texts(&rig.turn()), [longest]);
 }
