@@ -370,7 +370,7 @@ impl AsyncUdpV4 {
         self.set("enable_so_rxq_ovfl", |nic| platform::tell_drops(&nic.sock))
     }
 
-    /// Sets an option of every socket.
+    /// Sets an option of every socket, those of joined groups included.
     fn set(
         &self,
         option: &'static str,
@@ -378,7 +378,9 @@ impl AsyncUdpV4 {
     ) -> io::Result<()> {
         let mut set_count = 0;
         let mut last_error = None;
-        for nic in &self.sockets {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_groups = groups.iter().flat_map(|joined| &joined.1);
+        for nic in self.sockets.iter().chain(of_groups) {
             match set(nic) {
                 Ok(()) => set_count += 1,
                 Err(error) => {
