@@ -65,6 +65,8 @@ pub(super) struct Fake {
     pub entered: VecDeque<io::Result<Entered>>,
     /// Sends stay under way until [`Fake::complete_sends`].
     pub keeps_sends: bool,
+    /// They complete by themselves once the kernel was entered so often.
+    pub sends_end_at: Option<usize>,
     /// Cancellations of one request go unheard.
     pub ignores_cancels: bool,
     /// Those of all requests too.
@@ -199,6 +201,9 @@ impl Fake {
         for (request, user_data) in mem::take(&mut self.queued) {
             self.take_on(&request, user_data);
             self.log.push(request);
+        }
+        if self.sends_end_at == Some(self.enter_count) {
+            self.complete_sends();
         }
         self.entered.pop_front().unwrap_or(Ok(Entered::Normally))
     }

@@ -172,6 +172,22 @@ fn sockets_that_leave_under_traffic_free_their_ports_and_disturb_no_other() {
     });
 }
 
+#[test]
+fn dropping_the_backend_frees_its_ports() {
+    if_there_is_io_uring(|| {
+        for _ in 0..50 {
+            let mut rig = over(ring(64), &settings(4, 4), 4);
+            rig.turn();
+            let sockets = rig.sockets.drain(..).flatten();
+            let ports: Vec<u16> = sockets.map(|socket| socket.port).collect();
+            drop(rig);
+            for port in ports {
+                assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok(), "port {port}");
+            }
+        }
+    });
+}
+
 fn count_kept(heard: &[(u16, String)]) -> usize {
     for (slot, text) in heard {
         assert_eq!(text == "kept", *slot == 2, "{text} in slot {slot}");

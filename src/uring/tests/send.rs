@@ -141,11 +141,9 @@ fn replies_from_a_socket_that_left_are_dropped_and_the_outbox_is_free_again() {
     assert_eq!(sent(&mut rig), [(0, "somewhere".into())]);
 }
 
-#[test]
-fn flushing_sends_all_and_comes_back() {
-    let mut rig = fake(1, 4);
-    (0..8).for_each(|number| post(&mut rig, 0, &number.to_string()));
+fn flush(rig: &mut Rig<Uring<Fake>>) -> Duration {
     let mut batch = rig.driver.new_batch();
+    let start = Instant::now();
     let turn = Turn {
         admission: &rig.admission,
         stats: &rig.stats,
@@ -154,6 +152,34 @@ fn flushing_sends_all_and_comes_back() {
         posted: &mut rig.posted,
     };
     rig.driver.flush(turn, &mut batch).expect("a flush");
+    start.elapsed()
+}
+
+#[test]
+fn flushing_sends_all_and_comes_back_at_once() {
+    let mut rig = fake(1, 4);
+    (0..8).for_each(|number| post(&mut rig, 0, &number.to_string()));
+    assert!(flush(&mut rig) < Duration::from_millis(500));
     assert_eq!(sent(&mut rig).len(), 8);
     assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 8));
+}
+
+#[test]
+fn flushing_waits_for_what_is_in_flight() {
+    let mut rig = fake(1, 4);
+    rig.ring().keeps_sends = true;
+    post(&mut rig, 0, "slow");
+    rig.ring().sends_end_at = Some(rig.ring().enter_count + 3);
+    flush(&mut rig);
+    assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 1));
+}
+
+#[test]
+fn flushing_does_not_wait_for_ever() {
+    let mut rig = fake(1, 4);
+    rig.ring().keeps_sends = true;
+    post(&mut rig, 0, "never");
+    let elapsed = flush(&mut rig);
+    assert!(elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(3), "{elapsed:?}");
+    assert_eq!(rig.driver.sender.remaining_count(), 1);
 }
