@@ -39,7 +39,7 @@ impl Transport {
 
     pub fn new(_stride: usize) -> Self {
         let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-        Self { control: Vec::with_capacity(control::RECEIVED_BYTES), last: (nobody, 0) }
+        Self { control: vec![0; control::RECEIVED_BYTES], last: (nobody, 0) }
     }
 
     pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
