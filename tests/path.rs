@@ -10,6 +10,8 @@ mod common;
 mod buffers;
 #[path = "path/overflow.rs"]
 mod overflow;
+#[path = "path/stop.rs"]
+mod stop;
 #[path = "path/thread_use.rs"]
 mod thread_use;
 #[path = "path/zero_length.rs"]

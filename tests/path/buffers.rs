@@ -161,7 +161,7 @@ fn hold_all(engine: &AsyncEngine) -> Vec<BatchLease> {
     held
 }
 
-fn next(engine: &AsyncEngine) -> BatchLease {
+pub fn next(engine: &AsyncEngine) -> BatchLease {
     runtime().block_on(async {
         let batch = tokio::time::timeout(PATIENCE, engine.recv_batch()).await;
         batch.expect("it takes too long").expect("a batch")
