@@ -130,6 +130,26 @@
 //!   the ring and lends whole batches out, buffers included; dropping the batch sends its replies
 //!   and gives the buffers back. No waker runs under a lock.
 //!
+//! All threads' CPU time a datagram, 4 NICs, by `compare` (Linux 6.18, 2 virtual CPUs, medians of 7
+//! rounds, ratio to the tokio loop with its 90 % interval):
+//!
+//! | receiver | storm | | 100,000/s | |
+//! |---|---|---|---|---|
+//! | `run` | 747 ns | 0.49 [0.48, 0.50] | 2,117 ns | 0.70 [0.69, 0.71] |
+//! | `recv_batch`, tokio's current-thread runtime | 755 ns | 0.49 [0.48, 0.50] | 2,321 ns | 0.77 [0.75, 0.77] |
+//! | `recv_batch`, inside tokio-uring | 758 ns | 0.50 [0.49, 0.51] | 2,346 ns | 0.77 [0.76, 0.78] |
+//! | `recv_batch`, tokio's multi-thread runtime | 793 ns | 0.52 [0.51, 0.53] | 2,702 ns | 0.89 [0.88, 0.90] |
+//! | `recv_batch`, current-thread, coalescing off | 1,751 ns | 1.14 [1.12, 1.18] | 3,812 ns | 1.26 [1.24, 1.27] |
+//! | epoll with recvmmsg and sendmmsg | 1,022 ns | 0.67 [0.65, 0.68] | 2,805 ns | 0.92 [0.91, 0.93] |
+//! | tokio, a task a socket, drained by try_recv_from | 1,531 ns | 1 | 3,033 ns | 1 |
+//!
+//! A batch that changes threads costs a wake-up. With coalescing there are few, and each carries a
+//! hundred datagrams: the engine's thread is then the right way in every runtime. Without it there
+//! is one for every few datagrams, and handing over costs more than a plain tokio loop: that is why
+//! [`Coalesce::Adaptive`] is the default of this face too. Below its threshold, where it waits for
+//! nothing, a datagram costs a second wake-up; what has to answer a trickle with the least delay is
+//! better off with `run`.
+//!
 //! # Memory
 //!
 //! 1,024 buffers of 2 KiB, which the kernel reuses while they are warm in the cache. A handler that
