@@ -156,9 +156,9 @@
 //! is slow, or tasks that keep batches, make the engine starve and the sockets queue (1 MiB each
 //! unless [`Builder::recv_buffer_bytes`] says otherwise, and the kernel's `net.core.rmem_max`
 //! allows it); what they cannot hold is counted in `kernel_drop_count`. Unsafe code stands under
-//! `src/uring/` alone, in the files that allow it by name. When an engine closes, everything in its ring is cancelled, and the
-//! last completion awaited, before the sockets are closed and memory is freed; what the kernel does
-//! not let go of within two seconds is leaked on purpose.
+//! `src/uring/` alone, in the files that allow it by name. When an engine closes, everything in its
+//! ring is cancelled, and the last completion awaited, before the sockets are closed and memory is
+//! freed; what the kernel does not let go of within two seconds is leaked on purpose.
 //!
 //! # What nicring does not do
 //!
