@@ -16,8 +16,9 @@ use std::{
 
 use crate::{
     batch::Batch,
-    engine::{Core, DRAIN_TIME_MAX, Engine, Handle, lock},
+    engine::{Core, DRAIN_TIME_MAX, Engine, Handle},
     error::{Error, Result},
+    lock::lock,
     outbox::Queued,
     route::Egress,
 };

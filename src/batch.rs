@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    lock::lock,
     meta::{Datagram, Record},
     nics::Nics,
     outbox::{Outbox, Queued},
@@ -132,7 +133,7 @@ impl Batch {
 
     fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
         // A handler that panicked while composing a reply left the outbox as it was before.
-        self.outbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.outbox)
     }
 }
 

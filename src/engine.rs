@@ -6,7 +6,7 @@ use std::{
     net::SocketAddrV4,
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use crate::{
     builder::Builder,
     error::{Error, Result},
     listen::{self, Layout, Listen, ListenSocket, Wanted},
+    lock::lock,
     nics::Nics,
     outbox::{Outbox, Queued},
     route::Egress,
@@ -187,10 +188,6 @@ impl Handle {
         self.shared.wake();
         queued
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an engine's thread shares with its handles.

@@ -11,6 +11,7 @@ mod error;
 #[path = "../fallback/mod.rs"]
 mod fallback;
 mod listen;
+mod lock;
 mod meta;
 mod nics;
 mod options;

@@ -6,7 +6,7 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
 };
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
@@ -14,6 +14,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use crate::{
     drops::DropCount,
     error::{Error, Result},
+    lock::lock,
     meta::Class,
     nics::{Nic, NicAddress, NicFilter, Nics},
     options,
@@ -329,7 +330,7 @@ impl ListenSocket {
 
     /// Joins and leaves groups until they are those of `wanted`; loses nothing meanwhile.
     pub fn follow(&self, wanted: &[(Ipv4Addr, u32)]) -> io::Result<()> {
-        let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut joins = lock(&self.joins);
         joins.retain(|join| {
             let stays = wanted.contains(join);
             if !stays {

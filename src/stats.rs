@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::meta::Class;
+use crate::{lock::lock, meta::Class};
 
 /// Declares the counters of a NIC once: the atomic ones, the snapshot, and their sum.
 macro_rules! counters {
@@ -189,7 +189,7 @@ pub(crate) struct StatsTable {
 impl StatsTable {
     /// The counters of a NIC, made when first asked for.
     pub fn nic(&self, index: u32, name: &str) -> Arc<NicCounters> {
-        let mut nics = self.nics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut nics = lock(&self.nics);
         if let Some(nic) = nics.iter().find(|nic| nic.index == index) {
             return Arc::clone(nic);
         }
@@ -200,7 +200,7 @@ impl StatsTable {
     }
 
     pub fn snapshot(&self) -> Stats {
-        let nics = self.nics.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let nics = lock(&self.nics);
         Stats {
             nics: nics
                 .iter()

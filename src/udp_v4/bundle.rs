@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, ready},
 };
 
@@ -19,7 +19,7 @@ use super::{
     platform,
     ready::{Ready, Waiter},
 };
-use crate::{nics::Nics, options};
+use crate::{lock::lock, nics::Nics, options};
 
 /// A UDP socket for each class of destinations on each IPv4 NIC, used as one.
 ///
@@ -299,7 +299,7 @@ impl AsyncUdpV4 {
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inbox)
     }
 
     /// The socket from which [`AsyncUdpV4::send_to`] sends: the longest prefix that holds `dest`,
@@ -378,7 +378,7 @@ impl AsyncUdpV4 {
     ) -> io::Result<()> {
         let mut set_count = 0;
         let mut last_error = None;
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = lock(&self.groups);
         let of_groups = groups.iter().flat_map(|joined| &joined.1);
         for nic in self.sockets.iter().chain(of_groups) {
             match set(nic) {
@@ -403,7 +403,7 @@ impl AsyncUdpV4 {
             let text = format!("{group} is no multicast group");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = lock(&self.groups);
         if groups.iter().any(|joined| joined.0 == group) {
             return Ok(());
         }

@@ -3,12 +3,15 @@
 use std::{
     io,
     net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use super::longest_prefix;
-use crate::nics::{Nic, NicAddress, Nics};
+use crate::{
+    lock::lock,
+    nics::{Nic, NicAddress, Nics},
+};
 
 /// One IPv4 address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -159,7 +162,7 @@ impl IfaceMap {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     pub(super) fn nics(&self) -> Arc<Nics> {

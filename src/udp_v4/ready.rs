@@ -5,9 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Wake, Waker},
 };
+
+use crate::lock::lock;
 
 /// Sockets in the order in which they became ready, and the tasks to wake.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ impl State {
 
 impl Ready {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Puts a socket behind the other ready ones; wakes nobody.
