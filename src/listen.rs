@@ -449,21 +449,7 @@ fn open_all(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn nic(name: &str, index: u32, addresses: &[([u8; 4], u32)]) -> Nic {
-        let address = |&(address, prefix_len): &([u8; 4], u32)| {
-            let mask = u32::MAX << (32 - prefix_len);
-            NicAddress::new(address.into(), Ipv4Addr::from_bits(mask))
-        };
-        Nic {
-            name: name.into(),
-            index,
-            is_up: true,
-            is_loopback: name == "lo",
-            is_point_to_point: false,
-            addresses: addresses.iter().map(address).collect(),
-        }
-    }
+    use crate::nics::samples::nic;
 
     fn summary(wanted: &[Wanted]) -> Vec<String> {
         let one = |wanted: &Wanted| {
@@ -475,7 +461,7 @@ mod tests {
 
     #[test]
     fn an_alias_shares_the_sockets_of_its_nic() {
-        let nics = Nics::from_iter([nic("a", 2, &[([10, 1, 0, 1], 24), ([10, 1, 0, 2], 24)])]);
+        let nics = Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24), ("10.1.0.2", 24)])]);
         let wanted = plan(&nics, &[], Unicast::Take, Layout::ClassByDevice);
         assert_eq!(
             summary(&wanted),
@@ -491,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_nic_without_a_broadcast_address_still_hears_the_limited_one_and_groups() {
-        let nics = Nics::from_iter([nic("p", 3, &[([10, 9, 0, 1], 32)])]);
+        let nics = Nics::from_iter([nic("p", 3, &[("10.9.0.1", 32)])]);
         let group = Ipv4Addr::new(224, 0, 0, 128);
         let wanted = plan(&nics, &[group], Unicast::Leave, Layout::ClassByDevice);
         assert_eq!(
@@ -503,10 +489,8 @@ mod tests {
 
     #[test]
     fn without_devices_nics_on_one_subnet_share_the_broadcast_sockets() {
-        let nics = Nics::from_iter([
-            nic("a", 2, &[([10, 1, 0, 1], 24)]),
-            nic("b", 3, &[([10, 1, 0, 2], 24)]),
-        ]);
+        let nics =
+            Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24)]), nic("b", 3, &[("10.1.0.2", 24)])]);
         let group = Ipv4Addr::new(239, 1, 1, 1);
         let wanted = plan(&nics, &[group], Unicast::Leave, Layout::ClassWithoutDevice);
         assert_eq!(
@@ -523,7 +507,7 @@ mod tests {
 
     #[test]
     fn where_addresses_hear_broadcasts_each_has_one_socket_and_groups_are_joined_once() {
-        let nics = Nics::from_iter([nic("a", 2, &[([10, 1, 0, 1], 24), ([10, 1, 0, 2], 24)])]);
+        let nics = Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24), ("10.1.0.2", 24)])]);
         let group = Ipv4Addr::new(239, 1, 1, 1);
         let wanted = plan(&nics, &[group], Unicast::Take, Layout::ByAddress);
         assert_eq!(summary(&wanted), ["HearAll 10.1.0.1 -", "HearAll 10.1.0.2 -"]);

@@ -275,6 +275,28 @@ impl std::str::FromStr for NicFilter {
     }
 }
 
+/// NICs for tests.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+
+    /// A NIC that is up, with its addresses and their prefix lengths; `lo` is the loopback.
+    pub fn nic(name: &str, index: u32, addresses: &[(&str, u32)]) -> Nic {
+        let address = |&(address, prefix_len): &(&str, u32)| {
+            let mask = u32::MAX << (32 - prefix_len);
+            NicAddress::new(address.parse().unwrap(), Ipv4Addr::from_bits(mask))
+        };
+        Nic {
+            name: name.into(),
+            index,
+            is_up: true,
+            is_loopback: name == "lo",
+            is_point_to_point: false,
+            addresses: addresses.iter().map(address).collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -74,22 +74,7 @@ fn source(nics: &Nics, asked: &Asked, destination: Ipv4Addr) -> Option<Ipv4Addr>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nics::{Nic, NicAddress};
-
-    fn nic(name: &str, index: u32, addresses: &[(&str, u32)]) -> Nic {
-        let address = |&(address, prefix_len): &(&str, u32)| {
-            let mask = u32::MAX << (32 - prefix_len);
-            NicAddress::new(address.parse().unwrap(), Ipv4Addr::from_bits(mask))
-        };
-        Nic {
-            name: name.into(),
-            index,
-            is_up: true,
-            is_loopback: name == "lo",
-            is_point_to_point: false,
-            addresses: addresses.iter().map(address).collect(),
-        }
-    }
+    use crate::nics::samples::nic;
 
     /// lo, two NICs on one subnet, one with two addresses on two subnets.
     fn host() -> Nics {
