@@ -182,11 +182,11 @@ impl Portable {
             let run = outbox.outgoing_from(first).iter();
             let len = run.take_while(|outgoing| admission.sending_slot(outgoing) == slot).count();
             let run = &outbox.outgoing_from(first)[..len];
-            match self.entries.get(usize::from(slot)) {
+            match slot.and_then(|slot| self.entries.get(usize::from(slot))) {
                 Some(Some(entry)) => {
                     send_run(&mut self.transport, admission, entry, outbox, run);
                 }
-                _ => tracing::debug!(len, "the socket to send by has been closed"),
+                _ => run.iter().for_each(|one| admission.count_sent(one, None, Sent::Failed)),
             }
             first += len;
         }
@@ -210,7 +210,7 @@ fn send_run(
     mut run: &[Outgoing],
 ) {
     let count = |outgoing: &Outgoing, sent: Sent| {
-        sent.count(admission.sending_counters(&entry.socket, outgoing.egress.ifindex));
+        admission.count_sent(outgoing, Some(&entry.socket), sent);
     };
     while let Some(next) = run.first() {
         match transport.send(&entry.socket, &entry.prepared, outbox, run) {

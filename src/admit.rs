@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     listen::{ListenSocket, Role},
-    meta::{Class, Record},
+    meta::{Class, Record, SocketKey},
     nics::Nics,
     outbox::Outgoing,
     stats::{NicCounters, StatsTable, add},
@@ -63,8 +63,11 @@ pub(crate) struct Admission {
     pub selected: Nics,
     /// Counters of each NIC that the engine listens on, by index.
     counters: Vec<Arc<NicCounters>>,
-    /// For each slot the one that sends what leaves by the kernel's route.
-    routed_slots: Vec<u16>,
+    /// Counters for what no NIC can be told of.
+    nowhere: Arc<NicCounters>,
+    /// For each slot the number of its socket, and the slot that sends in its place what leaves by
+    /// the kernel's route.
+    senders: Vec<Option<(u32, u16)>>,
     /// The one that sends what answers nothing: no address of its own becomes the source.
     first_slot: u16,
 }
@@ -78,19 +81,25 @@ impl Admission {
         stats: &StatsTable,
     ) -> Self {
         let counters = selected.iter().map(|nic| stats.nic(nic.index, &nic.name)).collect();
-        let first_slot = first_slot(sockets);
-        Self { nics, selected, counters, routed_slots: routed_slots(sockets), first_slot }
+        Self {
+            nics,
+            selected,
+            counters,
+            nowhere: stats.nowhere(),
+            senders: senders(sockets),
+            first_slot: first_slot(sockets),
+        }
     }
 
     /// The slot of the socket that sends a datagram: the one that heard what it answers, unless
-    /// that is bound to a device and the kernel is to choose the way.
-    pub fn sending_slot(&self, outgoing: &Outgoing) -> u16 {
-        let heard = usize::from(outgoing.slot);
-        match self.routed_slots.get(heard) {
-            Some(_) if outgoing.egress.ifindex.is_some() => outgoing.slot,
-            Some(&routed) => routed,
-            None => self.first_slot,
-        }
+    /// that is bound to a device and the kernel is to choose the way. `None` if that has been closed.
+    pub fn sending_slot(&self, outgoing: &Outgoing) -> Option<u16> {
+        let Some(SocketKey { slot, number }) = outgoing.heard_by else {
+            return Some(self.first_slot);
+        };
+        let (current, routed) = (*self.senders.get(usize::from(slot))?)?;
+        let is_pinned = outgoing.egress.ifindex.is_some();
+        (current == number).then_some(if is_pinned { slot } else { routed })
     }
 
     /// The record of a datagram, or `None` if it is dropped; counts it either way.
@@ -141,7 +150,7 @@ impl Admission {
             nic,
             ifindex: message.ifindex,
             kernel_time: message.kernel_time,
-            slot,
+            heard_by: SocketKey { slot, number: socket.number },
             buffer: span.buffer,
             start: span.start,
             len: span.len,
@@ -195,18 +204,23 @@ impl Admission {
         (index, position.map(|position| &self.counters[position]))
     }
 
-    /// The counters of the NIC by which a datagram is sent, else of the socket that sends it.
-    pub fn sending_counters<'a>(
-        &'a self,
-        socket: &'a ListenSocket,
-        ifindex: Option<u32>,
-    ) -> &'a NicCounters {
+    /// Counts what became of a datagram: on the NIC by which it was sent, else on that of the socket
+    /// that sent it, if there was one.
+    pub fn count_sent(&self, outgoing: &Outgoing, socket: Option<&ListenSocket>, sent: Sent) {
         let by_index = |index| self.counters.iter().find(|counters| counters.index == index);
-        ifindex.and_then(by_index).unwrap_or(&socket.counters)
+        let of_socket = || socket.map_or(&self.nowhere, |socket| &socket.counters);
+        let counters =
+            &outgoing.egress.ifindex.and_then(by_index).unwrap_or_else(of_socket).counters;
+        let counter = match sent {
+            Sent::Yes => &counters.sent_count,
+            Sent::WouldBlock => &counters.would_block_count,
+            Sent::Failed => &counters.send_error_count,
+        };
+        add(counter, 1);
     }
 }
 
-fn routed_slots(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<u16> {
+fn senders(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<Option<(u32, u16)>> {
     let sender_of = |port| {
         let sends = |socket: &Option<Arc<ListenSocket>>| {
             let socket = socket.as_ref();
@@ -214,12 +228,12 @@ fn routed_slots(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<u16> {
         };
         sockets.iter().position(sends)
     };
-    let routed = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
-        let is_device_bound = |socket: &&Arc<ListenSocket>| socket.wanted.is_device_bound;
-        let sender = socket.as_ref().filter(is_device_bound);
-        sender.and_then(|socket| sender_of(socket.port)).unwrap_or(slot) as u16
+    let sender = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
+        let socket = socket.as_ref()?;
+        let other = socket.wanted.is_device_bound.then(|| sender_of(socket.port)).flatten();
+        Some((socket.number, other.unwrap_or(slot) as u16))
     };
-    sockets.iter().enumerate().map(routed).collect()
+    sockets.iter().enumerate().map(sender).collect()
 }
 
 fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {
@@ -248,16 +262,4 @@ pub(crate) enum Sent {
     Yes,
     WouldBlock,
     Failed,
-}
-
-impl Sent {
-    pub fn count(self, counters: &NicCounters) {
-        let counters = &counters.counters;
-        let counter = match self {
-            Self::Yes => &counters.sent_count,
-            Self::WouldBlock => &counters.would_block_count,
-            Self::Failed => &counters.send_error_count,
-        };
-        add(counter, 1);
-    }
 }

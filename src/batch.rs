@@ -81,8 +81,8 @@ impl Batch {
         payload: &[u8],
     ) -> Queued {
         let egress = self.egress(datagram, *destination.ip());
-        let slot = datagram.record.slot;
-        self.outbox().push(slot, egress, destination, payload)
+        let heard_by = Some(datagram.record.heard_by);
+        self.outbox().push(heard_by, egress, destination, payload)
     }
 
     /// Queues an answer that `write` composes in place, in at most `len_max` bytes; `write` says
@@ -104,13 +104,13 @@ impl Batch {
     ) -> Queued {
         let destination = datagram.source();
         let egress = self.egress(datagram, *destination.ip());
-        let slot = datagram.record.slot;
-        self.outbox().push_with(slot, egress, destination, len_max, write)
+        let heard_by = Some(datagram.record.heard_by);
+        self.outbox().push_with(heard_by, egress, destination, len_max, write)
     }
 
     /// Queues a datagram that answers nothing, such as a beacon.
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        self.outbox().push(Outbox::ANY_SLOT, egress, destination, payload)
+        self.outbox().push(None, egress, destination, payload)
     }
 
     /// The way that an answer to `datagram` leaves by when it is sent to `destination`.

@@ -182,7 +182,7 @@ impl Handle {
         }
         let queued = {
             let mut inbox = lock(&self.shared.inbox);
-            inbox.push(Outbox::ANY_SLOT, egress, destination, payload)
+            inbox.push(None, egress, destination, payload)
         };
         self.shared.has_inbox.store(true, Ordering::SeqCst);
         self.shared.wake();

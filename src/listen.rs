@@ -6,7 +6,10 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
@@ -263,6 +266,8 @@ fn broadcasts(nic: &Nic) -> impl Iterator<Item = (Class, Ipv4Addr)> {
         .chain([(Class::Limited, Ipv4Addr::BROADCAST)])
 }
 
+static OPENED_COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// An open socket of an engine.
 #[derive(Debug)]
 pub(crate) struct ListenSocket {
@@ -270,6 +275,8 @@ pub(crate) struct ListenSocket {
     pub wanted: Wanted,
     pub port: u16,
     pub counters: Arc<NicCounters>,
+    /// No other socket of this process has it.
+    pub number: u32,
     /// What it has joined by now.
     joins: Mutex<Vec<(Ipv4Addr, u32)>>,
     drops: DropCount,
@@ -317,12 +324,15 @@ impl ListenSocket {
             join_group(&socket, join).map_err(failed("joining the group of"))?;
         }
         let bound = socket.local_addr().map_err(failed("asking for the port of"))?;
-        let (name, index) = wanted.nic.clone().unwrap_or(("(any)".to_owned(), 0));
         Ok(Self {
             socket,
             wanted: wanted.clone(),
             port: bound.as_socket_ipv4().map_or(port, |bound| bound.port()),
-            counters: stats.nic(index, &name),
+            counters: match &wanted.nic {
+                Some((name, index)) => stats.nic(*index, name),
+                None => stats.nowhere(),
+            },
+            number: OPENED_COUNT.fetch_add(1, Relaxed),
             joins: Mutex::new(wanted.joins.clone()),
             drops: DropCount::default(),
         })

@@ -120,6 +120,14 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
+/// Which socket of an engine: after a rescan another one may be in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketKey {
+    pub slot: u16,
+    /// That of [`ListenSocket::number`](crate::listen::ListenSocket::number).
+    pub number: u32,
+}
+
 /// A [`Datagram`] without its payload, as a batch keeps it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
@@ -133,8 +141,7 @@ pub(crate) struct Record {
     pub nic: u32,
     pub ifindex: u32,
     pub kernel_time: Option<Duration>,
-    /// The slot of the socket that heard it.
-    pub slot: u16,
+    pub heard_by: SocketKey,
     /// Where the payload lies: a buffer's number, and the bytes in it.
     #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub buffer: u16,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use crate::route::Egress;
+use crate::{meta::SocketKey, route::Egress};
 
 /// Whether a datagram was accepted for sending.
 ///
@@ -39,8 +39,8 @@ pub(crate) const PAYLOAD_LEN_MAX: usize = 65_507;
 /// One datagram to send: where its payload lies in the arena, and where it goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing {
-    /// The slot of the socket that heard what this answers, or [`Outbox::ANY_SLOT`].
-    pub slot: u16,
+    /// The socket that heard what this answers; `None` for one that answers nothing.
+    pub heard_by: Option<SocketKey>,
     pub egress: Egress,
     pub destination: SocketAddrV4,
     pub start: u32,
@@ -57,9 +57,6 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// No socket in particular.
-    pub const ANY_SLOT: u16 = u16::MAX;
-
     pub fn new(replies_max: usize) -> Self {
         // A reply to a SEARCH is seldom longer than 256 bytes; two of the longest always fit.
         let arena_len = (replies_max * 256).max(2 * PAYLOAD_LEN_MAX);
@@ -72,7 +69,7 @@ impl Outbox {
 
     pub fn push(
         &mut self,
-        slot: u16,
+        heard_by: Option<SocketKey>,
         egress: Egress,
         destination: SocketAddrV4,
         payload: &[u8],
@@ -83,12 +80,12 @@ impl Outbox {
         }
         let start = self.arena.len();
         self.arena.extend_from_slice(payload);
-        self.commit(slot, egress, destination, start)
+        self.commit(heard_by, egress, destination, start)
     }
 
     pub fn push_with(
         &mut self,
-        slot: u16,
+        heard_by: Option<SocketKey>,
         egress: Egress,
         destination: SocketAddrV4,
         len_max: usize,
@@ -103,7 +100,7 @@ impl Outbox {
         self.arena.resize(start + len_max, 0);
         let len = write(&mut self.arena[start..]).min(len_max);
         self.arena.truncate(start + len);
-        self.commit(slot, egress, destination, start)
+        self.commit(heard_by, egress, destination, start)
     }
 
     fn admit(&mut self, len: usize) -> Queued {
@@ -121,13 +118,13 @@ impl Outbox {
 
     fn commit(
         &mut self,
-        slot: u16,
+        heard_by: Option<SocketKey>,
         egress: Egress,
         destination: SocketAddrV4,
         start: usize,
     ) -> Queued {
         self.outgoing.push(Outgoing {
-            slot,
+            heard_by,
             egress,
             destination,
             start: start as u32,
@@ -182,16 +179,18 @@ mod tests {
     fn what_is_pushed_comes_out_in_order() {
         let mut outbox = Outbox::new(8);
         let egress = Egress::default();
-        assert!(outbox.push(3, egress, destination(), b"one").is_queued());
+        let heard_by = |slot| Some(SocketKey { slot, number: 7 });
+        assert!(outbox.push(heard_by(3), egress, destination(), b"one").is_queued());
         let write = |buffer: &mut [u8]| {
             buffer[..3].copy_from_slice(b"two");
             3
         };
-        assert!(outbox.push_with(4, egress, destination(), 100, write).is_queued());
-        assert!(outbox.push(5, egress, destination(), b"").is_queued());
+        assert!(outbox.push_with(heard_by(4), egress, destination(), 100, write).is_queued());
+        assert!(outbox.push(heard_by(5), egress, destination(), b"").is_queued());
         let payloads: Vec<_> =
-            outbox.outgoing_from(0).iter().map(|one| (one.slot, outbox.payload(one))).collect();
-        assert_eq!(payloads, [(3, &b"one"[..]), (4, b"two"), (5, b"")]);
+            outbox.outgoing_from(0).iter().map(|one| (one.heard_by, outbox.payload(one))).collect();
+        let expected = [(heard_by(3), &b"one"[..]), (heard_by(4), b"two"), (heard_by(5), b"")];
+        assert_eq!(payloads, expected);
     }
 
     #[test]
@@ -201,21 +200,21 @@ mod tests {
         let arena = outbox.arena.as_ptr();
         for _ in 0..3 {
             let longest = vec![7; PAYLOAD_LEN_MAX];
-            assert_eq!(outbox.push(0, egress, destination(), &longest), Queued::Yes);
-            assert_eq!(outbox.push(0, egress, destination(), &longest), Queued::Yes);
-            assert_eq!(outbox.push(0, egress, destination(), b"x"), Queued::Full);
+            assert_eq!(outbox.push(None, egress, destination(), &longest), Queued::Yes);
+            assert_eq!(outbox.push(None, egress, destination(), &longest), Queued::Yes);
+            assert_eq!(outbox.push(None, egress, destination(), b"x"), Queued::Full);
             assert_eq!(outbox.take_full_count(), 1);
             assert_eq!(outbox.arena.as_ptr(), arena, "the arena moved");
             outbox.clear();
         }
         let too_long = vec![0; PAYLOAD_LEN_MAX + 1];
-        assert_eq!(outbox.push(0, egress, destination(), &too_long), Queued::TooLong);
+        assert_eq!(outbox.push(None, egress, destination(), &too_long), Queued::TooLong);
     }
 
     #[test]
     fn a_writer_that_claims_more_than_it_was_given_sends_no_more_than_that() {
         let mut outbox = Outbox::new(2);
-        let queued = outbox.push_with(0, Egress::default(), destination(), 4, |_| 400);
+        let queued = outbox.push_with(None, Egress::default(), destination(), 4, |_| 400);
         assert_eq!(queued, Queued::Yes);
         assert_eq!(outbox.outgoing(0).len, 4);
     }
@@ -224,12 +223,12 @@ mod tests {
     fn a_writer_that_panics_leaves_what_was_queued_before() {
         let mut outbox = Outbox::new(4);
         let egress = Egress::default();
-        outbox.push(0, egress, destination(), b"first");
+        outbox.push(None, egress, destination(), b"first");
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            outbox.push_with(0, egress, destination(), 9, |_| panic!("a bug in the handler"))
+            outbox.push_with(None, egress, destination(), 9, |_| panic!("a bug in the handler"))
         }));
         assert!(panicked.is_err());
-        outbox.push(0, egress, destination(), b"second");
+        outbox.push(None, egress, destination(), b"second");
         let outgoing = outbox.outgoing_from(0).iter();
         let payloads: Vec<_> = outgoing.map(|one| outbox.payload(one)).collect();
         assert_eq!(payloads, [&b"first"[..], b"second"]);

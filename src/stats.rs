@@ -90,7 +90,8 @@ counters! {
     sent_count,
     /// Datagrams not sent because the socket's send buffer was full.
     would_block_count,
-    /// Datagrams not sent for another reason, such as an unreachable network.
+    /// Datagrams not sent for another reason, such as an unreachable network, or a socket that was
+    /// closed after it heard what they answer.
     send_error_count,
 }
 
@@ -120,8 +121,8 @@ impl Counts {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// One entry for every NIC that the engine has listened on, and one of index 0 for what no
-    /// NIC can be told of.
+    /// One entry for every NIC that the engine has listened on, and one of index 0 if anything was
+    /// counted that no NIC can be told of.
     pub nics: Vec<NicStats>,
     /// Datagrams refused by the outbox ([`Queued::Full`](crate::Queued::Full)).
     pub outbox_full_count: u64,
@@ -199,17 +200,21 @@ impl StatsTable {
         nic
     }
 
+    /// The counters of what no NIC can be told of.
+    pub fn nowhere(&self) -> Arc<NicCounters> {
+        self.nic(0, "(any)")
+    }
+
     pub fn snapshot(&self) -> Stats {
         let nics = lock(&self.nics);
+        let of_nic = |nic: &Arc<NicCounters>| NicStats {
+            name: nic.name.clone(),
+            index: nic.index,
+            counts: nic.counters.snapshot(),
+        };
+        let has_any = |nic: &NicStats| nic.index != 0 || nic.counts != Counts::default();
         Stats {
-            nics: nics
-                .iter()
-                .map(|nic| NicStats {
-                    name: nic.name.clone(),
-                    index: nic.index,
-                    counts: nic.counters.snapshot(),
-                })
-                .collect(),
+            nics: nics.iter().map(of_nic).filter(has_any).collect(),
             outbox_full_count: self.outbox_full_count.load(Relaxed),
             turn_count: self.turn_count.load(Relaxed),
             overflow_count: self.overflow_count.load(Relaxed),

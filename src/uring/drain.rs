@@ -3,7 +3,10 @@
 //! (io_uring_cancelation(7)), which is too late both for the memory and for whoever wants to bind
 //! the port.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use super::{
     Uring,
@@ -50,9 +53,14 @@ fn is_at_rest<K: Kernel>(uring: &Uring<K>) -> bool {
 /// One attempt; says whether another one makes sense.
 fn cancel_and_reap<K: Kernel>(uring: &mut Uring<K>) -> bool {
     let end = Instant::now() + STEP;
-    if let Err(error) = uring.ring.push_cancel_all(UserData::Cancel.encode()) {
-        tracing::error!(%error, "cancelling what is under way");
-        return false;
+    match uring.ring.push_cancel_all(UserData::Cancel.encode()) {
+        // Completions have to be taken first.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => {
+            tracing::error!(%error, "cancelling what is under way");
+            return false;
+        }
+        Ok(()) => {}
     }
     while !is_at_rest(uring) && Instant::now() < end {
         if let Err(error) = uring.ring.submit_and_wait(Some(end)) {

@@ -74,6 +74,8 @@ pub(super) struct Fake {
     /// Every watch ends at once with this error.
     pub watch_error: Option<i32>,
     pub push_error: Option<i32>,
+    /// So many pushes find no room, for the moment.
+    pub refused_count: usize,
     pub can_coalesce: bool,
     sends: VecDeque<(u64, i32)>,
 }
@@ -251,6 +253,10 @@ impl Fake {
     fn push(&mut self, request: Request, user_data: u64) -> io::Result<()> {
         if let Some(errno) = self.push_error {
             return Err(io::Error::from_raw_os_error(errno));
+        }
+        if self.refused_count > 0 {
+            self.refused_count -= 1;
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         self.queued.push((request, user_data));
         Ok(())

@@ -1,8 +1,9 @@
 //! The Linux backend: one io_uring for the sockets of all NICs.
 //!
 //! A turn is one system call: it submits the replies of the last batch and the receives that have
-//! to be armed again, and waits for completions of any socket. Unsafe code stands in `kernel`, `ring`,
-//! `buffers`, `receive`, `send`, `mmsg` and `meminfo` only, and in the `fake` kernel of the tests.
+//! to be armed again, and waits for completions of any socket. Unsafe code stands in `kernel`,
+//! `ring`, `buffers`, `receive`, `send`, `mmsg` and `meminfo` only, and in the `fake` kernel of the
+//! tests.
 
 #[cfg(debug_assertions)]
 mod books;
@@ -65,8 +66,8 @@ const SUBMISSION_COUNT: u32 = 512;
 pub(crate) fn open(
     settings: &BackendSettings,
 ) -> Result<(Box<dyn BackendDriver>, String), Unavailable> {
-    // On a thread that ends with it: the kernel takes a ring apart some time after it was closed, by
-    // work that interrupts whatever system call the thread which made it waits in by then.
+    // On a thread that ends with it: the kernel takes a ring apart some time after it was closed,
+    // by work that interrupts whatever system call the thread which made it waits in by then.
     let set_up = || {
         probe::preflight()?;
         Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))
@@ -146,8 +147,8 @@ impl<K: Kernel> Uring<K> {
         if !ring.is_enabled() {
             ring.enable()?;
         }
-        self.watch.arm(ring)?;
-        self.receiver.arm(ring, buffers)?;
+        or_next_turn(self.watch.arm(ring))?;
+        or_next_turn(self.receiver.arm(ring, buffers))?;
         self.sender.send(ring, &self.receiver, turn.admission, batch.outbox_mut())?;
         self.sender.send(ring, &self.receiver, turn.admission, turn.posted)
     }
@@ -232,6 +233,14 @@ impl<K: Kernel> Uring<K> {
             buffers.reclaim(buffer);
         }
         None
+    }
+}
+
+/// Lets pass that the kernel takes no requests for the moment: the next turn queues what is left.
+fn or_next_turn(pushed: io::Result<()>) -> io::Result<()> {
+    match pushed {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        other => other,
     }
 }
 

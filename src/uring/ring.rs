@@ -86,7 +86,8 @@ impl Ring {
         self.is_leaked = true;
     }
 
-    /// Queues a submission, and submits what is queued first where there is no room.
+    /// Queues a submission, and submits what is queued first where there is no room; `WouldBlock`
+    /// if the kernel takes nothing even then.
     ///
     /// # Safety
     ///
@@ -94,10 +95,13 @@ impl Ring {
     /// its last completion.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: passed on to the caller.
-        while unsafe { self.ring.submission().push(entry) }.is_err() {
-            entered(self.ring.submit())?;
+        if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            return Ok(());
         }
-        Ok(())
+        entered(self.ring.submit())?;
+        // SAFETY: passed on to the caller.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        pushed.map_err(|_| io::ErrorKind::WouldBlock.into())
     }
 }
 

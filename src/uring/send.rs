@@ -86,16 +86,22 @@ impl Sender {
         mem::swap(&mut flight.outbox, outbox);
         for index in 0..flight.outbox.len() {
             let outgoing = *flight.outbox.outgoing(index);
-            let slot = admission.sending_slot(&outgoing);
-            if receiver.socket(slot).is_none() {
-                tracing::debug!(slot, "the socket to send by has been closed");
+            let open = |slot: &u16| receiver.socket(*slot).is_some();
+            let Some(slot) = admission.sending_slot(&outgoing).filter(open) else {
+                admission.count_sent(&outgoing, None, Sent::Failed);
                 continue;
-            }
+            };
             let message = flight.prepare(index, &outgoing);
             let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
             // SAFETY: the message points into the flight's headers and its outbox's arena, both on
             // the heap and left alone until `remaining_count` is back at 0.
-            unsafe { ring.push_send(slot, message, user_data.encode())? };
+            match unsafe { ring.push_send(slot, message, user_data.encode()) } {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    admission.count_sent(&outgoing, None, Sent::WouldBlock);
+                    continue;
+                }
+                pushed => pushed?,
+            }
             flight.headers[index].is_in_flight = true;
             flight.remaining_count += 1;
             self.remaining_count += 1;
@@ -165,15 +171,14 @@ impl Sender {
 }
 
 fn count(receiver: &Receiver, admission: &Admission, outgoing: &Outgoing, result: i32) {
-    let Some(socket) = receiver.socket(admission.sending_slot(outgoing)) else {
-        return;
-    };
+    let slot = admission.sending_slot(outgoing);
+    let socket = slot.and_then(|slot| receiver.socket(slot));
     let sent = match -result {
         ..=0 => Sent::Yes,
         libc::EAGAIN | libc::ENOBUFS => Sent::WouldBlock,
         _ => Sent::Failed,
     };
-    sent.count(admission.sending_counters(socket, outgoing.egress.ifindex));
+    admission.count_sent(outgoing, socket.map(AsRef::as_ref), sent);
 }
 
 impl Flight {

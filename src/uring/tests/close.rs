@@ -14,7 +14,7 @@ fn closing_cancels_all_takes_all_and_gives_everything_up() {
     let mut rig = fake(3, 8);
     rig.ring().keeps_sends = true;
     let to = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
-    assert!(rig.posted.push(0, Egress::default(), to, b"in flight").is_queued());
+    assert!(rig.posted.push(None, Egress::default(), to, b"in flight").is_queued());
     rig.turn();
     rig.ring().deliver(1, b"under way");
     rig.ring().deliver_and(2, b"under way and over", Then::Ends);
@@ -31,6 +31,15 @@ fn closing_cancels_all_takes_all_and_gives_everything_up() {
     let enter_count = rig.ring().enter_count;
     rig.driver.close();
     assert_eq!(rig.ring().enter_count, enter_count, "closing twice is closing once");
+}
+
+#[test]
+fn a_cancellation_that_the_kernel_does_not_take_for_the_moment_is_tried_again() {
+    let mut rig = fake(2, 4);
+    rig.ring().refused_count = 1;
+    rig.driver.close();
+    assert!(rig.ring().submitted().contains(&Request::CancelAll));
+    assert_eq!(holder_count(&rig), 2, "nothing is leaked");
 }
 
 #[test]
@@ -71,7 +80,7 @@ fn what_is_being_sent_when_the_kernel_does_not_let_go_is_kept_for_good() {
     let mut rig = fake(1, 4);
     (rig.ring().never_rests, rig.ring().keeps_sends) = (true, true);
     let to = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
-    assert!(rig.posted.push(0, Egress::default(), to, b"still being read").is_queued());
+    assert!(rig.posted.push(None, Egress::default(), to, b"still being read").is_queued());
     rig.turn();
     assert_eq!(rig.driver.sender.remaining_count(), 1);
     rig.driver.close();

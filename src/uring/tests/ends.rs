@@ -377,6 +377,19 @@ fn a_watch_that_always_fails_ends_the_engine_instead_of_spinning() {
 }
 
 #[test]
+fn receives_that_the_kernel_does_not_take_for_the_moment_are_armed_with_the_next_turn() {
+    let mut rig = fake(1, 4);
+    rig.armed();
+    rig.add(1);
+    rig.add(2);
+    rig.ring().refused_count = 1;
+    rig.turn();
+    assert_eq!(rig.armed(), []);
+    rig.turn();
+    assert_eq!(rig.armed(), [1, 2]);
+}
+
+#[test]
 fn an_enter_that_fails_for_good_ends_the_engine_with_that_error() {
     let mut rig = fake(1, 4);
     rig.ring().entered.push_back(Err(std::io::Error::from_raw_os_error(libc::EPERM)));

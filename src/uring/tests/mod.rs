@@ -170,7 +170,7 @@ impl Rig<Uring<Fake>> {
 
 fn heard(batch: &Batch) -> Heard {
     let one = |datagram: crate::Datagram<'_>| {
-        (datagram.record.slot, String::from_utf8_lossy(datagram.payload()).into_owned())
+        (datagram.record.heard_by.slot, String::from_utf8_lossy(datagram.payload()).into_owned())
     };
     batch.iter().map(one).collect()
 }

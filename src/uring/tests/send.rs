@@ -1,12 +1,15 @@
 //! Sending: each datagram once, memory left alone until its completion.
 
 use super::*;
-use crate::{outbox::Queued, route::Egress, uring::user_data::UserData};
+use crate::{meta::SocketKey, outbox::Queued, route::Egress, uring::user_data::UserData};
 
 const TO: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
 
 fn post(rig: &mut Rig<Uring<Fake>>, slot: u16, payload: &str) {
-    let queued = rig.posted.push(slot, Egress::default(), TO, payload.as_bytes());
+    // Of a socket that has left: any number.
+    let number = rig.sockets[usize::from(slot)].as_ref().map_or(0, |socket| socket.number);
+    let heard_by = Some(SocketKey { slot, number });
+    let queued = rig.posted.push(heard_by, Egress::default(), TO, payload.as_bytes());
     assert_eq!(queued, Queued::Yes);
 }
 
@@ -33,6 +36,38 @@ fn replies_and_posts_leave_with_the_next_turn_from_their_sockets() {
     assert_eq!(rig.counts().sent_count, 2);
     rig.turn();
     assert_eq!(sent(&mut rig), [], "once");
+}
+
+#[test]
+fn the_answer_to_a_socket_that_has_left_is_counted_and_not_sent_by_its_successor() {
+    let mut rig = fake(2, 4);
+    rig.turn();
+    rig.ring().deliver(1, b"asked");
+    let mut kept = rig.driver.new_batch();
+    assert_eq!(rig.turn_with(&mut kept).expect("a turn").len(), 1);
+    let datagram = kept.iter().next().expect("one");
+    assert!(kept.reply(&datagram, b"late").is_queued());
+    rig.remove(1);
+    rig.turn();
+    sent(&mut rig);
+    rig.add(1);
+    rig.turn_with(&mut kept).expect("a turn");
+    assert_eq!(sent(&mut rig), []);
+    let counts = rig.counts();
+    assert_eq!((counts.sent_count, counts.send_error_count), (0, 1));
+}
+
+#[test]
+fn what_the_kernel_does_not_take_for_the_moment_is_counted_and_ends_nothing() {
+    let mut rig = fake(1, 4);
+    rig.turn();
+    post(&mut rig, 0, "refused");
+    post(&mut rig, 0, "taken");
+    rig.ring().refused_count = 1;
+    rig.turn();
+    assert_eq!(sent(&mut rig), [(0, "taken".into())]);
+    let counts = rig.counts();
+    assert_eq!((counts.sent_count, counts.would_block_count), (1, 1));
 }
 
 #[test]
@@ -127,7 +162,7 @@ fn what_a_socket_refuses_is_counted_by_its_reason() {
 }
 
 #[test]
-fn replies_from_a_socket_that_left_are_dropped_and_the_outbox_is_free_again() {
+fn replies_from_a_socket_that_left_are_counted_and_the_outbox_is_free_again() {
     let mut rig = fake(2, 4);
     rig.remove(1);
     rig.turn();
@@ -136,6 +171,7 @@ fn replies_from_a_socket_that_left_are_dropped_and_the_outbox_is_free_again() {
         rig.turn();
     }
     assert_eq!(sent(&mut rig), []);
+    assert_eq!(rig.counts().send_error_count, 40);
     post(&mut rig, 0, "somewhere");
     rig.turn();
     assert_eq!(sent(&mut rig), [(0, "somewhere".into())]);
