@@ -114,6 +114,19 @@ fn a_limit_of_locked_memory_is_explained() {
     assert_echoes(&server);
 }
 
+/// The soft limit of most systems is 1,024 descriptors, fewer than an engine has slots.
+#[test]
+fn io_uring_runs_under_the_usual_limit_of_descriptors() {
+    let this = "io_uring_runs_under_the_usual_limit_of_descriptors";
+    if !has_io_uring() || !is_child_of(this, &[], |_| {}) {
+        return;
+    }
+    for limit in [1_024, 64] {
+        setrlimit(Resource::RLIMIT_NOFILE, limit, limit).expect("a lower limit is always allowed");
+        assert_echoes(&Server::echo(on_loopback(Backend::IoUring)));
+    }
+}
+
 #[test]
 fn the_environment_chooses_portable_for_auto_and_for_nothing_else() {
     let this = "the_environment_chooses_portable_for_auto_and_for_nothing_else";

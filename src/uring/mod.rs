@@ -36,6 +36,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use self::{
     books::Tally,
     buffers::{BufferRing, Slab},
@@ -105,7 +107,7 @@ impl Uring {
             buffer_count + settings.slot_max + 2 * settings.replies_max + SUBMISSION_COUNT as usize;
         let ring = Ring::open(SUBMISSION_COUNT, completion_count as u32)
             .map_err(|error| ("io_uring_setup", error))?;
-        ring.register_files(settings.slot_max as u32)
+        ring.register_files(file_count(settings.slot_max))
             .map_err(|error| ("io_uring_register (files)", error))?;
         Self::over(ring, settings)
     }
@@ -115,6 +117,13 @@ impl Uring {
         let can_coalesce = if self.ring.can_coalesce() { "" } else { ", cannot coalesce" };
         format!("{flags}, {:?}{can_coalesce}", self.buffers.slab())
     }
+}
+
+/// How many files may be registered: no more than this process may open, says the kernel, or it
+/// refuses (io_uring_register(2), EMFILE). More would be of no use.
+fn file_count(slot_max: usize) -> u32 {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    limit.min(slot_max as u64) as u32
 }
 
 impl<K: Kernel> Uring<K> {
