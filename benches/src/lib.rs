@@ -15,9 +15,13 @@ pub mod load;
 #[cfg(target_os = "linux")]
 pub mod network;
 #[cfg(target_os = "linux")]
+pub mod questions;
+#[cfg(target_os = "linux")]
 pub mod receiver;
 #[cfg(target_os = "linux")]
 pub mod sender;
+#[cfg(target_os = "linux")]
+pub mod server;
 #[cfg(target_os = "linux")]
 pub mod service;
 #[cfg(target_os = "linux")]

@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
     network::{self, Host, Network},
+    questions::Questions,
     sender::{Counters, Sender, due},
     service::name,
 };
@@ -26,14 +27,16 @@ pub enum Load {
     Paced(u32),
     /// SEARCH for one name each, so many on their way at once.
     Search(Protocol, usize),
+    /// SEARCH for servers of their own.
+    Questions(Questions),
 }
 
-/// The port of the client that sends [`Load::Paced`] and [`Load::Search`].
+/// The port of the client that takes answers.
 pub const CLIENT_PORT: u16 = 40_076;
 /// No load lasts longer, whatever becomes of who started it.
-const TIME_MAX: Duration = Duration::from_secs(120);
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(120);
 /// How long answers are awaited after the end.
-const LINGER: Duration = Duration::from_millis(100);
+pub(crate) const LINGER: Duration = Duration::from_millis(100);
 /// An answer that takes longer is lost: in a closed loop, so that it goes on.
 const STALL_MAX: Duration = Duration::from_millis(50);
 
@@ -42,6 +45,8 @@ const STALL_MAX: Duration = Duration::from_millis(50);
 pub struct Outcome {
     /// Datagrams that left.
     pub sent_count: u64,
+    /// Answers that [`Load::Questions`] are due.
+    pub expected_count: u64,
     /// Datagrams that came back, none twice.
     pub answered_count: u64,
     /// Datagrams that came back once more.
@@ -95,6 +100,9 @@ impl Load {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT))?;
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
+        if let Self::Questions(questions) = self {
+            return questions.ask(socket, addresses.len() as u8, port, counters);
+        }
         let destinations = addresses.iter().map(|address| SocketAddrV4::new(*address, port));
         let mut client = Client {
             socket,
@@ -107,7 +115,7 @@ impl Load {
         match self {
             Self::Search(protocol, window) => client.search(protocol, window)?,
             Self::Paced(rate) => client.pace(rate)?,
-            Self::Flood(_) => {}
+            Self::Flood(_) | Self::Questions(_) => {}
         }
         Ok(client.outcome)
     }

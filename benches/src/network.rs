@@ -46,7 +46,7 @@ impl Network {
             ip(&[&["-n", &server, "link", "add", &ours, "type", "veth"][..], &peer].concat())?;
             for (namespace, link, host) in [(&server, &ours, 1), (&client, &theirs, 2)] {
                 let address = format!("10.77.{nic}.{host}/24");
-                ip(&["-n", namespace, "address", "add", &address, "dev", link])?;
+                ip(&["-n", namespace, "address", "add", &address, "brd", "+", "dev", link])?;
                 ip(&["-n", namespace, "link", "set", link, "up"])?;
             }
         }
@@ -56,6 +56,11 @@ impl Network {
     /// The server's address on a link.
     pub fn server_address(nic: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, nic, 1)
+    }
+
+    /// The address by which a link's server is reached with all others of its subnet.
+    pub fn broadcast_address(nic: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, nic, 255)
     }
 
     /// The client's address on a link.

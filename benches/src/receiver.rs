@@ -10,6 +10,7 @@ use std::{
     process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread,
+    time::Duration,
 };
 
 use nicring::search::Protocol;
@@ -181,6 +182,24 @@ impl Receiver {
         })
     }
 
+    /// How many datagrams it has received in all once no more come.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
+        let mut received_count = self.snapshot()?.received_count;
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(50));
+            let now = self.snapshot()?.received_count;
+            if now == received_count {
+                break;
+            }
+            received_count = now;
+        }
+        Ok(received_count)
+    }
+
     /// Its resident memory.
     ///
     /// # Errors
@@ -205,10 +224,10 @@ impl Drop for Receiver {
 }
 
 /// VmRSS of a process (proc(5)).
-fn rss_bytes(pid: u32) -> io::Result<u64> {
+pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: Option<u64> =
         line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the receiver has ended"))
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the process has ended"))
 }

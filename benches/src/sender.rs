@@ -14,6 +14,8 @@ pub struct Counters {
     pub stop: AtomicBool,
     /// Datagrams that left.
     pub sent_count: AtomicU64,
+    /// Answers that came, none twice.
+    pub answered_count: AtomicU64,
     /// How long it span until the next datagram was due, or an answer came: nobody's work.
     pub waited_ns: AtomicU64,
     /// Whether delays of answers are kept.

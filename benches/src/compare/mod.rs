@@ -1,7 +1,9 @@
 //! Contestants side by side.
 
 mod machine;
+mod plan;
 mod plot;
+mod side;
 mod statistics;
 mod table;
 mod turn;
@@ -13,13 +15,10 @@ use std::{
 
 use clap::Parser;
 use nicring_bench::{
-    affinity,
-    contestant::{self, Contestant},
-    network::Network,
-    receiver,
+    affinity, contestant::Contestant, network::Network, receiver, server::Programs,
 };
-use turn::{Lengths, Turn};
-use work::Work;
+use plan::Plan;
+use turn::Turn;
 
 /// Races contestants in turn, in network namespaces with N veth NICs, and prints a table.
 ///
@@ -27,24 +26,33 @@ use work::Work;
 /// own; a round is a turn of each, and every round begins with another one.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many NICs [default: 4,16]
+    /// How many NICs [default: 4,16; for servers 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
     nics: Vec<u8>,
-    /// storm, paced, search, trickle, fanout [default: storm,paced]
+    /// storm, paced, search, trickle, fanout; or for servers, which are programs of their own:
+    /// pva-broadcast, pva-unicast, ca-broadcast, ca-unicast, or servers for these four [default:
+    /// storm,paced]
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
-    /// Who takes part [default: run,run-adaptive,portable,epoll,tokio,seed]
+    /// Who takes part [default: run,run-adaptive,portable,epoll,tokio,seed; of the servers all:
+    /// serve-io_uring,serve-portable,pvxs,rsrv,caproto, and echo, which shows what the load can do]
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<Contestant>,
-    /// Whose CPU time the others' is compared with
-    #[arg(long, default_value = "epoll")]
-    against: Contestant,
+    /// Whose CPU time the others' is compared with [default: epoll; of the servers pvxs, for CA
+    /// rsrv]
+    #[arg(long)]
+    against: Option<Contestant>,
     /// How many turns each contestant has of everything [default: 7]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// How many questions of `search` are on their way at once
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    window: u16,
+    /// How many questions of `search` and to servers are on their way at once [default: 64]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4096))]
+    window: Vec<u16>,
+    /// Which share of the questions to servers is for names that they have, in percent, rounded to
+    /// one in so many
+    #[arg(long, value_delimiter = ',', default_value = "100,5",
+          value_parser = clap::value_parser!(u16).range(2..=100))]
+    hits: Vec<u16>,
     /// Lets the kernel choose everyone's CPU; unless given, the client keeps to the first CPU and
     /// receivers to the others
     #[arg(long)]
@@ -55,26 +63,13 @@ struct Arguments {
     /// Draws the receivers' CPU time too
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// All contestants, all work, 1, 4, 16 and 64 NICs, unless named; takes hours
+    /// All contestants, all work, 1, 4, 16 and 64 NICs, windows of 1, 16, 64 and 256, unless named;
+    /// takes hours
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// 3 short rounds with 4 NICs, unless named
     #[arg(long)]
     quick: bool,
-}
-
-const DEFAULT_CONTESTANTS: [&str; 6] =
-    ["run", "run-adaptive", "portable", "epoll", "tokio", "seed"];
-
-/// What is to be run.
-#[derive(Debug)]
-struct Plan {
-    nics: Vec<u8>,
-    works: Vec<Work>,
-    contestants: Vec<Contestant>,
-    against: Contestant,
-    round_count: u32,
-    lengths: Lengths,
 }
 
 pub fn main() -> ExitCode {
@@ -92,7 +87,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let plan = plan(arguments)?;
+    let plan = Plan::new(arguments)?;
     let header = machine::describe(!arguments.unpinned);
     if header.is_pinned {
         affinity::pin_to_first_cpu()?;
@@ -110,56 +105,27 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn plan(arguments: &Arguments) -> Result<Plan, Box<dyn Error>> {
-    let Arguments { full, quick, .. } = *arguments;
-    let nics = match (&arguments.nics[..], full, quick) {
-        ([], true, _) => vec![1, 4, 16, 64],
-        ([], _, true) => vec![4],
-        ([], ..) => vec![4, 16],
-        (nics, ..) => nics.to_vec(),
-    };
-    let works: Vec<Work> = match (&arguments.work[..], full) {
-        ([], true) => Work::all(arguments.window),
-        ([], false) => vec![Work::Storm, Work::Paced],
-        (names, _) => {
-            let works = names.iter().map(|name| Work::named(name, arguments.window));
-            works.collect::<Result<Vec<_>, String>>()?.concat()
-        }
-    };
-    let mut contestants: Vec<Contestant> = match (&arguments.contestants[..], full) {
-        ([], true) => contestant::ALL.iter().map(|(_, contestant)| *contestant).collect(),
-        ([], false) => DEFAULT_CONTESTANTS.map(|name| name.parse().expect("a name")).to_vec(),
-        (contestants, _) => contestants.to_vec(),
-    };
-    if !contestants.contains(&arguments.against) {
-        contestants.push(arguments.against);
-    }
-    let (round_count, lengths) = match quick {
-        true => (arguments.rounds.unwrap_or(3), Lengths::SHORT),
-        false => (arguments.rounds.unwrap_or(7), Lengths::LONG),
-    };
-    Ok(Plan { nics, works, contestants, against: arguments.against, round_count, lengths })
-}
-
 /// All turns of all rounds, each round from another contestant on; progress on standard error.
 fn take_turns(plan: &Plan) -> Result<Vec<Turn>, Box<dyn Error>> {
-    let turn_count =
-        plan.nics.len() * plan.works.len() * plan.contestants.len() * plan.round_count as usize;
+    let programs = Programs::prepare(&plan.servers())?;
+    let turn_count = plan.turn_count();
     let began = Instant::now();
     let mut turns = Vec::with_capacity(turn_count);
-    for nic_count in &plan.nics {
-        let network = Network::new(*nic_count)?;
+    for rows in plan.rows.chunk_by(|one, next| one.nic_count == next.nic_count) {
+        let network = Network::new(rows[0].nic_count)?;
         network.prime()?;
-        for work in &plan.works {
-            for round in 0..plan.round_count {
-                let mut order = plan.contestants.clone();
-                order.rotate_left(round as usize % plan.contestants.len());
-                for contestant in order {
-                    show_progress(began, turns.len(), turn_count, |f| {
-                        write!(f, "{work}, {nic_count} NICs, round {}: {contestant}", round + 1)
-                    });
-                    turns.push(Turn::take(*work, contestant, round, &network, &plan.lengths));
-                }
+        for (row, round) in rows.iter().flat_map(|row| (0..plan.round_count).map(move |r| (row, r)))
+        {
+            let mut order = row.contestants.clone();
+            order.rotate_left(round as usize % row.contestants.len());
+            for contestant in order {
+                show_progress(began, turns.len(), turn_count, |f| {
+                    let (work, nic_count) = (row.work, row.nic_count);
+                    write!(f, "{work}, {nic_count} NICs, round {}: {contestant}", round + 1)
+                });
+                let turn =
+                    Turn::take(row.work, contestant, round, &network, &programs, &plan.lengths);
+                turns.push(turn);
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    Plan,
     machine::Header,
+    plan::Plan,
     statistics::median,
     table::{figures_of, nics_text},
     turn::Turn,
@@ -49,18 +49,16 @@ pub fn draw(header: &Header, plan: &Plan, turns: &[Turn]) -> String {
 
 fn groups(plan: &Plan, turns: &[Turn]) -> Vec<Group> {
     let mut groups = Vec::new();
-    for work in &plan.works {
-        for nic_count in &plan.nics {
-            let mut bars = Vec::new();
-            for contestant in &plan.contestants {
-                let figures = figures_of(turns, *work, *nic_count, *contestant);
-                if !figures.is_empty() {
-                    let cpu_ns = median(figures.iter().map(|figures| figures.cpu_ns));
-                    bars.push((contestant.to_string(), cpu_ns));
-                }
+    for row in &plan.rows {
+        let mut bars = Vec::new();
+        for contestant in &row.contestants {
+            let figures = figures_of(turns, row, *contestant);
+            if !figures.is_empty() {
+                let cpu_ns = median(figures.iter().map(|figures| figures.cpu_ns));
+                bars.push((contestant.to_string(), cpu_ns));
             }
-            groups.push(Group { title: format!("{work}, {}", nics_text(*nic_count)), bars });
         }
+        groups.push(Group { title: format!("{}, {}", row.work, nics_text(row.nic_count)), bars });
     }
     groups
 }
@@ -79,7 +77,8 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
     for (row, (name, value)) in group.bars.iter().enumerate() {
         let y = top + 28.0 + row as f64 * ROW_HEIGHT;
         let width = room * value.min(limit) / longest;
-        let is_ours = ["run", "recv_batch", "portable"].iter().any(|ours| name.starts_with(ours));
+        let is_ours =
+            ["run", "recv_batch", "portable", "serve"].iter().any(|ours| name.starts_with(ours));
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\

@@ -6,11 +6,10 @@ use nicring_bench::contestant::Contestant;
 use serde_json::{Value, json};
 
 use super::{
-    Plan,
     machine::Header,
+    plan::{Plan, Row},
     statistics::{Ratio, median, ratio},
     turn::{Figures, Turn},
-    work::Work,
 };
 
 /// Tables in Markdown, one for each work and number of NICs.
@@ -20,18 +19,16 @@ pub fn text(header: &Header, plan: &Plan, turns: &[Turn]) -> String {
          Machine: both sides, without the sender's waiting. In brackets: 90 % interval.\n",
         plan.round_count
     );
-    for nic_count in &plan.nics {
-        for work in &plan.works {
-            let _ = write!(text, "\n### {work}, {}\n\n", nics_text(*nic_count));
-            append_table(&mut text, plan, turns, *work, *nic_count);
-        }
+    for row in &plan.rows {
+        let _ = write!(text, "\n### {}, {}\n\n", row.work, nics_text(row.nic_count));
+        append_table(&mut text, row, turns);
     }
     text
 }
 
-fn append_table(text: &mut String, plan: &Plan, turns: &[Turn], work: Work, nic_count: u8) {
-    let has_delays = work.answer_count(nic_count) == 1;
-    let against = plan.against;
+fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
+    let has_delays = row.work.answer_count(row.nic_count) == 1;
+    let against = row.against;
     let mut head = format!(
         "| contestant | CPU ns | CPU / {against}'s | machine ns | system calls | allocations | \
          per second | lost % | RSS MiB (own) |"
@@ -39,24 +36,32 @@ fn append_table(text: &mut String, plan: &Plan, turns: &[Turn], work: Work, nic_
     if has_delays {
         head += " p50 us | p99 us | p99.9 us | again |";
     }
+    if row.work.is_for_servers() {
+        head += " answers per second | client busy % |";
+    }
     let column_count = head.matches('|').count() - 1;
     let _ = writeln!(text, "{head}\n|---|{}", "---:|".repeat(column_count - 1));
-    for contestant in &plan.contestants {
-        let figures = figures_of(turns, work, nic_count, *contestant);
+    for contestant in &row.contestants {
+        let figures = figures_of(turns, row, *contestant);
         if figures.is_empty() {
-            let reason = reason_of(turns, work, nic_count, *contestant);
+            let reason = reason_of(turns, row, *contestant);
             let _ = writeln!(text, "| {contestant} | {reason} {}", "|".repeat(column_count - 1));
             continue;
         }
-        let ratio = ratio_to(turns, work, nic_count, *contestant, against);
+        let ratio = ratio_to(turns, row, *contestant);
         let _ = write!(text, "| {contestant} ");
         append_costs(text, &figures, ratio);
         if has_delays {
             append_delays(text, &figures);
         }
+        if row.work.is_for_servers() {
+            append_loop(text, &figures);
+        }
         text.push('\n');
     }
 }
+
+const MIB: f64 = (1 << 20) as f64;
 
 fn append_costs(text: &mut String, figures: &[&Figures], ratio: Option<Ratio>) {
     let of = |field: fn(&Figures) -> f64| median(figures.iter().map(|figures| field(figures)));
@@ -65,16 +70,18 @@ fn append_costs(text: &mut String, figures: &[&Figures], ratio: Option<Ratio>) {
     });
     let syscalls = median(figures.iter().filter_map(|figures| figures.syscalls));
     let syscalls = if syscalls.is_nan() { "-".into() } else { format!("{syscalls:.3}") };
+    let own_bytes = figures.iter().filter_map(|f| f.own_rss_bytes);
+    let own_mib = median(own_bytes.map(|bytes| bytes as f64 / MIB));
     let _ = write!(
         text,
-        "| {:.0} | {ratio} | {:.0} | {syscalls} | {} | {:.0} | {:.3} | {:.1} ({:.1}) |",
+        "| {:.0} | {ratio} | {:.0} | {syscalls} | {} | {:.0} | {:.3} | {:.1} ({}) |",
         of(|f| f.cpu_ns),
         of(|f| f.machine_ns),
-        allocations_text(of(|f| f.allocations)),
+        allocations_text(median(figures.iter().filter_map(|f| f.allocations))),
         of(|f| f.per_second),
         100.0 * of(|f| f.loss),
-        of(|f| f.rss_bytes as f64) / f64::from(1 << 20),
-        of(|f| f.own_rss_bytes as f64) / f64::from(1 << 20),
+        of(|f| f.rss_bytes as f64 / MIB),
+        if own_mib.is_nan() { "-".into() } else { format!("{own_mib:.1}") },
     );
 }
 
@@ -82,9 +89,13 @@ pub fn nics_text(nic_count: u8) -> String {
     format!("{nic_count} NIC{}", if nic_count == 1 { "" } else { "s" })
 }
 
-/// None and a few are told apart.
+/// None, a few and not counted are told apart.
 fn allocations_text(allocations: f64) -> String {
-    if allocations == 0.0 { "0".into() } else { format!("{allocations:.4}") }
+    match allocations {
+        0.0 => "0".into(),
+        _ if allocations.is_nan() => "-".into(),
+        _ => format!("{allocations:.4}"),
+    }
 }
 
 fn append_delays(text: &mut String, figures: &[&Figures]) {
@@ -95,52 +106,44 @@ fn append_delays(text: &mut String, figures: &[&Figures]) {
     let _ = write!(text, " {} |", median(figures.iter().map(|f| f.duplicate_count as f64)));
 }
 
-fn turns_of(
-    turns: &[Turn],
-    work: Work,
-    nic_count: u8,
+/// What a closed loop came to.
+fn append_loop(text: &mut String, figures: &[&Figures]) {
+    let answers_per_second = median(figures.iter().map(|f| f.answers_per_second));
+    let client_busy = median(figures.iter().map(|f| f.client_busy));
+    let _ = write!(text, " {answers_per_second:.0} | {:.0} |", 100.0 * client_busy);
+}
+
+fn turns_of<'a>(
+    turns: &'a [Turn],
+    row: &Row,
     contestant: Contestant,
-) -> impl Iterator<Item = &Turn> {
-    turns.iter().filter(move |turn| {
-        (turn.work, turn.nic_count, turn.contestant) == (work, nic_count, contestant)
-    })
+) -> impl Iterator<Item = &'a Turn> {
+    let wanted = (row.work, row.nic_count, contestant);
+    turns.iter().filter(move |turn| (turn.work, turn.nic_count, turn.contestant) == wanted)
 }
 
 /// What was measured, of the turns that did not fail.
-pub fn figures_of(
-    turns: &[Turn],
-    work: Work,
-    nic_count: u8,
-    contestant: Contestant,
-) -> Vec<&Figures> {
-    turns_of(turns, work, nic_count, contestant)
-        .filter_map(|turn| turn.result.as_ref().ok())
-        .collect()
+pub fn figures_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> Vec<&'a Figures> {
+    turns_of(turns, row, contestant).filter_map(|turn| turn.result.as_ref().ok()).collect()
 }
 
-fn reason_of(turns: &[Turn], work: Work, nic_count: u8, contestant: Contestant) -> &str {
-    let mut turns = turns_of(turns, work, nic_count, contestant);
+fn reason_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> &'a str {
+    let mut turns = turns_of(turns, row, contestant);
     turns.find_map(|turn| turn.result.as_ref().err()).map_or("", |reason| reason)
 }
 
 /// The receivers' CPU time, by the rounds that both were in.
-fn ratio_to(
-    turns: &[Turn],
-    work: Work,
-    nic_count: u8,
-    contestant: Contestant,
-    against: Contestant,
-) -> Option<Ratio> {
-    if contestant == against {
+fn ratio_to(turns: &[Turn], row: &Row, contestant: Contestant) -> Option<Ratio> {
+    if contestant == row.against {
         return None;
     }
     let cpu_ns_in = |contestant, round| {
-        let mut turns = turns_of(turns, work, nic_count, contestant);
+        let mut turns = turns_of(turns, row, contestant);
         turns.find(|turn| turn.round == round)?.result.as_ref().ok().map(|f| f.cpu_ns)
     };
-    let rounds = turns_of(turns, work, nic_count, contestant).map(|turn| turn.round);
+    let rounds = turns_of(turns, row, contestant).map(|turn| turn.round);
     let pairs: Vec<(f64, f64)> =
-        rounds.filter_map(|r| cpu_ns_in(contestant, r).zip(cpu_ns_in(against, r))).collect();
+        rounds.filter_map(|r| cpu_ns_in(contestant, r).zip(cpu_ns_in(row.against, r))).collect();
     ratio(&pairs)
 }
 
@@ -172,6 +175,8 @@ fn turn_json(turn: &Turn) -> Value {
             "syscalls": figures.syscalls,
             "allocations": figures.allocations,
             "per_second": figures.per_second,
+            "answers_per_second": figures.answers_per_second,
+            "client_busy": figures.client_busy,
             "loss": figures.loss,
             "duplicates": figures.duplicate_count,
             "rss_bytes": figures.rss_bytes,

@@ -4,8 +4,10 @@ use std::{fmt, net::SocketAddrV4};
 
 use nicring::search::Protocol;
 use nicring_bench::{
+    contestant::Contestant,
     load::{CLIENT_PORT, Load},
     network::Network,
+    questions::Questions,
     service::Task,
 };
 
@@ -22,28 +24,73 @@ pub enum Work {
     Trickle(u32),
     /// 1,000 datagrams a second; each goes out of all NICs.
     FanOut,
+    /// SEARCH in a closed loop, for servers that are programs of their own.
+    Servers(Questions),
 }
 
 const PACED_RATE: u32 = 100_000;
 const FAN_OUT_RATE: u32 = 1_000;
 
 impl Work {
-    /// All kinds.
-    pub fn all(window: u16) -> Vec<Self> {
-        let names = ["storm", "paced", "search", "trickle", "fanout"];
-        names.iter().flat_map(|name| Self::named(name, window).expect("a name")).collect()
-    }
+    /// The names of all kinds.
+    pub const NAMES: &[&str] = &["storm", "paced", "search", "trickle", "fanout", "servers"];
 
     /// The kinds that a name stands for.
-    pub fn named(name: &str, window: u16) -> Result<Vec<Self>, String> {
+    pub fn named(name: &str, windows: &[u16], hits: &[u16]) -> Result<Vec<Self>, String> {
+        let servers = |name: &str| {
+            let (protocol, way) = name.split_once('-')?;
+            let protocol = Protocol::ALL.into_iter().find(|one| one.to_string() == protocol)?;
+            let is_broadcast = ["unicast", "broadcast"].iter().position(|one| *one == way)? == 1;
+            let each = windows.iter().flat_map(|window| hits.iter().map(move |hit| (*window, hit)));
+            let each = each.map(|(window, hit)| {
+                let cycle_len = (100 + hit / 2) / hit;
+                Self::Servers(Questions { protocol, is_broadcast, cycle_len, window })
+            });
+            Some(each.collect::<Vec<_>>())
+        };
+        let search = |window: &u16| Protocol::ALL.map(|protocol| Self::Search(protocol, *window));
         match name {
             "storm" => Ok(vec![Self::Storm]),
             "paced" => Ok(vec![Self::Paced]),
-            "search" => Ok(Protocol::ALL.map(|protocol| Self::Search(protocol, window)).into()),
+            "search" => Ok(windows.iter().flat_map(search).collect()),
             "trickle" => Ok(vec![Self::Trickle(1_000), Self::Trickle(10_000)]),
             "fanout" => Ok(vec![Self::FanOut]),
-            _ => Err(format!("{name:?}: expected storm, paced, search, trickle or fanout")),
+            "servers" => {
+                let names = ["pva-broadcast", "pva-unicast", "ca-broadcast", "ca-unicast"];
+                Ok(names.iter().filter_map(|name| servers(name)).flatten().collect())
+            }
+            _ => servers(name).ok_or_else(|| {
+                let names = Self::NAMES.join(", ");
+                format!(
+                    "{name:?}: expected {names}, pva-broadcast, pva-unicast, ca-broadcast or \
+                         ca-unicast"
+                )
+            }),
         }
+    }
+
+    pub fn is_for_servers(self) -> bool {
+        matches!(self, Self::Servers(_))
+    }
+
+    /// Whether a contestant can do it.
+    pub fn suits(self, contestant: Contestant) -> bool {
+        match (self, contestant) {
+            (Self::Servers(questions), Contestant::Server(one)) => one.speaks(questions.protocol),
+            (Self::Servers(_), Contestant::Echo) => true,
+            (Self::Servers(_), _) | (_, Contestant::Server(_) | Contestant::Echo) => false,
+            _ => true,
+        }
+    }
+
+    /// Whom the others are compared with, unless another is named.
+    pub fn against(self) -> Contestant {
+        let name = match self {
+            Self::Servers(Questions { protocol: Protocol::Pva, .. }) => "pvxs",
+            Self::Servers(_) => "rsrv",
+            _ => "epoll",
+        };
+        name.parse().expect("a name")
     }
 
     pub fn load(self) -> Load {
@@ -53,6 +100,7 @@ impl Work {
             Self::Search(protocol, window) => Load::Search(protocol, usize::from(window)),
             Self::Trickle(rate) => Load::Paced(rate),
             Self::FanOut => Load::Paced(FAN_OUT_RATE),
+            Self::Servers(questions) => Load::Questions(questions),
         }
     }
 
@@ -60,7 +108,7 @@ impl Work {
         match self {
             Self::Storm | Self::Paced => Task::Count,
             Self::Search(protocol, _) => Task::Search(protocol),
-            Self::Trickle(_) => Task::Echo,
+            Self::Trickle(_) | Self::Servers(_) => Task::Echo,
             Self::FanOut => {
                 let to = |nic| SocketAddrV4::new(Network::client_address(nic), CLIENT_PORT);
                 Task::FanOut((0..nic_count).map(to).collect())
@@ -72,7 +120,7 @@ impl Work {
     pub fn answer_count(self, nic_count: u8) -> u64 {
         match self {
             Self::Storm | Self::Paced => 0,
-            Self::Search(..) | Self::Trickle(_) => 1,
+            Self::Search(..) | Self::Trickle(_) | Self::Servers(_) => 1,
             Self::FanOut => u64::from(nic_count),
         }
     }
@@ -94,6 +142,16 @@ impl fmt::Display for Work {
             }
             Self::Trickle(rate) => write!(f, "trickle, {},000/s, echoed", rate / 1000),
             Self::FanOut => f.write_str("fan-out of 1,000/s"),
+            Self::Servers(Questions { protocol, is_broadcast, cycle_len, window }) => {
+                let name = protocol.to_string().to_uppercase();
+                let way = if *is_broadcast { "broadcast" } else { "unicast" };
+                write!(f, "{name} SEARCH to servers by {way}, ")?;
+                match cycle_len {
+                    1 => f.write_str("all hits")?,
+                    _ => write!(f, "1 hit in {cycle_len}")?,
+                }
+                write!(f, ", window {window}")
+            }
         }
     }
 }

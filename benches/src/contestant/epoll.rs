@@ -14,7 +14,7 @@ use socket2::Socket;
 
 use super::{
     DRAIN_MAX, Setup,
-    mmsg::{Received, Replies},
+    mmsg::{Outbox, Received},
     open_sockets,
 };
 use crate::service::Way;
@@ -34,7 +34,7 @@ pub(super) fn serve(sleep: Duration, setup: &Setup, ready: &mut dyn FnMut()) -> 
         sockets,
         service: setup.service.fork(),
         received: Received::new(DRAIN_MAX),
-        replies: Replies::new(DRAIN_MAX),
+        replies: Outbox::new(DRAIN_MAX),
     };
     let timeout = match setup.look_every {
         Some(every) => EpollTimeout::try_from(every).map_err(io::Error::other)?,
@@ -61,7 +61,7 @@ struct Receiver {
     sockets: Vec<Socket>,
     service: crate::service::Service,
     received: Received,
-    replies: Replies,
+    replies: Outbox,
 }
 
 impl Receiver {

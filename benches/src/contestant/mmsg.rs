@@ -58,13 +58,13 @@ impl Memory {
 }
 
 /// What one call received.
-pub(super) struct Received {
+pub(crate) struct Received {
     memory: Memory,
     count: usize,
 }
 
 /// One datagram of it.
-pub(super) struct Datagram<'a> {
+pub(crate) struct Datagram<'a> {
     pub source: SocketAddrV4,
     pub payload: &'a [u8],
     pub ifindex: Option<i32>,
@@ -142,17 +142,17 @@ fn arrival(header: &libc::msghdr) -> Option<i32> {
 }
 
 /// What one call is to send.
-pub(super) struct Replies {
+pub(crate) struct Outbox {
     memory: Memory,
     count: usize,
 }
 
-impl Replies {
+impl Outbox {
     pub fn new(count_max: usize) -> Self {
         Self { memory: Memory::new(count_max, false), count: 0 }
     }
 
-    /// Adds a reply, and sends those before it if there is no room.
+    /// Adds a datagram, and sends those before it if there is no room.
     pub fn push(&mut self, socket: BorrowedFd<'_>, to: SocketAddrV4, payload: &[u8]) {
         if self.count == self.memory.headers.len() {
             self.flush(socket);

@@ -1,8 +1,9 @@
 //! Receivers that are measured: each serves a port on every NIC.
 
+mod echo;
 mod engine;
 mod epoll;
-mod mmsg;
+pub(crate) mod mmsg;
 mod threads;
 
 #[cfg(feature = "peers")]
@@ -25,11 +26,11 @@ use std::{
     time::Duration,
 };
 
-use nicring::Coalesce;
+use nicring::{Backend, Coalesce};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
-use crate::service::Service;
+use crate::{server::Server, service::Service};
 
 /// A receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub enum Contestant {
     Libcom,
     /// `std::net::UdpSocket`, one blocking thread a socket.
     Threads,
+    /// A program of its own that answers SEARCH.
+    Server(Server),
+    /// Sends everything back, by one wildcard socket: beside the servers.
+    Echo,
 }
 
 /// What [`Contestant::RecvBatch`] is driven by.
@@ -95,6 +100,12 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("seed", Contestant::Seed),
     ("libcom", Contestant::Libcom),
     ("threads", Contestant::Threads),
+    ("serve-io_uring", Contestant::Server(Server::Nicring(Backend::IoUring))),
+    ("serve-portable", Contestant::Server(Server::Nicring(Backend::Portable))),
+    ("pvxs", Contestant::Server(Server::Pvxs)),
+    ("rsrv", Contestant::Server(Server::Rsrv)),
+    ("caproto", Contestant::Server(Server::Caproto)),
+    ("echo", Contestant::Echo),
 ];
 
 impl fmt::Display for Contestant {
@@ -154,6 +165,8 @@ impl Contestant {
             Self::Portable => engine::run(engine::portable(), setup, ready),
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),
+            Self::Echo => echo::serve(&setup, ready),
+            Self::Server(_) => Err(io::Error::other(format!("{self} is a program of its own"))),
             #[cfg(feature = "peers")]
             Self::RecvBatch(runtime, coalesce) => batches::serve(runtime, coalesce, &setup, ready),
             #[cfg(feature = "peers")]
@@ -181,12 +194,16 @@ const BUFFER_LEN: usize = 2048;
 /// How many datagrams a contestant takes from one socket before it counts them.
 const DRAIN_MAX: usize = 64;
 
+fn take_recv_buffer(socket: &Socket) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?)
+}
+
 /// One socket a NIC, bound to its address.
 fn open_sockets(setup: &Setup, is_blocking: bool) -> io::Result<Vec<Socket>> {
     let open = |address: &Ipv4Addr| {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         socket.set_nonblocking(!is_blocking)?;
-        setsockopt(&socket, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?;
+        take_recv_buffer(&socket)?;
         socket.bind(&SocketAddrV4::new(*address, setup.port).into())?;
         Ok(socket)
     };

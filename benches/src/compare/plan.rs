@@ -1,0 +1,111 @@
+//! What is to be run: rows of a table each, a row being one work over so many NICs.
+
+use std::error::Error;
+
+use nicring_bench::{contestant, contestant::Contestant, server::Server};
+
+use super::{Arguments, turn::Lengths, work::Work};
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Plan {
+    /// By their number of NICs.
+    pub rows: Vec<Row>,
+    pub round_count: u32,
+    pub lengths: Lengths,
+}
+
+/// One work over so many NICs.
+#[derive(Debug)]
+pub struct Row {
+    pub nic_count: u8,
+    pub work: Work,
+    /// All of them can do the work.
+    pub contestants: Vec<Contestant>,
+    /// Whose CPU time the others' is compared with; one of them.
+    pub against: Contestant,
+}
+
+const DEFAULT_CONTESTANTS: [&str; 6] =
+    ["run", "run-adaptive", "portable", "epoll", "tokio", "seed"];
+
+impl Plan {
+    pub fn new(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
+        let mut rows = Vec::new();
+        for work in works(arguments)? {
+            let contestants = contestants(arguments, work)?;
+            for nic_count in nic_counts(arguments, work) {
+                let against = arguments.against.filter(|named| work.suits(*named));
+                let against = against.unwrap_or_else(|| work.against());
+                let mut contestants = contestants.clone();
+                if !contestants.contains(&against) {
+                    contestants.push(against);
+                }
+                rows.push(Row { nic_count, work, contestants, against });
+            }
+        }
+        rows.sort_by_key(|row| row.nic_count);
+        let (round_count, lengths) = match arguments.quick {
+            true => (arguments.rounds.unwrap_or(3), Lengths::SHORT),
+            false => (arguments.rounds.unwrap_or(7), Lengths::LONG),
+        };
+        Ok(Self { rows, round_count, lengths })
+    }
+
+    /// The servers among the contestants.
+    pub fn servers(&self) -> Vec<Server> {
+        let contestants = self.rows.iter().flat_map(|row| &row.contestants);
+        let server = |contestant: &Contestant| match contestant {
+            Contestant::Server(server) => Some(*server),
+            _ => None,
+        };
+        contestants.filter_map(server).collect()
+    }
+
+    pub fn turn_count(&self) -> usize {
+        let counts = self.rows.iter().map(|row| row.contestants.len());
+        counts.sum::<usize>() * self.round_count as usize
+    }
+}
+
+fn works(arguments: &Arguments) -> Result<Vec<Work>, String> {
+    let names: Vec<&str> = match (&arguments.work[..], arguments.full) {
+        ([], true) => Work::NAMES.to_vec(),
+        ([], false) => vec!["storm", "paced"],
+        (names, _) => names.iter().map(String::as_str).collect(),
+    };
+    let windows = match (&arguments.window[..], arguments.full) {
+        ([], true) => &[1, 16, 64, 256],
+        ([], false) => &[64][..],
+        (windows, _) => windows,
+    };
+    let works = names.iter().map(|name| Work::named(name, windows, &arguments.hits));
+    Ok(works.collect::<Result<Vec<_>, String>>()?.concat())
+}
+
+/// Servers compare on one NIC: theirs is the same code for any number.
+fn nic_counts(arguments: &Arguments, work: Work) -> Vec<u8> {
+    match (&arguments.nics[..], arguments.full, arguments.quick) {
+        ([], ..) if work.is_for_servers() => vec![1],
+        ([], true, _) => vec![1, 4, 16, 64],
+        ([], _, true) => vec![4],
+        ([], ..) => vec![4, 16],
+        (nics, ..) => nics.to_vec(),
+    }
+}
+
+fn contestants(arguments: &Arguments, work: Work) -> Result<Vec<Contestant>, String> {
+    let all = || contestant::ALL.iter().map(|(_, contestant)| *contestant);
+    let candidates: Vec<Contestant> = match (&arguments.contestants[..], arguments.full) {
+        ([], full) if full || work.is_for_servers() => all().collect(),
+        ([], _) => DEFAULT_CONTESTANTS.map(|name| name.parse().expect("a name")).to_vec(),
+        (contestants, _) => contestants.to_vec(),
+    };
+    let suited: Vec<_> = candidates.into_iter().filter(|one| work.suits(*one)).collect();
+    if suited.is_empty() {
+        let names = all().filter(|one| work.suits(*one)).map(|one| one.to_string());
+        let names = names.collect::<Vec<_>>().join(", ");
+        return Err(format!("no contestant that was named does {work}; these do: {names}"));
+    }
+    Ok(suited)
+}

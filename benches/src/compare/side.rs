@@ -1,0 +1,86 @@
+//! The side that is measured: a contestant in a process of its own, or a server.
+
+use std::{error::Error, io, sync::atomic::Ordering::Relaxed};
+
+use nicring_bench::{
+    contestant::Contestant,
+    load::Running,
+    network::Network,
+    receiver::{Receiver, Snapshot},
+    server::{Process, Programs},
+};
+
+use super::work::Work;
+
+#[derive(Debug)]
+pub enum Side {
+    Receiver(Receiver),
+    Server(Process),
+}
+
+impl Side {
+    pub fn start(
+        work: Work,
+        contestant: Contestant,
+        network: &Network,
+        programs: &Programs,
+    ) -> Result<Self, Box<dyn Error>> {
+        Ok(match (contestant, work) {
+            (Contestant::Server(server), Work::Servers(questions)) => {
+                Self::Server(Process::start(server, questions.protocol, programs, network)?)
+            }
+            _ => {
+                let task = work.task(network.nic_count());
+                Self::Receiver(Receiver::start(contestant, &task, network)?)
+            }
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        match self {
+            Self::Receiver(receiver) => receiver.pid(),
+            Self::Server(process) => process.pid(),
+        }
+    }
+
+    /// How far it has come. A server does not tell how much it received: in a closed loop it is
+    /// what was sent, but for the window.
+    pub fn snapshot(&mut self, load: &Running) -> Result<Snapshot, Box<dyn Error>> {
+        match self {
+            Self::Receiver(receiver) => receiver.snapshot(),
+            Self::Server(process) => Ok(Snapshot {
+                received_count: load.counters.sent_count.load(Relaxed),
+                allocation_count: 0,
+                cpu_ns: process.cpu_ns()?,
+            }),
+        }
+    }
+
+    /// How many datagrams it has received once no more come; none where it does not tell.
+    pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
+        match self {
+            Self::Receiver(receiver) => receiver.drained_count(),
+            Self::Server(_) => Ok(0),
+        }
+    }
+
+    /// Whether its allocations are counted.
+    pub fn counts_allocations(&self) -> bool {
+        matches!(self, Self::Receiver(_))
+    }
+
+    pub fn rss_bytes(&self) -> io::Result<u64> {
+        match self {
+            Self::Receiver(receiver) => receiver.rss_bytes(),
+            Self::Server(process) => process.rss_bytes(),
+        }
+    }
+
+    /// How much of it is beyond what the process had before it opened anything.
+    pub fn own_bytes(&self, rss_bytes: u64) -> Option<u64> {
+        match self {
+            Self::Receiver(receiver) => Some(rss_bytes.saturating_sub(receiver.empty_rss_bytes)),
+            Self::Server(_) => None,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! SEARCH servers that are programs of their own, started as their users start them.
+
+use std::{
+    env,
+    error::Error,
+    fmt::Write,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    thread,
+};
+
+use nicring::{Backend, search::Protocol};
+
+use crate::{
+    affinity,
+    clock::ProcessClock,
+    network::{Host, Network},
+    receiver::{PORT, rss_bytes},
+    service::{NAME_COUNT, name},
+};
+
+/// A program that answers SEARCH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// `nicring serve`.
+    Nicring(Backend),
+    /// The server of pvxs, as p4p runs it.
+    Pvxs,
+    /// The IOC of EPICS Base, as softioc runs it.
+    Rsrv,
+    /// caproto's IOC.
+    Caproto,
+}
+
+impl Server {
+    /// Whether it answers the SEARCH of a protocol.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Nicring(_) => true,
+            Self::Pvxs => protocol == Protocol::Pva,
+            Self::Rsrv | Self::Caproto => protocol == Protocol::Ca,
+        }
+    }
+
+    /// Its script in `tests/epics`, and how it names the port of SEARCH; the tests use them too.
+    fn script(self) -> Option<(&'static str, &'static [&'static str])> {
+        match self {
+            Self::Nicring(_) => None,
+            Self::Pvxs => Some(("pva_server.py", &["--port", "5075", "--search-port"])),
+            Self::Rsrv => Some(("ca_ioc_softioc.py", &["--port"])),
+            Self::Caproto => Some(("ca_ioc_caproto.py", &["--port"])),
+        }
+    }
+}
+
+const REMEDY: &str = "make it by `python3 -m venv .cache/venv` and `.cache/venv/bin/pip install \
+                      -r tests/requirements.txt`, or name another by NICRING_PYTHON";
+
+/// No server lasts longer, whatever becomes of who started it.
+const TIME_MAX_S: &str = "120";
+
+/// What servers are started from, and the files that they read and write; gone when dropped.
+#[derive(Debug)]
+pub struct Programs {
+    repository: PathBuf,
+    nicring: Option<PathBuf>,
+    python: PathBuf,
+    files: PathBuf,
+}
+
+impl Programs {
+    /// Builds nicring, if it is among the servers, and finds Python.
+    ///
+    /// # Errors
+    ///
+    /// nicring cannot be built, or a file not written.
+    pub fn prepare(servers: &[Server]) -> Result<Self, Box<dyn Error>> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+        let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
+        let has_nicring = servers.iter().any(|server| matches!(server, Server::Nicring(_)));
+        let nicring = if has_nicring { Some(build_nicring(&repository)?) } else { None };
+        let files = env::temp_dir().join(format!("nicring-bench-{}", process::id()));
+        let python = repository.join(python);
+        let programs = Self { repository, nicring, python, files };
+        fs::create_dir_all(&programs.files)?;
+        let mut table = String::new();
+        for protocol in Protocol::ALL {
+            for number in 0..NAME_COUNT {
+                let _ = writeln!(table, "{protocol} {} 192.0.2.7:5075", name(number));
+            }
+        }
+        fs::write(programs.table(), table)?;
+        Ok(programs)
+    }
+
+    fn table(&self) -> PathBuf {
+        self.files.join("names.txt")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.files.join("server.log")
+    }
+
+    fn command(&self, server: Server, protocol: Protocol) -> Result<Command, Box<dyn Error>> {
+        let port = PORT.to_string();
+        if let Server::Nicring(backend) = server {
+            let program = self.nicring.as_ref().ok_or("nicring was not built")?;
+            let mut command = Command::new(program);
+            command.args(["serve", "--duration-s", TIME_MAX_S, "--pvs"]).arg(self.table());
+            command.args(["--backend", &backend.to_string()]);
+            match protocol {
+                Protocol::Ca => command.args(["--ca-port", &port, "--pva-port", "0"]),
+                Protocol::Pva => command.args(["--pva-port", &port, "--ca-port", "0"]),
+            };
+            return Ok(command);
+        }
+        if !self.python.is_file() {
+            return Err(format!("skipped: no {}: {REMEDY}", self.python.display()).into());
+        }
+        let (script, port_option) = server.script().ok_or("has no script")?;
+        let mut command = Command::new(&self.python);
+        command.arg(self.repository.join("tests/epics").join(script));
+        command.args((0..NAME_COUNT).map(|number| format!("{}=1.25", name(number))));
+        command.args(port_option).arg(port);
+        Ok(command)
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.files);
+    }
+}
+
+/// That of this source, with the profile of a release, beside the program that runs.
+fn build_nicring(repository: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let program = env::current_exe()?;
+    let target = program.ancestors().nth(2).ok_or("runs in no target directory")?;
+    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(repository).args(["build", "--quiet", "--release", "--package", "nicring"]);
+    command.args(["--features", "cli", "--bin", "nicring", "--target-dir"]).arg(target);
+    match command.status() {
+        Ok(status) if status.success() => Ok(target.join("release/nicring")),
+        Ok(status) => Err(format!("building nicring: {status}: {command:?}").into()),
+        Err(error) => Err(format!("building nicring: {error}: {command:?}").into()),
+    }
+}
+
+/// A server that runs, until this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    clock: ProcessClock,
+}
+
+impl Process {
+    /// Starts a server in the network's server and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// What it says why it does not, with the remedy where a package is missing.
+    pub fn start(
+        server: Server,
+        protocol: Protocol,
+        programs: &Programs,
+        network: &Network,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = programs.command(server, protocol)?;
+        network.wait_until_free(PORT)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(programs.log())?);
+        for (key, _) in env::vars_os() {
+            let key_bytes = key.as_encoded_bytes();
+            if key_bytes.starts_with(b"EPICS_") || key_bytes.starts_with(b"NICRING_") {
+                command.env_remove(key);
+            }
+        }
+        let mut child = spawn_in_server(command, network)?;
+        let lines = BufReader::new(child.stdout.as_mut().expect("a pipe was asked for")).lines();
+        let is_ready = |line: &String| line.to_lowercase().starts_with("ready");
+        let ready = lines.map_while(Result::ok).find(is_ready);
+        let process = Self { clock: ProcessClock::of(child.id())?, child };
+        match ready {
+            Some(line) if server.script().is_none_or(|_| says_right_port(server, &line)) => {
+                Ok(process)
+            }
+            Some(line) => Err(format!("took another port: {line}").into()),
+            None => Err(reason(&programs.log())?.into()),
+        }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time of all its threads.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn cpu_ns(&self) -> io::Result<u64> {
+        Ok(self.clock.cpu_time()?.as_nanos() as u64)
+    }
+
+    /// Its resident memory.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn rss_bytes(&self) -> io::Result<u64> {
+        rss_bytes(self.pid())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// rsrv and caproto say the port of both TCP and UDP, pvxs that of TCP.
+fn says_right_port(server: Server, ready: &str) -> bool {
+    let port = if server == Server::Pvxs { 5075 } else { PORT };
+    ready.split_whitespace().nth(1) == Some(port.to_string().as_str())
+}
+
+/// A child takes after the thread that starts it: namespace and CPUs.
+fn spawn_in_server(mut command: Command, network: &Network) -> io::Result<Child> {
+    thread::scope(|scope| {
+        let spawner = scope.spawn(|| {
+            network.enter(Host::Server)?;
+            affinity::leave_first_cpu_if_pinned()?;
+            command.spawn()
+        });
+        spawner.join().expect("no panic")
+    })
+}
+
+/// The last line of what a server said.
+fn reason(log: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(log)?;
+    let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    Ok(match last.starts_with("ModuleNotFoundError") {
+        true => format!("skipped: {last}: {REMEDY}"),
+        false => format!("ended at once: {last}"),
+    })
+}
