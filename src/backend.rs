@@ -114,6 +114,8 @@ pub(crate) struct BackendSettings {
     pub batch_max: usize,
     pub replies_max: usize,
     pub coalesce: Coalesce,
+    /// How long to look for datagrams before sleeping.
+    pub spin: Duration,
     pub slot_max: usize,
 }
 

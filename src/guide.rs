@@ -123,6 +123,12 @@
 //! 100 µs is the shortest wait that was never the worse choice where it is applied.
 //! `cargo run --release -p nicring-bench --bin paced -- --help` measures it on another machine.
 //!
+//! # Spinning
+//!
+//! [`Builder::spin`] is the opposite: the thread looks for datagrams for a while before it sleeps. It
+//! looks into memory that it shares with the kernel, without a system call; while coalescing waits
+//! for more, it does not spin. Only io_uring offers it; the portable backend sleeps at once.
+//!
 //! # Which face for which program
 //!
 //! - A thread to spare: [`Engine::run`]. Nothing is cheaper.
@@ -169,6 +175,7 @@
 //!
 //! [`AsyncEngine::recv_batch`]: crate::AsyncEngine::recv_batch
 //! [`Builder::recv_buffer_bytes`]: crate::Builder::recv_buffer_bytes
+//! [`Builder::spin`]: crate::Builder::spin
 //! [`Coalesce::Adaptive`]: crate::Coalesce::Adaptive
 //! [`Engine::run`]: crate::Engine::run
 //! [`Handle::rescan`]: crate::Handle::rescan

@@ -74,6 +74,9 @@ pub(super) struct Fake {
     /// Every watch ends at once with this error.
     pub watch_error: Option<i32>,
     pub push_error: Option<i32>,
+    /// How often it was asked for news, and from when on it has some.
+    pub news_count: usize,
+    pub news_at: Option<usize>,
     /// So many pushes find no room, for the moment.
     pub refused_count: usize,
     pub can_coalesce: bool,
@@ -367,6 +370,11 @@ impl Kernel for Fake {
         assert!(self.can_coalesce);
         self.coalesce_count += 1;
         self.enter()
+    }
+
+    fn has_news(&mut self) -> bool {
+        self.news_count += 1;
+        self.has_completions() || self.news_at.is_some_and(|at| self.news_count >= at)
     }
 
     fn has_completions(&mut self) -> bool {

@@ -91,6 +91,9 @@ pub(super) trait Kernel: fmt::Debug + Send {
     /// Whether a completion is there to be taken.
     fn has_completions(&mut self) -> bool;
 
+    /// Whether there are completions, or the kernel has some that come by entering it.
+    fn has_news(&mut self) -> bool;
+
     /// Takes the next completion.
     fn next_completion(&mut self) -> Option<Completion>;
 }

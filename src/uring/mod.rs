@@ -30,7 +30,7 @@ mod wake;
 
 use std::{
     collections::VecDeque,
-    io,
+    hint, io,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -163,21 +163,29 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn enter(&mut self, turn: &Turn<'_>) -> io::Result<()> {
-        let has_work = turn.is_polling || !self.backlog.is_empty();
-        let ring = &mut self.ring;
-        let entered = if has_work || ring.has_completions() {
-            ring.submit()?
-        } else {
-            match self.pace.wait() {
-                Some((count, wait_max)) if ring.can_coalesce() => {
-                    ring.submit_and_coalesce(count, wait_max, turn.deadline)?
-                }
-                _ => ring.submit_and_wait(turn.deadline)?,
+        let note = |entered| {
+            if entered == Entered::WithLoss {
+                add(&turn.stats.overflow_count, 1);
             }
         };
-        if entered == Entered::WithLoss {
-            add(&turn.stats.overflow_count, 1);
+        let has_work = turn.is_polling || !self.backlog.is_empty();
+        let ring = &mut self.ring;
+        if has_work || ring.has_completions() {
+            note(ring.submit()?);
+            return Ok(());
         }
+        let coalesced = self.pace.wait().filter(|_| ring.can_coalesce());
+        if coalesced.is_none() && !self.settings.spin.is_zero() {
+            note(ring.submit()?);
+            if spin(ring, self.settings.spin, turn.deadline) {
+                note(ring.submit()?);
+                return Ok(());
+            }
+        }
+        note(match coalesced {
+            Some((count, wait_max)) => ring.submit_and_coalesce(count, wait_max, turn.deadline)?,
+            None => ring.submit_and_wait(turn.deadline)?,
+        });
         Ok(())
     }
 
@@ -243,6 +251,19 @@ impl<K: Kernel> Uring<K> {
         }
         None
     }
+}
+
+/// Looks for news for a while, before the thread sleeps; says whether there is any.
+fn spin(ring: &mut impl Kernel, time: Duration, deadline: Option<Instant>) -> bool {
+    let end = Instant::now() + time;
+    let end = deadline.map_or(end, |deadline| deadline.min(end));
+    while !ring.has_news() {
+        if Instant::now() >= end {
+            return false;
+        }
+        hint::spin_loop();
+    }
+    true
 }
 
 /// Lets pass that the kernel takes no requests for the moment: the next turn queues what is left.

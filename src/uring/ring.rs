@@ -216,6 +216,13 @@ impl Kernel for Ring {
         entered(self.ring.submitter().submit_with_args(count as usize, &arguments))
     }
 
+    fn has_news(&mut self) -> bool {
+        let submission = self.ring.submission();
+        let has_work = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        has_work || self.has_completions()
+    }
+
     fn has_completions(&mut self) -> bool {
         !self.ring.completion().is_empty()
     }

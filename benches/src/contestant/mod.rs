@@ -39,6 +39,8 @@ pub enum Contestant {
     Run(Coalesce),
     /// `Engine::run` on the portable backend.
     Portable,
+    /// `Engine::run` on io_uring, with nicring's defaults, that looks for 200 us before it sleeps.
+    RunSpin,
     /// `AsyncEngine::recv_batch` on io_uring, inside a runtime.
     RecvBatch(Runtime, Coalesce),
     /// Edge-triggered epoll, `recvmmsg` and `sendmmsg`; may sleep after each wake-up.
@@ -86,6 +88,7 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("run", Contestant::Run(Coalesce::Off)),
     ("run-coalesce", Contestant::Run(FIXED)),
     ("run-adaptive", Contestant::Run(Coalesce::Adaptive)),
+    ("run-spin", Contestant::RunSpin),
     ("recv_batch", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Adaptive)),
     ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Off)),
     ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, Coalesce::Adaptive)),
@@ -162,6 +165,9 @@ impl Contestant {
     pub fn serve(self, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
         match self {
             Self::Run(coalesce) => engine::run(engine::io_uring(coalesce), setup, ready),
+            Self::RunSpin => {
+                engine::run(engine::io_uring(Coalesce::Adaptive).spin(WAIT), setup, ready)
+            }
             Self::Portable => engine::run(engine::portable(), setup, ready),
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),

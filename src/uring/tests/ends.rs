@@ -417,6 +417,36 @@ fn a_wait_coalesces_where_the_kernel_can_and_nothing_is_there_yet() {
 }
 
 #[test]
+fn an_engine_that_spins_finds_what_comes_meanwhile_and_sleeps_after_it() {
+    let spins = BackendSettings { spin: Duration::from_secs(1), ..settings(4, 8) };
+    let mut rig = over(Fake::default(), &spins, 1);
+    rig.ring().news_at = Some(1000);
+    rig.turn();
+    assert_eq!((rig.ring().news_count, rig.ring().wait_count), (1000, 0));
+    // The deadline of a turn ends it too.
+    rig.ring().news_at = None;
+    let start = Instant::now();
+    rig.turn();
+    assert!(start.elapsed() < Duration::from_millis(500));
+    assert_eq!(rig.ring().wait_count, 1);
+    rig.driver.settings.spin = Duration::from_millis(1);
+    let news_count = rig.ring().news_count;
+    rig.turn();
+    assert!(rig.ring().news_count > news_count);
+    assert_eq!(rig.ring().wait_count, 2);
+}
+
+#[test]
+fn an_engine_that_spins_still_coalesces() {
+    let coalesce = Coalesce::Fixed { datagram_count: 9, wait_max: Duration::from_micros(100) };
+    let spins = BackendSettings { spin: Duration::from_secs(1), coalesce, ..settings(4, 8) };
+    let mut rig = over(Fake::default(), &spins, 1);
+    rig.ring().can_coalesce = true;
+    rig.turn();
+    assert_eq!((rig.ring().news_count, rig.ring().coalesce_count), (0, 1));
+}
+
+#[test]
 fn buffers_hold_the_header_and_what_was_asked_for() {
     let mut rig = fake(1, 4);
     let text = format!("{:?}", rig.driver.buffers.slab());

@@ -54,6 +54,7 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
         batch_max,
         replies_max: 8,
         coalesce: Coalesce::Off,
+        spin: Duration::ZERO,
         slot_max: 64,
     }
 }
