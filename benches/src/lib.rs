@@ -28,3 +28,5 @@ pub mod service;
 pub mod syscalls;
 #[cfg(target_os = "linux")]
 pub mod thread_bench;
+#[cfg(target_os = "linux")]
+mod train;

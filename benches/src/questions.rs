@@ -6,18 +6,15 @@
 //! done. As many cycles are on their way as fit in the window, and one at least.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsFd,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
 use nicring::search::{Protocol, ca, pva};
-use nix::{
-    errno::Errno,
-    sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg},
-};
+use nix::sys::socket::SockaddrIn;
 
 use crate::{
     contestant::mmsg::Received,
@@ -25,6 +22,7 @@ use crate::{
     network::Network,
     sender::Counters,
     service::{NAME_COUNT, name},
+    train::{self, TRAIN_MAX},
 };
 
 /// What is asked, and how.
@@ -76,8 +74,6 @@ impl Questions {
 
 /// An answer that takes longer is lost: servers in Python, on a busy CPU, take some 100 ms.
 const STALL_MAX: Duration = Duration::from_millis(400);
-/// How many datagrams are sent or received by one call.
-const TRAIN_MAX: usize = 64;
 /// How many datagrams go to one NIC before it is the next one's turn.
 const RUN_LEN: u32 = 16;
 /// The ids of questions that nobody is to answer have this bit, all others are a cycle's number.
@@ -121,8 +117,7 @@ impl Asker<'_> {
         Ok(())
     }
 
-    /// Sends the cycles that there is room for and that go to the next NIC, in one call: the kernel
-    /// cuts it into datagrams (`UDP_SEGMENT`), which costs this side a fraction.
+    /// Sends the cycles that there is room for and that go to the next NIC, in one call.
     fn send_train(&mut self, now: Duration) -> io::Result<()> {
         let nic = self.nic_of(self.flight.next);
         self.train.clear();
@@ -136,10 +131,8 @@ impl Asker<'_> {
             }
             self.train.push(cycle);
         }
-        let datagrams = self.train.bytes.chunks(self.train.datagram_len * TRAIN_MAX);
-        for bytes in datagrams {
-            self.send(bytes, nic)?;
-        }
+        let (socket, to) = (self.socket.as_fd(), self.destinations[nic]);
+        train::send(socket, to, &self.train.bytes, self.train.datagram_len)?;
         self.outcome.sent_count += self.train.count as u64;
         self.counters.sent_count.store(self.outcome.sent_count, Relaxed);
         Ok(())
@@ -147,20 +140,6 @@ impl Asker<'_> {
 
     fn nic_of(&self, cycle: u32) -> usize {
         (cycle / (RUN_LEN / self.cycle_len).max(1)) as usize % self.destinations.len()
-    }
-
-    fn send(&self, bytes: &[u8], nic: usize) -> io::Result<()> {
-        let len = self.train.datagram_len as u16;
-        let segments = [ControlMessage::UdpGsoSegments(&len)];
-        let controls = if bytes.len() > usize::from(len) { &segments[..] } else { &[] };
-        let (fd, payload) = (self.socket.as_raw_fd(), [IoSlice::new(bytes)]);
-        let to = Some(&self.destinations[nic]);
-        loop {
-            match sendmsg(fd, &payload, controls, MsgFlags::MSG_DONTWAIT, to) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                result => return Ok(result.map(drop)?),
-            }
-        }
     }
 
     /// How many datagrams came.

@@ -3,6 +3,7 @@
 mod machine;
 mod plan;
 mod plot;
+mod scaling;
 mod side;
 mod statistics;
 mod table;
@@ -35,7 +36,8 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
     /// Who takes part [default: run,run-adaptive,portable,epoll,tokio,seed; of the servers all:
-    /// serve-io_uring,serve-portable,pvxs,rsrv,caproto, and echo, which shows what the load can do]
+    /// serve-io_uring,serve-portable,pvxs,rsrv,caproto, and echo,echo-segment, which show what the
+    /// load can do]
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<Contestant>,
     /// Whose CPU time the others' is compared with [default: epoll; of the servers pvxs, for CA

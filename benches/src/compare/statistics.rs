@@ -1,5 +1,7 @@
 //! Medians, and how far to trust a ratio of them.
 
+use std::fmt;
+
 /// The middle value, or the mean of the two in the middle; NaN of none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -17,6 +19,13 @@ pub struct Ratio {
     pub value: f64,
     pub low: f64,
     pub high: f64,
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value, low, high } = self;
+        write!(f, "{value:.2} [{low:.2}, {high:.2}]")
+    }
 }
 
 const RESAMPLE_COUNT: usize = 4_000;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     machine::Header,
     plan::{Plan, Row},
+    scaling,
     statistics::{Ratio, median, ratio},
     turn::{Figures, Turn},
 };
@@ -23,7 +24,7 @@ pub fn text(header: &Header, plan: &Plan, turns: &[Turn]) -> String {
         let _ = write!(text, "\n### {}, {}\n\n", row.work, nics_text(row.nic_count));
         append_table(&mut text, row, turns);
     }
-    text
+    text + &scaling::text(plan, turns)
 }
 
 fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
@@ -65,9 +66,7 @@ const MIB: f64 = (1 << 20) as f64;
 
 fn append_costs(text: &mut String, figures: &[&Figures], ratio: Option<Ratio>) {
     let of = |field: fn(&Figures) -> f64| median(figures.iter().map(|figures| field(figures)));
-    let ratio = ratio.map_or("-".into(), |Ratio { value, low, high }| {
-        format!("{value:.2} [{low:.2}, {high:.2}]")
-    });
+    let ratio = ratio.map_or("-".into(), |ratio| ratio.to_string());
     let syscalls = median(figures.iter().filter_map(|figures| figures.syscalls));
     let syscalls = if syscalls.is_nan() { "-".into() } else { format!("{syscalls:.3}") };
     let own_bytes = figures.iter().filter_map(|f| f.own_rss_bytes);
@@ -127,6 +126,16 @@ pub fn figures_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> V
     turns_of(turns, row, contestant).filter_map(|turn| turn.result.as_ref().ok()).collect()
 }
 
+/// What was measured in one round, unless it failed.
+pub fn figures_in_round<'a>(
+    turns: &'a [Turn],
+    row: &Row,
+    contestant: Contestant,
+    round: u32,
+) -> Option<&'a Figures> {
+    turns_of(turns, row, contestant).find(|turn| turn.round == round)?.result.as_ref().ok()
+}
+
 fn reason_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> &'a str {
     let mut turns = turns_of(turns, row, contestant);
     turns.find_map(|turn| turn.result.as_ref().err()).map_or("", |reason| reason)
@@ -138,8 +147,7 @@ fn ratio_to(turns: &[Turn], row: &Row, contestant: Contestant) -> Option<Ratio> 
         return None;
     }
     let cpu_ns_in = |contestant, round| {
-        let mut turns = turns_of(turns, row, contestant);
-        turns.find(|turn| turn.round == round)?.result.as_ref().ok().map(|f| f.cpu_ns)
+        figures_in_round(turns, row, contestant, round).map(|figures| figures.cpu_ns)
     };
     let rounds = turns_of(turns, row, contestant).map(|turn| turn.round);
     let pairs: Vec<(f64, f64)> =

@@ -69,6 +69,11 @@ impl Work {
         }
     }
 
+    /// Whether the same comes in a second whatever the contestant does, over all NICs.
+    pub fn has_fixed_rate(self) -> bool {
+        matches!(self, Self::Paced | Self::Trickle(_))
+    }
+
     pub fn is_for_servers(self) -> bool {
         matches!(self, Self::Servers(_))
     }
@@ -77,8 +82,8 @@ impl Work {
     pub fn suits(self, contestant: Contestant) -> bool {
         match (self, contestant) {
             (Self::Servers(questions), Contestant::Server(one)) => one.speaks(questions.protocol),
-            (Self::Servers(_), Contestant::Echo) => true,
-            (Self::Servers(_), _) | (_, Contestant::Server(_) | Contestant::Echo) => false,
+            (Self::Servers(_), Contestant::Echo { .. }) => true,
+            (Self::Servers(_), _) | (_, Contestant::Server(_) | Contestant::Echo { .. }) => false,
             _ => true,
         }
     }

@@ -1,4 +1,4 @@
-//! Sends back whatever comes, by one wildcard socket: how fast a load is that nobody holds up.
+//! Sends back whatever comes, by one wildcard socket: what a load can do if nobody holds it up.
 
 use std::{
     io,
@@ -14,15 +14,17 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     DRAIN_MAX, Setup,
-    mmsg::{Outbox, Received},
+    mmsg::{Datagram, Outbox, Received},
     take_recv_buffer,
 };
+use crate::train;
 
-pub(super) fn serve(setup: &Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
+pub(super) fn serve(is_segmented: bool, setup: &Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     take_recv_buffer(&socket)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, setup.port).into())?;
     let (mut received, mut outbox) = (Received::new(DRAIN_MAX), Outbox::new(DRAIN_MAX));
+    let mut bytes = Vec::new();
     ready();
     loop {
         let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
@@ -31,10 +33,30 @@ pub(super) fn serve(setup: &Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
             result => result?,
         };
         let count = received.receive(socket.as_fd())?;
-        for datagram in received.iter() {
-            outbox.push(socket.as_fd(), datagram.source, datagram.payload);
+        if is_segmented {
+            send_segmented(&socket, &received, &mut bytes)?;
+        } else {
+            for datagram in received.iter() {
+                outbox.push(socket.as_fd(), datagram.source, datagram.payload);
+            }
+            outbox.flush(socket.as_fd());
         }
-        outbox.flush(socket.as_fd());
         setup.service.received(count);
     }
+}
+
+/// Datagrams of one length for one client leave by one call.
+fn send_segmented(socket: &Socket, received: &Received, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut datagrams = received.iter().peekable();
+    while let Some(first) = datagrams.next() {
+        bytes.clear();
+        bytes.extend_from_slice(first.payload);
+        let is_alike =
+            |d: &Datagram<'_>| (d.source, d.payload.len()) == (first.source, first.payload.len());
+        while let Some(next) = datagrams.next_if(is_alike) {
+            bytes.extend_from_slice(next.payload);
+        }
+        train::send(socket.as_fd(), first.source.into(), bytes, first.payload.len())?;
+    }
+    Ok(())
 }

@@ -65,7 +65,10 @@ pub enum Contestant {
     /// A program of its own that answers SEARCH.
     Server(Server),
     /// Sends everything back, by one wildcard socket: beside the servers.
-    Echo,
+    Echo {
+        /// Whether those to one client leave together, cut apart by the kernel.
+        is_segmented: bool,
+    },
 }
 
 /// What [`Contestant::RecvBatch`] is driven by.
@@ -108,7 +111,8 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("pvxs", Contestant::Server(Server::Pvxs)),
     ("rsrv", Contestant::Server(Server::Rsrv)),
     ("caproto", Contestant::Server(Server::Caproto)),
-    ("echo", Contestant::Echo),
+    ("echo", Contestant::Echo { is_segmented: false }),
+    ("echo-segment", Contestant::Echo { is_segmented: true }),
 ];
 
 impl fmt::Display for Contestant {
@@ -171,7 +175,7 @@ impl Contestant {
             Self::Portable => engine::run(engine::portable(), setup, ready),
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),
-            Self::Echo => echo::serve(&setup, ready),
+            Self::Echo { is_segmented } => echo::serve(is_segmented, &setup, ready),
             Self::Server(_) => Err(io::Error::other(format!("{self} is a program of its own"))),
             #[cfg(feature = "peers")]
             Self::RecvBatch(runtime, coalesce) => batches::serve(runtime, coalesce, &setup, ready),

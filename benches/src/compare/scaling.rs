@@ -1,0 +1,65 @@
+//! How costs grow with the number of NICs, where the total rate is the same.
+
+use std::fmt::Write;
+
+use nicring_bench::contestant::Contestant;
+
+use super::{
+    plan::{Plan, Row},
+    statistics::{Ratio, ratio},
+    table::{figures_in_round, nics_text},
+    turn::{Figures, Turn},
+};
+
+/// A table in Markdown for each work that more than one number of NICs was measured with.
+pub fn text(plan: &Plan, turns: &[Turn]) -> String {
+    let mut text = String::new();
+    for (position, base) in plan.rows.iter().enumerate() {
+        let is_same = |row: &&Row| row.work == base.work;
+        let is_first = !plan.rows[..position].iter().any(|row| is_same(&row));
+        let others: Vec<&Row> = plan.rows[position + 1..].iter().filter(is_same).collect();
+        if base.work.has_fixed_rate() && is_first && !others.is_empty() {
+            append_table(&mut text, base, &others, turns);
+        }
+    }
+    text
+}
+
+fn append_table(text: &mut String, base: &Row, others: &[&Row], turns: &[Turn]) {
+    let base_nics = nics_text(base.nic_count);
+    let _ = writeln!(text, "\n### {}: more NICs against {base_nics}\n\n| contestant |", base.work);
+    text.truncate(text.len() - 1);
+    for row in others {
+        let nics = nics_text(row.nic_count);
+        let _ = write!(text, " {nics}: CPU | {nics}: machine |");
+    }
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(2 * others.len()));
+    for contestant in &base.contestants {
+        let _ = write!(text, "| {contestant} |");
+        for row in others {
+            for cost in [|f: &Figures| f.cpu_ns, |f: &Figures| f.machine_ns] {
+                let ratio = growth(turns, base, row, *contestant, cost);
+                let ratio = ratio.map_or("-".into(), |ratio| ratio.to_string());
+                let _ = write!(text, " {ratio} |");
+            }
+        }
+        text.push('\n');
+    }
+}
+
+fn growth(
+    turns: &[Turn],
+    base: &Row,
+    row: &Row,
+    contestant: Contestant,
+    cost: fn(&Figures) -> f64,
+) -> Option<Ratio> {
+    let pairs = turns.iter().filter_map(|turn| {
+        let more = figures_in_round(turns, row, contestant, turn.round)?;
+        let less = figures_in_round(turns, base, contestant, turn.round)?;
+        let is_base =
+            (turn.work, turn.nic_count, turn.contestant) == (base.work, base.nic_count, contestant);
+        is_base.then(|| (cost(more), cost(less)))
+    });
+    ratio(&pairs.collect::<Vec<_>>())
+}
