@@ -33,10 +33,12 @@ pub struct Builder {
     pub(crate) backend: Backend,
     pub(crate) sizes: BackendSettings,
     pub(crate) tick: Option<Duration>,
+    pub(crate) follow_nics: Option<Duration>,
 }
 
 /// A wait ends early for datagrams only: a stop, or a send by a handle, has to sit it out.
 const COALESCE_WAIT_MAX: Duration = Duration::from_millis(100);
+const FOLLOW_MIN: Duration = Duration::from_millis(10);
 const SPIN_MAX: Duration = Duration::from_secs(1);
 
 impl Default for Builder {
@@ -65,6 +67,7 @@ impl Default for Builder {
                 slot_max: 4096,
             },
             tick: None,
+            follow_nics: None,
         }
     }
 }
@@ -94,6 +97,19 @@ impl Builder {
     /// Does not listen on the NICs, or at the addresses, that this names.
     pub fn exclude_nic(mut self, filter: NicFilter) -> Self {
         self.listen.excluded.push(filter);
+        self
+    }
+
+    /// Lists the NICs so often, 10 ms or more, and rescans when they have changed. Unless called,
+    /// only [`Handle::rescan`](crate::Handle::rescan) does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let builder = nicring::Engine::builder().port(5076).follow_nics(Duration::from_secs(2));
+    /// # let _ = builder;
+    /// ```
+    pub fn follow_nics(mut self, every: Duration) -> Self {
+        self.follow_nics = Some(every);
         self
     }
 
@@ -248,6 +264,10 @@ impl Builder {
         if self.sizes.spin > SPIN_MAX {
             let reason = format!("{:?} is longer than {SPIN_MAX:?}", self.sizes.spin);
             return Err(Error::setting("spin", reason));
+        }
+        if self.follow_nics.is_some_and(|every| every < FOLLOW_MIN) {
+            let reason = format!("shorter than {FOLLOW_MIN:?}: listing the NICs takes time");
+            return Err(Error::setting("follow_nics", reason));
         }
         if self.tick.is_some_and(|tick| tick.is_zero()) {
             return Err(Error::setting("tick", "zero: expected a time to wait"));

@@ -253,6 +253,8 @@ pub(crate) struct Core {
     pub shared: Arc<Shared>,
     posted: Outbox,
     slot_max: usize,
+    /// How often the NICs are listed, and when next.
+    follow: Option<(Duration, Instant)>,
     is_closed: bool,
 }
 
@@ -316,6 +318,7 @@ impl Core {
             shared,
             posted: Outbox::new(builder.sizes.replies_max),
             slot_max: builder.sizes.slot_max,
+            follow: builder.follow_nics.map(|every| (every, Instant::now() + every)),
             is_closed: false,
         })
     }
@@ -332,7 +335,7 @@ impl Core {
         deadline: Option<Instant>,
         is_polling: bool,
     ) -> Result<()> {
-        if self.shared.wants_rescan.swap(false, Ordering::SeqCst) {
+        if self.shared.wants_rescan.swap(false, Ordering::SeqCst) || self.have_nics_changed() {
             self.rescan();
         }
         self.count_refusals(batch);
@@ -343,7 +346,7 @@ impl Core {
         let turn = Turn {
             admission: &self.admission,
             stats: &self.shared.stats,
-            deadline,
+            deadline: deadline.into_iter().chain(self.follow.map(|follow| follow.1)).min(),
             is_polling,
             posted: &mut self.posted,
         };
@@ -412,6 +415,19 @@ impl Core {
         self.driver.close();
     }
 
+    /// Looks whether the NICs are other ones than before, if it is time to.
+    fn have_nics_changed(&mut self) -> bool {
+        let Some((every, next)) = &mut self.follow else {
+            return false;
+        };
+        let now = Instant::now();
+        if now < *next {
+            return false;
+        }
+        *next = now + *every;
+        Nics::enumerate().is_ok_and(|nics| nics != *self.admission.nics)
+    }
+
     /// Lists the NICs again, closes the sockets that are no longer wanted, opens the new ones.
     fn rescan(&mut self) {
         let nics = match Nics::enumerate() {
@@ -431,7 +447,9 @@ impl Core {
             let is_stale = |socket: &Arc<ListenSocket>| {
                 !wanted.iter().any(|wanted| wanted.differs_at_most_in_joins(&socket.wanted))
             };
-            if self.sockets[slot].take_if(|socket| is_stale(socket)).is_some() {
+            if let Some(socket) = self.sockets[slot].take_if(|socket| is_stale(socket)) {
+                tracing::info!(%socket, "no longer heard: its NIC or address has gone");
+                drop(socket);
                 self.driver.remove(slot as u16);
             }
         }
@@ -487,6 +505,7 @@ impl Core {
         if slot >= self.sockets.len() {
             self.sockets.resize(slot + 1, None);
         }
+        tracing::info!(%socket, "heard from now on");
         self.sockets[slot] = Some(socket);
         Ok(())
     }

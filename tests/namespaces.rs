@@ -11,6 +11,8 @@ mod beside;
 mod change;
 #[path = "namespaces/classes.rs"]
 mod classes;
+#[path = "namespaces/follow.rs"]
+mod follow;
 #[path = "namespaces/paths.rs"]
 mod paths;
 #[path = "namespaces/star.rs"]

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, UdpSocket},
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
@@ -17,6 +18,9 @@ use crate::{
 /// Servers of pvxs forward unicast SEARCHes to this group on the loopback interface, for the other
 /// servers of the host.
 pub const FORWARD_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
+
+/// How long a NIC that comes may stay unheard.
+const FOLLOW_NICS: Duration = Duration::from_secs(2);
 
 /// Where and how to listen.
 #[derive(Debug, Args)]
@@ -152,7 +156,8 @@ impl ListenArguments {
     /// An engine for plans that have the same way.
     pub fn builder(&self, plans: &[Plan]) -> Builder {
         let way = &plans[0].way;
-        let mut builder = Engine::builder().backend(self.backend).unicast(way.unicast);
+        let mut builder =
+            Engine::builder().backend(self.backend).unicast(way.unicast).follow_nics(FOLLOW_NICS);
         builder = way.filters.iter().cloned().fold(builder, Builder::nic);
         builder = way.groups.iter().copied().fold(builder, Builder::join);
         builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
