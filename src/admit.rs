@@ -57,6 +57,8 @@ pub(crate) struct Span {
 /// The NICs that datagrams are attributed to.
 #[derive(Debug)]
 pub(crate) struct Admission {
+    /// Whether what no answer to can be right is dropped, and each datagram told of its NIC.
+    is_guarding: bool,
     /// All NICs of the host.
     pub nics: Arc<Nics>,
     /// Those that the engine listens on, with the addresses that it listens at.
@@ -73,6 +75,13 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
+    /// Drops nothing and attributes nothing: for owners of sockets who do that themselves.
+    #[allow(dead_code, reason = "for the ring of udp_v4, which only Linux has")]
+    pub fn unguarded(stats: &StatsTable) -> Self {
+        let nobody = Self::new(Arc::default(), Nics::default(), &[], stats);
+        Self { is_guarding: false, ..nobody }
+    }
+
     /// `sockets` are the engine's, by slot.
     pub fn new(
         nics: Arc<Nics>,
@@ -82,6 +91,7 @@ impl Admission {
     ) -> Self {
         let counters = selected.iter().map(|nic| stats.nic(nic.index, &nic.name)).collect();
         Self {
+            is_guarding: true,
             nics,
             selected,
             counters,
@@ -132,7 +142,7 @@ impl Admission {
         if message.is_control_truncated {
             add(&counters.malformed_count, 1);
         }
-        if !is_answerable(message.source) {
+        if self.is_guarding && !is_answerable(message.source) {
             add(&counters.guarded_count, 1);
             return None;
         }
@@ -150,6 +160,7 @@ impl Admission {
             nic,
             ifindex: message.ifindex,
             kernel_time: message.kernel_time,
+            drop_count: message.drop_count,
             heard_by: SocketKey { slot, number: socket.number },
             buffer: span.buffer,
             start: span.start,
@@ -182,6 +193,9 @@ impl Admission {
         class: Class,
         message: &Message,
     ) -> (u32, Option<&'a Arc<NicCounters>>) {
+        if !self.is_guarding {
+            return (0, Some(&socket.counters));
+        }
         if let Some((_, index)) = socket.wanted.nic {
             return (index, Some(&socket.counters));
         }

@@ -178,6 +178,12 @@ pub(crate) trait BackendDriver: Send + fmt::Debug {
     /// Whether nothing is under way in a slot any more.
     fn is_free(&self, slot: u16) -> bool;
 
+    /// Whether the socket in a slot failed for good and is not received from any more.
+    #[allow(dead_code, reason = "for the ring of udp_v4, which only Linux has")]
+    fn is_silent(&self, _slot: u16) -> bool {
+        false
+    }
+
     /// Whether receiving waits for buffers to be given back.
     fn is_starved(&self) -> bool;
 
@@ -234,6 +240,12 @@ fn open_io_uring(
     let (driver, details) = crate::uring::open(settings)?;
     let report = BackendReport { backend: Backend::IoUring, unavailable: None, details };
     Ok((driver, report))
+}
+
+/// What `choice` stands for in this environment.
+#[allow(dead_code, reason = "for the feature udp-v4")]
+pub(crate) fn resolve_here(choice: Backend) -> Result<Backend> {
+    resolve(choice, std::env::var(Backend::ENVIRONMENT_VARIABLE).ok())
 }
 
 fn resolve(choice: Backend, environment: Option<String>) -> Result<Backend> {

@@ -3,6 +3,9 @@
 //! [`plan`] is pure; [`ListenSocket::open`] does what it says. Why one socket a class a NIC:
 //! [the guide](crate::guide#one-socket-a-class-a-nic).
 
+#[cfg(all(target_os = "linux", feature = "udp-v4"))]
+mod over;
+
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},

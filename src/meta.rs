@@ -141,6 +141,9 @@ pub(crate) struct Record {
     pub nic: u32,
     pub ifindex: u32,
     pub kernel_time: Option<Duration>,
+    /// See [`Message::drop_count`](crate::admit::Message::drop_count).
+    #[allow(dead_code, reason = "for the ring of udp_v4, which only Linux has")]
+    pub drop_count: u32,
     pub heard_by: SocketKey,
     /// Where the payload lies: a buffer's number, and the bytes in it.
     #[allow(dead_code, reason = "for io_uring, which only Linux has")]

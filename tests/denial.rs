@@ -6,15 +6,18 @@
 mod common;
 
 use std::{
-    collections::BTreeMap, env, io, ops::ControlFlow, os::unix::process::CommandExt,
-    process::Command, sync::mpsc, thread, time::Duration,
+    io, ops::ControlFlow, os::unix::process::CommandExt, process::Command, sync::mpsc, thread,
+    time::Duration,
 };
 
 use nicring::{Backend, BackendReport, Engine, Error};
 use nix::sys::resource::{Resource, setrlimit};
-use seccompiler::{SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
 
-use common::{Client, LOCALHOST, PATIENCE, Server, has_io_uring, on_loopback, wait_until};
+use common::{
+    Client, LOCALHOST, PATIENCE, Server, has_io_uring, on_loopback,
+    sandbox::{deny, is_child_of, sandboxed},
+    wait_until,
+};
 
 const SETUP: (&str, i64) = ("io_uring_setup", libc::SYS_io_uring_setup);
 const ENTER: (&str, i64) = ("io_uring_enter", libc::SYS_io_uring_enter);
@@ -272,51 +275,6 @@ fn assert_failed(result: nicring::Result<()>, errno: i32) {
 #[track_caller]
 fn wait_until_free(port: u16) {
     wait_until(&format!("port {port} is free"), || common::is_free(port));
-}
-
-/// Calls `what` on a thread of its own on which a system call fails with `errno`. What that thread
-/// starts inherits this.
-#[track_caller]
-fn sandboxed<R: Send>(call: i64, errno: i32, what: impl FnOnce() -> R + Send) -> R {
-    let inside = || {
-        deny(call, errno, false);
-        what()
-    };
-    let result = thread::scope(|scope| scope.spawn(inside).join());
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn deny(call: i64, errno: i32, on_all_threads: bool) {
-    let rules = BTreeMap::from([(call, Vec::new())]);
-    let (allow, fail) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
-    let architecture = env::consts::ARCH.try_into().expect("an architecture with seccomp");
-    let filter = SeccompFilter::new(rules, allow, fail, architecture).expect("a filter");
-    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
-    let applied =
-        if on_all_threads { apply_filter_all_threads(&program) } else { apply_filter(&program) };
-    applied.expect("no privilege is needed");
-}
-
-/// Runs the test of this name once more in a process of its own, whose environment says nothing of
-/// a backend but what is given; true in that process, which is to do the test's work.
-fn is_child_of(
-    this: &str,
-    environment: &[(&str, &str)],
-    prepare: impl FnOnce(&mut Command),
-) -> bool {
-    const MARK: &str = "NICRING_TEST_CHILD";
-    if env::var_os(MARK).is_some() {
-        return true;
-    }
-    let mut command = Command::new("/proc/self/exe");
-    command.args([this, "--exact", "--nocapture"]).env_remove(Backend::ENVIRONMENT_VARIABLE);
-    command.env(MARK, "1").envs(environment.iter().copied());
-    prepare(&mut command);
-    let output = command.output().expect("this program");
-    let (out, err) = (&output.stdout, &output.stderr);
-    let text = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
-    assert!(output.status.success() && text.contains("1 passed"), "{this}:\n{text}");
-    false
 }
 
 #[test]

@@ -9,14 +9,23 @@ mod faults;
 #[cfg(target_os = "linux")]
 #[path = "udp_v4/namespaces.rs"]
 mod namespaces;
+#[cfg(target_os = "linux")]
+#[path = "udp_v4/ring.rs"]
+mod ring;
 
 use std::{
     future::Future,
+    io,
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
+    thread,
     time::Duration,
 };
 
-use nicring::udp_v4::{AsyncUdpV4, RecvMeta};
+use nicring::{
+    Backend,
+    udp_v4::{AsyncUdpV4, RecvMeta},
+};
 use tokio::{runtime, time};
 
 use common::{LOCALHOST, PATIENCE};
@@ -41,8 +50,39 @@ async fn receive_nothing(bundle: &AsyncUdpV4) {
     assert!(received.is_err(), "heard besides: {received:?} {:?}", &buf[..16]);
 }
 
-fn on_loopback(port: u16) -> AsyncUdpV4 {
-    AsyncUdpV4::bind_single(LOCALHOST, port, true).expect("loopback")
+/// A bundle that receives by one backend to its end.
+#[derive(Debug)]
+struct Bundle {
+    bundle: AsyncUdpV4,
+    backend: Backend,
+}
+
+impl Deref for Bundle {
+    type Target = AsyncUdpV4;
+
+    fn deref(&self) -> &AsyncUdpV4 {
+        &self.bundle
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            assert_eq!(self.bundle.backend(), self.backend, "it has fallen back");
+        }
+    }
+}
+
+#[track_caller]
+fn over(backend: Backend, bundle: io::Result<AsyncUdpV4>) -> Bundle {
+    let bundle = bundle.and_then(|bundle| bundle.with_backend(backend));
+    let bundle = bundle.unwrap_or_else(|error| panic!("{error}"));
+    Bundle { bundle, backend }
+}
+
+#[track_caller]
+fn on_loopback(backend: Backend, port: u16) -> Bundle {
+    over(backend, AsyncUdpV4::bind_single(LOCALHOST, port, true))
 }
 
 fn at(address: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {

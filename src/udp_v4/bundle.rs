@@ -13,13 +13,20 @@ use tokio::task::coop;
 
 use super::{
     FailedNic, IfaceMap, NicSocket, RecvDetails, RecvMeta,
-    inbox::Inbox,
+    feed::Feed,
+    inbox::{Inbox, Via},
     longest_prefix,
     open::{self, Opened, Ports},
     platform,
     ready::{Ready, Waiter},
+    ring,
 };
-use crate::{lock::lock, nics::Nics, options};
+use crate::{
+    backend::{self, Backend},
+    lock::lock,
+    nics::Nics,
+    options,
+};
 
 /// A UDP socket for each class of destinations on each IPv4 NIC, used as one.
 ///
@@ -46,8 +53,7 @@ use crate::{lock::lock, nics::Nics, options};
 #[derive(Debug)]
 pub struct AsyncUdpV4 {
     sockets: Vec<NicSocket>,
-    inbox: Mutex<Inbox>,
-    ready: Arc<Ready>,
+    feed: Arc<Feed>,
     failed: Vec<FailedNic>,
     /// The NICs that it was bound on.
     nics: Nics,
@@ -121,26 +127,72 @@ impl AsyncUdpV4 {
         only.addresses.retain(|own| own.address == iface_ip);
         let nics = Nics::from_iter([only]);
         let opened = open::open_single(&nics, iface_ip, port, broadcast)?;
-        Ok(Self::new(vec![opened], Vec::new(), nics, port != 0))
+        Self::new(vec![opened], Vec::new(), nics, port != 0)
     }
 
     fn bind_on(nics: Nics, ports: Ports, broadcast: bool) -> io::Result<Self> {
         let (opened, failed) = open::open_all(&nics, ports, broadcast)?;
-        Ok(Self::new(opened, failed, nics, matches!(ports, Ports::Shared(_))))
+        Self::new(opened, failed, nics, matches!(ports, Ports::Shared(_)))
     }
 
-    fn new(opened: Vec<Opened>, failed: Vec<FailedNic>, nics: Nics, is_shared: bool) -> Self {
+    fn new(
+        opened: Vec<Opened>,
+        failed: Vec<FailedNic>,
+        nics: Nics,
+        is_shared: bool,
+    ) -> io::Result<Self> {
         let ready = Arc::new(Ready::default());
         let mut inbox = Inbox::new(open::homes(&opened));
         opened.iter().for_each(|opened| listen(&mut inbox, opened, &ready));
-        Self {
+        inbox.via = via(backend::resolve_here(Backend::Auto)?);
+        Ok(Self {
             sockets: opened.into_iter().map(|opened| opened.nic).collect(),
-            inbox: Mutex::new(inbox),
-            ready,
+            feed: Feed::new(inbox, ready),
             failed,
             nics,
             is_shared,
             groups: Mutex::default(),
+        })
+    }
+
+    /// Chooses how the bundle receives, before it first does: [`Backend::IoUring`] or by readiness,
+    /// [`Backend::Portable`]. [`Backend::Auto`], as unless called, is readiness, or what the
+    /// environment variable `NICRING_BACKEND` names.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use nicring::{Backend, udp_v4::AsyncUdpV4};
+    ///
+    /// let bundle = AsyncUdpV4::bind_single([127, 0, 0, 1].into(), 0, false)?;
+    /// let bundle = bundle.with_backend(Backend::Portable)?;
+    /// assert_eq!(bundle.backend(), Backend::Portable);
+    /// # Ok::<(), std::io::Error>(())
+    /// # }).map(drop)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// io_uring was asked for and does not work here; `InvalidInput` if the bundle has received
+    /// already.
+    pub fn with_backend(self, backend: Backend) -> io::Result<Self> {
+        let via = via(backend::resolve_here(backend)?);
+        if matches!(via, Via::RingToCome) {
+            ring::check()?;
+        }
+        if self.inbox().is_in_use {
+            let text = "the bundle has received already: choose its backend before";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.inbox().via = via;
+        Ok(self)
+    }
+
+    /// How the bundle receives; before its first receive, how it will try to.
+    pub fn backend(&self) -> Backend {
+        match self.inbox().via {
+            Via::Tasks => Backend::Portable,
+            Via::RingToCome | Via::Ring(_) => Backend::IoUring,
         }
     }
 
@@ -294,12 +346,12 @@ impl AsyncUdpV4 {
     ///
     /// As [`AsyncUdpV4::recv_with_meta`].
     pub async fn recv_with_details(&self, buf: &mut [u8]) -> io::Result<RecvDetails> {
-        let mut receive = Receive { bundle: self, waiter: Waiter::new(&self.ready) };
+        let mut receive = Receive { feed: &self.feed, waiter: Waiter::new(&self.feed.ready) };
         poll_fn(|cx| receive.poll(cx, buf)).await
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        lock(&self.inbox)
+        self.feed.inbox()
     }
 
     /// The socket from which [`AsyncUdpV4::send_to`] sends: the longest prefix that holds `dest`,
@@ -370,6 +422,19 @@ impl AsyncUdpV4 {
         self.set("enable_so_rxq_ovfl", |nic| platform::tell_drops(&nic.sock))
     }
 
+    /// Asks the kernel to tell when it received each datagram
+    /// ([`RecvDetails::kernel_time`]), from now on and on the sockets that there are by now. Linux
+    /// only; elsewhere there is nothing to ask for.
+    ///
+    /// # Errors
+    ///
+    /// That of the last socket if all refused.
+    pub fn enable_kernel_time(&self) -> io::Result<()> {
+        self.set("enable_kernel_time", |nic| {
+            options::ask_for_control_messages(&SockRef::from(&*nic.sock), true)
+        })
+    }
+
     /// Sets an option of every socket, those of joined groups included.
     fn set(
         &self,
@@ -413,7 +478,7 @@ impl AsyncUdpV4 {
             for opened in open::open_group(&nics, group, port, self.is_shared)? {
                 match opened {
                     Ok(opened) => {
-                        listen(&mut self.inbox(), &opened, &self.ready);
+                        listen(&mut self.inbox(), &opened, &self.feed.ready);
                         joined.push(opened.nic);
                     }
                     Err(error) => {
@@ -427,6 +492,9 @@ impl AsyncUdpV4 {
             return Err(last_error);
         }
         groups.push((group, joined));
+        if let Via::Ring(hub) = &self.inbox().via {
+            hub.call(&self.feed);
+        }
         Ok(())
     }
 
@@ -448,9 +516,23 @@ impl AsyncUdpV4 {
     }
 }
 
+impl Drop for AsyncUdpV4 {
+    fn drop(&mut self) {
+        self.feed.close();
+    }
+}
+
+/// What stands at the beginning.
+fn via(backend: Backend) -> Via {
+    match backend {
+        Backend::IoUring => Via::RingToCome,
+        Backend::Auto | Backend::Portable => Via::Tasks,
+    }
+}
+
 /// One receive, until it has a datagram or is dropped.
 struct Receive<'a> {
-    bundle: &'a AsyncUdpV4,
+    feed: &'a Arc<Feed>,
     waiter: Waiter<'a>,
 }
 
@@ -459,16 +541,22 @@ impl Receive<'_> {
         self.waiter.forget_old_waker();
         // So that a flood does not keep the runtime's other tasks waiting.
         let budget = ready!(coop::poll_proceed(cx));
-        let mut inbox = self.bundle.inbox();
+        let mut inbox = self.feed.inbox();
+        if !inbox.is_in_use {
+            self.feed.begin(&mut inbox);
+        }
         loop {
             if let Some(details) = inbox.take(buf) {
+                if let Some(hub) = inbox.resume() {
+                    hub.call(self.feed);
+                }
                 budget.made_progress();
                 return Poll::Ready(Ok(details));
             }
             let Some(socket) = self.waiter.next_or_wait(cx) else {
                 return Poll::Pending;
             };
-            if let Err(error) = inbox.receive(socket, &self.bundle.ready) {
+            if let Err(error) = inbox.receive(socket, &self.feed.ready) {
                 return Poll::Ready(Err(error));
             }
         }
@@ -477,7 +565,7 @@ impl Receive<'_> {
 
 impl Drop for Receive<'_> {
     fn drop(&mut self) {
-        let has_queued = self.bundle.inbox().has_queued();
+        let has_queued = self.feed.inbox().has_queued();
         self.waiter.leave(has_queued);
     }
 }

@@ -9,6 +9,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::SystemTime,
 };
 
 use tokio::{io::Interest, net::UdpSocket, task::coop};
@@ -17,6 +18,7 @@ use super::{
     RecvDetails, RecvMeta,
     platform::{self, Scratch},
     ready::Ready,
+    ring::Hub,
 };
 use crate::{admit::Message, drops::DropCount, meta::Class};
 
@@ -24,6 +26,11 @@ use crate::{admit::Message, drops::DropCount, meta::Class};
 const ERROR_COUNT_MAX: u32 = 8;
 /// The queue gives memory beyond this back as soon as it is empty.
 const KEPT_BYTES: usize = 64 << 10;
+const KEPT_COUNT: usize = KEPT_BYTES / size_of::<Queued>();
+/// From so many bytes on, payloads and what is told of them, the ring receives nothing more for the
+/// bundle, until three quarters of them have been taken.
+const QUEUE_BYTES_MAX: usize = 1 << 20;
+const QUEUE_BYTES_LOW: usize = QUEUE_BYTES_MAX / 4;
 
 thread_local! {
     /// Where the kernel writes to: one for the bundles of a thread, because dozens of bundles with
@@ -56,21 +63,38 @@ pub(super) struct Entry {
     error_count: u32,
 }
 
+/// Who moves datagrams from the sockets to the inbox.
+#[derive(Debug, Default)]
+pub(super) enum Via {
+    /// The tasks that receive, from sockets that are ready.
+    #[default]
+    Tasks,
+    /// The ring, from the first receive on.
+    RingToCome,
+    /// The thread of the ring.
+    Ring(Arc<Hub>),
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
+    pub via: Via,
+    /// Whether the queue was full, so that the ring lets the sockets be.
+    pub is_paused: bool,
+    /// Whether anybody has received; then it is too late to choose how.
+    pub is_in_use: bool,
     entries: Vec<Entry>,
     homes: Vec<Home>,
     /// For each NIC, by its index and where that is unknown by its address, the drops so far.
     nic_drop_counts: Vec<((u32, Ipv4Addr), u64)>,
     queue: VecDeque<Queued>,
-    payloads: Vec<u8>,
+    /// Those of `queue`, one after the other.
+    payloads: VecDeque<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Queued {
     details: RecvDetails,
-    start: usize,
     len: usize,
 }
 
@@ -79,7 +103,7 @@ impl Inbox {
         Self { homes, ..Self::default() }
     }
 
-    /// Adds a socket; it counts as ready until it has been tried.
+    /// Adds a socket; read by tasks it counts as ready until it has been tried.
     pub fn add(
         &mut self,
         sock: Arc<UdpSocket>,
@@ -106,7 +130,35 @@ impl Inbox {
             waker: ready.waker(socket),
             error_count: 0,
         });
-        ready.push_and_wake(socket);
+        if !self.is_read_by_ring() {
+            ready.push_and_wake(socket);
+        }
+    }
+
+    pub fn is_read_by_ring(&self) -> bool {
+        matches!(self.via, Via::Ring(_))
+    }
+
+    /// Lets the tasks receive; the caller wakes them.
+    pub fn read_by_tasks(&mut self, ready: &Ready) {
+        (self.via, self.is_paused) = (Via::Tasks, false);
+        (0..self.entries.len()).for_each(|socket| ready.push(socket));
+    }
+
+    /// How many sockets there are.
+    pub fn socket_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// A socket, and the class that it hears.
+    pub fn socket(&self, socket: usize) -> (&UdpSocket, Option<Class>) {
+        let entry = &self.entries[socket];
+        (&entry.sock, entry.class)
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
     pub fn has_queued(&self) -> bool {
@@ -115,16 +167,45 @@ impl Inbox {
 
     /// Moves the oldest datagram into `buf`, as far as it fits.
     pub fn take(&mut self, buf: &mut [u8]) -> Option<RecvDetails> {
-        let Queued { mut details, start, len } = self.queue.pop_front()?;
+        let Queued { mut details, len } = self.queue.pop_front()?;
         let copied_len = len.min(buf.len());
-        buf[..copied_len].copy_from_slice(&self.payloads[start..start + copied_len]);
+        let (first, second) = self.payloads.as_slices();
+        let from_first_len = copied_len.min(first.len());
+        let (start, end) = buf[..copied_len].split_at_mut(from_first_len);
+        start.copy_from_slice(&first[..from_first_len]);
+        end.copy_from_slice(&second[..end.len()]);
+        self.payloads.drain(..len);
         details.meta.n = copied_len;
         details.is_truncated |= copied_len < len;
         if self.queue.is_empty() {
+            // So that the next payloads lie in one piece.
             self.payloads.clear();
             self.payloads.shrink_to(KEPT_BYTES);
+            self.queue.shrink_to(KEPT_COUNT);
         }
         Some(details)
+    }
+
+    fn queue_bytes(&self) -> usize {
+        self.payloads.len() + self.queue.len() * size_of::<Queued>()
+    }
+
+    /// The queue is full: notes it, and says so.
+    pub fn pause_if_full(&mut self) -> bool {
+        self.is_paused |= self.queue_bytes() >= QUEUE_BYTES_MAX;
+        self.is_paused
+    }
+
+    /// The ring to go on with, if it was told to pause and there is room again.
+    pub fn resume(&mut self) -> Option<&Arc<Hub>> {
+        if !self.is_paused || self.queue_bytes() > QUEUE_BYTES_LOW {
+            return None;
+        }
+        self.is_paused = false;
+        match &self.via {
+            Via::Ring(hub) => Some(hub),
+            Via::Tasks | Via::RingToCome => None,
+        }
     }
 
     /// Receives a bounded number of datagrams from a ready socket, and sees to it that the socket
@@ -137,8 +218,13 @@ impl Inbox {
     pub fn receive(&mut self, socket: usize, ready: &Ready) -> io::Result<()> {
         let received = SCRATCH.with_borrow_mut(|scratch| {
             let received = scratch.receive(&self.entries[socket].sock);
-            if let Ok((count, _)) = received {
-                self.keep(socket, scratch, count);
+            let count = received.as_ref().map_or(0, |received| received.0);
+            if count == platform::COUNT_MAX {
+                self.ask_for_drops(socket);
+            }
+            for index in 0..count {
+                let (message, payload) = scratch.message(index);
+                self.keep(socket, &message, payload);
             }
             received
         });
@@ -176,27 +262,28 @@ impl Inbox {
         }
     }
 
-    fn keep(&mut self, socket: usize, scratch: &Scratch, count: usize) {
+    /// Keeps a datagram of a socket.
+    pub fn keep(&mut self, socket: usize, message: &Message, payload: &[u8]) {
         let entry = &self.entries[socket];
         let nic_drop_count = &mut self.nic_drop_counts[entry.nic].1;
-        if count == platform::COUNT_MAX {
-            // The queue was long. What the last datagrams hide, the socket tells at once.
-            if let Some(drop_count) = platform::drop_count(&entry.sock) {
-                *nic_drop_count += u64::from(entry.drops.note(drop_count));
-            }
-        }
-        for index in 0..count {
-            let (message, payload) = scratch.message(index);
-            *nic_drop_count += u64::from(entry.drops.note(message.drop_count));
-            let details = RecvDetails {
-                meta: meta(entry, &self.homes, &message),
-                class: entry.class,
-                is_truncated: message.is_truncated,
-                drop_count: *nic_drop_count,
-            };
-            let start = self.payloads.len();
-            self.payloads.extend_from_slice(payload);
-            self.queue.push_back(Queued { details, start, len: payload.len() });
+        *nic_drop_count += u64::from(entry.drops.note(message.drop_count));
+        let details = RecvDetails {
+            meta: meta(entry, &self.homes, message),
+            class: entry.class,
+            is_truncated: message.is_truncated,
+            drop_count: *nic_drop_count,
+            kernel_time: message.kernel_time.map(|since| SystemTime::UNIX_EPOCH + since),
+        };
+        self.payloads.extend(payload);
+        self.queue.push_back(Queued { details, len: payload.len() });
+    }
+
+    /// Asks a socket for its drops. A datagram tells those before it came into the queue: where
+    /// the queue was long, the last ones hide some.
+    pub fn ask_for_drops(&mut self, socket: usize) {
+        let entry = &self.entries[socket];
+        if let Some(drop_count) = platform::drop_count(&entry.sock) {
+            self.nic_drop_counts[entry.nic].1 += u64::from(entry.drops.note(drop_count));
         }
     }
 }

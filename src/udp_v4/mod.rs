@@ -60,6 +60,7 @@
 //! open (bind a new one), and batches. [`Engine`](crate::Engine) has both.
 
 mod bundle;
+mod feed;
 mod iface_map;
 mod inbox;
 mod loopback;
@@ -71,11 +72,17 @@ mod platform;
 #[path = "other.rs"]
 mod platform;
 mod ready;
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_ring.rs"]
+mod ring;
 
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::SystemTime,
 };
 
 use tokio::net::UdpSocket;
@@ -114,6 +121,8 @@ pub struct RecvDetails {
     pub is_truncated: bool,
     /// How many datagrams all sockets of its NIC have dropped so far for want of room.
     pub drop_count: u64,
+    /// When the kernel received it; `None` unless [`AsyncUdpV4::enable_kernel_time`] asked for it.
+    pub kernel_time: Option<SystemTime>,
 }
 
 /// A socket of a bundle and the NIC that it is for.

@@ -47,13 +47,22 @@ impl Ready {
         self.state().push(socket);
     }
 
+    /// No socket is ready any more.
+    pub fn clear(&self) {
+        let mut state = self.state();
+        state.sockets.clear();
+        state.is_queued.clear();
+    }
+
     /// Puts a socket behind the other ready ones and wakes all who wait.
     pub fn push_and_wake(&self, socket: usize) {
-        let waiting_count = {
-            let mut state = self.state();
-            state.push(socket);
-            state.waiting.len()
-        };
+        self.push(socket);
+        self.wake_all();
+    }
+
+    /// Wakes all who wait.
+    pub fn wake_all(&self) {
+        let waiting_count = self.state().waiting.len();
         // One by one: the list keeps its memory, and no waker runs under the lock.
         for _ in 0..waiting_count {
             self.wake_one();

@@ -64,20 +64,29 @@ use crate::{
 /// How many submissions are queued before some are submitted.
 const SUBMISSION_COUNT: u32 = 512;
 
+/// Whether this process may use io_uring, and it works.
+#[allow(dead_code, reason = "for the feature udp-v4")]
+pub(crate) fn check() -> Result<(), Unavailable> {
+    on_other_thread(probe::preflight)
+}
+
 /// Opens the backend and says how it is set up, or why it cannot be.
 pub(crate) fn open(
     settings: &BackendSettings,
 ) -> Result<(Box<dyn BackendDriver>, String), Unavailable> {
-    // On a thread that ends with it: the kernel takes a ring apart some time after it was closed,
-    // by work that interrupts whatever system call the thread which made it waits in by then.
-    let set_up = || {
+    let uring = on_other_thread(|| {
         probe::preflight()?;
         Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))
-    };
-    let uring = thread::scope(|scope| scope.spawn(set_up).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    })?;
     let details = uring.details();
     Ok((Box::new(uring), details))
+}
+
+/// On a thread that ends with it: the kernel takes a ring apart some time after it was closed, by
+/// work that interrupts whatever system call the thread which made it waits in by then.
+fn on_other_thread<T: Send>(set_up: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(set_up).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// See the module's documentation.
@@ -297,6 +306,10 @@ impl<K: Kernel> BackendDriver for Uring<K> {
 
     fn is_free(&self, slot: u16) -> bool {
         self.receiver.is_free(slot)
+    }
+
+    fn is_silent(&self, slot: u16) -> bool {
+        self.receiver.is_silent(slot)
     }
 
     fn is_starved(&self) -> bool {

@@ -59,6 +59,9 @@ pub(super) struct Receiver {
     armed_count: usize,
     due_count: usize,
     starved_count: usize,
+    /// Where arming begins: at another slot each time that buffers were short, lest the first ones
+    /// take them all.
+    first_slot: usize,
     layout: Layout,
 }
 
@@ -70,6 +73,7 @@ impl Receiver {
             armed_count: 0,
             due_count: 0,
             starved_count: 0,
+            first_slot: 0,
             layout: Layout::new(),
         }
     }
@@ -81,6 +85,12 @@ impl Receiver {
 
     pub fn is_starved(&self) -> bool {
         self.starved_count > 0
+    }
+
+    /// Whether the socket in a slot failed for good.
+    pub fn is_silent(&self, slot: u16) -> bool {
+        let arm = self.arms.get(usize::from(slot)).and_then(Option::as_ref);
+        arm.is_some_and(|arm| arm.state == State::Idle && arm.socket.wanted.role != Role::Send)
     }
 
     pub fn is_free(&self, slot: u16) -> bool {
@@ -166,10 +176,15 @@ impl Receiver {
         if self.due_count == 0 && !(has_buffers && self.is_starved()) {
             return Ok(());
         }
-        for slot in 0..self.arms.len() as u16 {
-            let Some(arm) = &self.arms[usize::from(slot)] else {
+        let slot_count = self.arms.len();
+        if self.is_starved() {
+            self.first_slot = (self.first_slot + 1) % slot_count;
+        }
+        for slot in (self.first_slot..slot_count).chain(0..self.first_slot) {
+            let Some(arm) = &self.arms[slot] else {
                 continue;
             };
+            let slot = slot as u16;
             let is_due = match arm.state {
                 State::Due => true,
                 State::Starved => has_buffers,

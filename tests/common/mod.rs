@@ -9,6 +9,8 @@ pub mod netns;
 mod raw_ring;
 #[cfg(target_os = "linux")]
 mod raw_ring;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 
 use std::{
     env, io,

@@ -7,30 +7,48 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use nicring::udp_v4::{
-    AsyncUdpV4, IfaceMap, NicSocket, ORIGIN_TAG_MCAST_GROUP, RecvMeta, bind_loopback_mcast,
-    enable_so_rxq_ovfl_for_socket, recv_from_with_drop_count_socket,
+use nicring::{
+    Backend,
+    udp_v4::{
+        AsyncUdpV4, IfaceMap, NicSocket, ORIGIN_TAG_MCAST_GROUP, RecvMeta, bind_loopback_mcast,
+        enable_so_rxq_ovfl_for_socket, recv_from_with_drop_count_socket,
+    },
 };
-use tokio::{net::UdpSocket, runtime, task::LocalSet, time};
+use tokio::{net::UdpSocket, runtime, sync::Semaphore, task::LocalSet, time};
 
 use crate::{
     at, block_on,
-    common::{Client, LOCALHOST, PATIENCE, assert_free, unused_port},
-    on_loopback, receive, receive_nothing,
+    common::{Client, LOCALHOST, PATIENCE, assert_free, for_each_backend, unused_port},
+    on_loopback, over, receive, receive_nothing,
 };
 
-#[test]
-fn the_types_can_be_shared_and_their_futures_sent() {
+for_each_backend!(crate::common::on:
+    the_types_can_be_shared_and_their_futures_sent,
+    it_works_in_a_runtime_with_one_thread_with_several_and_in_a_local_set,
+    a_runtime_that_is_gone_leaves_no_wait_without_end,
+    a_dropped_receive_loses_nothing,
+    many_tasks_receive_and_send_at_once,
+    what_one_receiver_leaves_wakes_another,
+    drop_frees_the_ports_before_it_returns,
+    a_receive_made_again_costs_the_same_however_many_sockets_there_are,
+    a_clone_of_a_socket_holds_its_port_alone,
+    the_kinds_of_errors_that_callers_branch_on,
+    a_bundle_bound_anew_starts_empty,
+    the_backend_is_chosen_before_the_first_receive,
+    the_kernel_tells_when_it_received,
+);
+
+fn the_types_can_be_shared_and_their_futures_sent(backend: Backend) {
     fn can_be_shared<T: Send + Sync + 'static>() {}
     can_be_shared::<AsyncUdpV4>();
     can_be_shared::<IfaceMap>();
     can_be_shared::<NicSocket>();
     fn can_be_sent<T: Send>(_: T) {}
     block_on(async {
-        let bundle = on_loopback(0);
+        let bundle = on_loopback(backend, 0);
         let mut buf = [0; 8];
         can_be_sent(bundle.recv_with_meta(&mut buf));
         can_be_sent(bundle.fanout_to(b"", at(LOCALHOST, 9)));
@@ -41,9 +59,9 @@ fn the_types_can_be_shared_and_their_futures_sent() {
     });
 }
 
-async fn question_and_answer() {
-    let server = on_loopback(0);
-    let client = AsyncUdpV4::bind_ephemeral_same_port(true).expect("every NIC");
+async fn question_and_answer(backend: Backend) {
+    let server = on_loopback(backend, 0);
+    let client = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
     client.send_to(b"question", server.local_addrs()[0]).await.unwrap();
     let (text, meta, drop_count) = receive(&server).await;
     assert_eq!((text.as_str(), meta.iface_ip, drop_count), ("question", LOCALHOST, 0));
@@ -52,28 +70,64 @@ async fn question_and_answer() {
     assert_eq!(meta.src, at(LOCALHOST, client.local_addrs()[0].port()));
 }
 
-#[test]
-fn it_works_in_a_runtime_with_one_thread_with_several_and_in_a_local_set() {
-    block_on(question_and_answer());
+fn it_works_in_a_runtime_with_one_thread_with_several_and_in_a_local_set(backend: Backend) {
+    block_on(question_and_answer(backend));
     let threads = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    threads.unwrap().block_on(async { tokio::spawn(question_and_answer()).await.unwrap() });
-    block_on(LocalSet::new().run_until(question_and_answer()));
+    threads.unwrap().block_on(async { tokio::spawn(question_and_answer(backend)).await.unwrap() });
+    block_on(LocalSet::new().run_until(question_and_answer(backend)));
 }
 
 #[cfg(target_os = "linux")]
-#[test]
-fn it_works_beside_a_ring_of_tokio_uring() {
-    if crate::common::has_io_uring() {
-        tokio_uring::start(question_and_answer());
+mod linux {
+    use super::*;
+
+    for_each_backend!(crate::common::on: it_works_beside_a_ring_of_tokio_uring);
+
+    fn it_works_beside_a_ring_of_tokio_uring(backend: Backend) {
+        if crate::common::has_io_uring() {
+            tokio_uring::start(question_and_answer(backend));
+        }
     }
 }
 
-#[test]
-fn a_runtime_that_is_gone_is_an_error_and_not_a_wait_without_end() {
-    let bundle = block_on(async { on_loopback(0) });
+/// By readiness that is an error; the ring needs no runtime.
+fn a_runtime_that_is_gone_leaves_no_wait_without_end(backend: Backend) {
+    let bundle = block_on(async { on_loopback(backend, 0) });
+    Client::on_loopback().ask("x", LOCALHOST, bundle.local_addrs()[0].port());
     let mut buf = [0; 8];
-    let error = block_on(bundle.recv_from(&mut buf)).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::Other, "{error}");
+    let received = block_on(bundle.recv_from(&mut buf));
+    match backend {
+        Backend::IoUring => assert_eq!(received.unwrap().0, 1),
+        _ => assert_eq!(received.unwrap_err().kind(), io::ErrorKind::Other),
+    }
+}
+
+fn the_backend_is_chosen_before_the_first_receive(backend: Backend) {
+    block_on(async {
+        let bundle = AsyncUdpV4::bind_single(LOCALHOST, 0, false).unwrap();
+        let bundle = bundle.with_backend(backend).unwrap();
+        assert_eq!(bundle.backend(), backend);
+        bundle.send_to(b"x", bundle.local_addrs()[0]).await.unwrap();
+        bundle.recv_from(&mut [0; 8]).await.unwrap();
+        assert_eq!(bundle.backend(), backend);
+        let too_late = bundle.with_backend(Backend::Portable).unwrap_err();
+        assert_eq!(too_late.kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+fn the_kernel_tells_when_it_received(backend: Backend) {
+    block_on(async {
+        let bundle = on_loopback(backend, 0);
+        bundle.enable_kernel_time().unwrap();
+        let start = SystemTime::now();
+        bundle.send_to(b"x", bundle.local_addrs()[0]).await.unwrap();
+        let details = bundle.recv_with_details(&mut [0; 8]).await.unwrap();
+        if cfg!(target_os = "linux") {
+            let time = details.kernel_time.expect("it was asked for");
+            // The kernel's clock is a coarse one.
+            assert!(time >= start - Duration::from_secs(1) && time <= SystemTime::now());
+        }
+    });
 }
 
 #[test]
@@ -82,15 +136,18 @@ fn outside_a_runtime_it_is_an_error() {
     assert_eq!(bind_loopback_mcast(0).unwrap_err().kind(), io::ErrorKind::Other);
 }
 
-#[test]
-fn a_dropped_receive_loses_nothing() {
+fn a_dropped_receive_loses_nothing(backend: Backend) {
     block_on(async {
-        let server = on_loopback(0);
+        let server = on_loopback(backend, 0);
         let client = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         const COUNT: u32 = 2_000;
         let address = server.local_addrs()[0];
+        // As many as the socket has room for, whoever takes them from it and when.
+        let under_way = Arc::new(Semaphore::new(100));
+        let permits = Arc::clone(&under_way);
         tokio::spawn(async move {
             for number in 0..COUNT {
+                permits.acquire().await.unwrap().forget();
                 client.send_to(&number.to_ne_bytes(), address).await.unwrap();
                 if number % 10 == 0 {
                     tokio::task::yield_now().await;
@@ -107,19 +164,19 @@ fn a_dropped_receive_loses_nothing() {
                     received.unwrap();
                     assert_eq!(u32::from_ne_bytes(buf), expected);
                     expected += 1;
+                    under_way.add_permits(1);
                 }
             }
         }
     });
 }
 
-#[test]
-fn many_tasks_receive_and_send_at_once() {
+fn many_tasks_receive_and_send_at_once(backend: Backend) {
     const RECEIVER_COUNT: usize = 4;
     const COUNT: usize = 2_000;
     let threads = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     threads.unwrap().block_on(async {
-        let server = Arc::new(on_loopback(0));
+        let server = Arc::new(on_loopback(backend, 0));
         server.set_recv_buffer_size(8 << 20).unwrap();
         let address = server.local_addrs()[0];
         let receivers = [(); RECEIVER_COUNT].map(|()| {
@@ -160,10 +217,9 @@ fn many_tasks_receive_and_send_at_once() {
 }
 
 /// Two wait; what one drains beyond its own wakes the other, even if the first never comes back.
-#[test]
-fn what_one_receiver_leaves_wakes_another() {
+fn what_one_receiver_leaves_wakes_another(backend: Backend) {
     block_on(async {
-        let server = Arc::new(on_loopback(0));
+        let server = Arc::new(on_loopback(backend, 0));
         let address = server.local_addrs()[0];
         let receivers = [(); 3].map(|()| {
             let server = Arc::clone(&server);
@@ -183,11 +239,10 @@ fn what_one_receiver_leaves_wakes_another() {
     });
 }
 
-#[test]
-fn drop_frees_the_ports_before_it_returns() {
+fn drop_frees_the_ports_before_it_returns(backend: Backend) {
     block_on(async {
         for _ in 0..20 {
-            let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+            let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
             let port = bundle.local_addrs()[0].port();
             receive_none_yet(&bundle);
             assert!(StdUdpSocket::bind((LOCALHOST, port)).is_err());
@@ -205,11 +260,10 @@ fn receive_none_yet(bundle: &AsyncUdpV4) {
 }
 
 /// A release build has to stay below 200 ns; here is only told what grew with the sockets.
-#[test]
-fn a_receive_made_again_costs_the_same_however_many_sockets_there_are() {
+fn a_receive_made_again_costs_the_same_however_many_sockets_there_are(backend: Backend) {
     const COUNT: u32 = 20_000;
     block_on(tokio::task::unconstrained(async {
-        let bundle = AsyncUdpV4::bind(unused_port(), true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(unused_port(), true));
         time::sleep(Duration::from_millis(10)).await;
         receive_none_yet(&bundle);
         let start = Instant::now();
@@ -223,10 +277,9 @@ fn a_receive_made_again_costs_the_same_however_many_sockets_there_are() {
     }));
 }
 
-#[test]
-fn a_clone_of_a_socket_holds_its_port_alone() {
+fn a_clone_of_a_socket_holds_its_port_alone(backend: Backend) {
     block_on(async {
-        let bundle = AsyncUdpV4::bind(0, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(0, true));
         let addresses = bundle.local_addrs();
         let clone = Arc::clone(&bundle.ifaces()[0].sock);
         drop(bundle);
@@ -239,10 +292,9 @@ fn a_clone_of_a_socket_holds_its_port_alone() {
     });
 }
 
-#[test]
-fn the_kinds_of_errors_that_callers_branch_on() {
+fn the_kinds_of_errors_that_callers_branch_on(backend: Backend) {
     block_on(async {
-        let bundle = on_loopback(0);
+        let bundle = on_loopback(backend, 0);
         let nobody = Ipv4Addr::new(203, 0, 113, 99);
         let kind = |result: io::Result<usize>| result.unwrap_err().kind();
         let to = at(LOCALHOST, 9);
@@ -303,13 +355,12 @@ fn the_loopback_group_reaches_all_who_share_the_port() {
 }
 
 /// Nothing that came before a bundle was dropped reaches the next one at the port.
-#[test]
-fn a_bundle_bound_anew_starts_empty() {
+fn a_bundle_bound_anew_starts_empty(backend: Backend) {
     block_on(async {
         let port = unused_port();
-        let first = on_loopback(port);
+        let first = on_loopback(backend, port);
         first.send_to(b"old", at(LOCALHOST, port)).await.unwrap();
         drop(first);
-        receive_nothing(&on_loopback(port)).await;
+        receive_nothing(&on_loopback(backend, port)).await;
     });
 }

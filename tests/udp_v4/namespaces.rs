@@ -8,18 +8,34 @@ use std::{
     time::Duration,
 };
 
-use nicring::udp_v4::{AsyncUdpV4, IfaceDiff, IfaceMap};
+use nicring::{
+    Backend,
+    udp_v4::{AsyncUdpV4, IfaceDiff, IfaceMap},
+};
 use socket2::SockRef;
 use tokio::time;
 
 use crate::{
     at, block_on,
     common::{
-        Client,
+        Client, for_each_backend,
         netns::{Namespace, can_be_made},
     },
-    receive, receive_nothing,
+    over, receive, receive_nothing,
 };
+
+for_each_backend!(crate::common::netns::on:
+    every_class_is_heard_once_with_the_kernels_destination_and_interface,
+    the_interface_is_the_one_it_arrived_on,
+    two_nics_on_one_subnet_hear_their_own_broadcasts_alone,
+    an_ephemeral_bundle_hears_subnet_broadcasts,
+    fanout_leaves_once_by_every_nic_that_is_no_loopback,
+    a_nic_that_is_stuck_delays_no_other,
+    the_longest_prefix_and_then_the_route_picks_the_nic,
+    an_address_that_has_left_is_told_as_not_available,
+    a_nic_that_is_down_is_left_out,
+    without_loopback_nothing_is_taken_from_it,
+);
 
 const PORT: u16 = 5076;
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
@@ -70,12 +86,11 @@ fn broadcast(number: u8) -> Ipv4Addr {
 }
 
 /// Each class once, told of truly, and answered from an address that the client can reach.
-#[test]
-fn every_class_is_heard_once_with_the_kernels_destination_and_interface() {
+fn every_class_is_heard_once_with_the_kernels_destination_and_interface(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.server.configure("address add 10.78.1.9/24 brd + dev nic1"); // an alias
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind(PORT, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         bundle.join_multicast_v4(GROUP).unwrap();
         bundle.join_multicast_v4(GROUP).unwrap();
         for number in [1, 2] {
@@ -101,11 +116,10 @@ fn every_class_is_heard_once_with_the_kernels_destination_and_interface() {
 }
 
 /// The weak host model: an address of nic2, asked over nic1.
-#[test]
-fn the_interface_is_the_one_it_arrived_on() {
+fn the_interface_is_the_one_it_arrived_on(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind(PORT, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         pair.client(1).ask("over there", own(2), PORT);
         let (_, meta, _) = receive(&bundle).await;
         let told = (meta.dst_ip, meta.ifindex, meta.iface_ip);
@@ -113,12 +127,11 @@ fn the_interface_is_the_one_it_arrived_on() {
     });
 }
 
-#[test]
-fn two_nics_on_one_subnet_hear_their_own_broadcasts_alone() {
+fn two_nics_on_one_subnet_hear_their_own_broadcasts_alone(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.server.configure("address flush dev nic2\naddress add 10.78.1.7/24 brd + dev nic2");
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind(PORT, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         pair.client(1).ask("search", broadcast(1), PORT);
         let (_, meta, _) = receive(&bundle).await;
         assert_eq!((meta.ifindex, meta.iface_ip), (Some(pair.index(1)), own(1)));
@@ -126,11 +139,10 @@ fn two_nics_on_one_subnet_hear_their_own_broadcasts_alone() {
     });
 }
 
-#[test]
-fn an_ephemeral_bundle_hears_subnet_broadcasts() {
+fn an_ephemeral_bundle_hears_subnet_broadcasts(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
         let port = bundle.local_addrs()[0].port();
         assert_eq!(bundle.local_addrs()[0], SocketAddr::from((own(1), port)));
         for number in [1, 2] {
@@ -140,12 +152,11 @@ fn an_ephemeral_bundle_hears_subnet_broadcasts() {
     });
 }
 
-#[test]
-fn fanout_leaves_once_by_every_nic_that_is_no_loopback() {
+fn fanout_leaves_once_by_every_nic_that_is_no_loopback(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.server.configure("address add 10.78.1.9/24 brd + dev nic1");
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
         let listeners = [0, 1].map(|at| pair.clients[at].run(|| Client::sharing(PORT)));
         let sent = bundle.fanout_to(b"search", at(Ipv4Addr::BROADCAST, PORT)).await;
         assert_eq!(sent.unwrap(), 2);
@@ -158,8 +169,7 @@ fn fanout_leaves_once_by_every_nic_that_is_no_loopback() {
 }
 
 /// A queue discipline that passes nothing on, so that what is sent fills the socket's buffer.
-#[test]
-fn a_nic_that_is_stuck_delays_no_other() {
+fn a_nic_that_is_stuck_delays_no_other(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     let stuck = "tc qdisc add dev nic1 root tbf rate 8bit burst 2000 limit 100000000";
     let stuck = ["netns", "exec", &pair.server.name].into_iter().chain(stuck.split(' '));
@@ -169,7 +179,7 @@ fn a_nic_that_is_stuck_delays_no_other() {
         return;
     }
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
         let first = &bundle.ifaces()[0];
         assert_eq!(first.iface_ip, own(1));
         SockRef::from(&*first.sock).set_send_buffer_size(4096).unwrap();
@@ -184,15 +194,14 @@ fn a_nic_that_is_stuck_delays_no_other() {
     });
 }
 
-#[test]
-fn the_longest_prefix_and_then_the_route_picks_the_nic() {
+fn the_longest_prefix_and_then_the_route_picks_the_nic(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.server.configure(
         "address add 10.1.0.1/8 dev nic2\nroute add 192.0.2.0/24 via 10.78.2.2\n\
          route add default via 10.78.1.2",
     );
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind_ephemeral_same_port(true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
         let picked = |dest: [u8; 4]| bundle.pick_nic(dest.into()).unwrap().iface_ip;
         assert_eq!(picked([10, 78, 1, 200]), own(1));
         assert_eq!(picked([10, 78, 2, 255]), own(2));
@@ -203,11 +212,10 @@ fn the_longest_prefix_and_then_the_route_picks_the_nic() {
     });
 }
 
-#[test]
-fn an_address_that_has_left_is_told_as_not_available() {
+fn an_address_that_has_left_is_told_as_not_available(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind(PORT, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         let map = IfaceMap::new();
         let before = map.all();
         pair.server.configure("address del 10.78.2.1/24 dev nic2");
@@ -222,12 +230,11 @@ fn an_address_that_has_left_is_told_as_not_available() {
     });
 }
 
-#[test]
-fn a_nic_that_is_down_is_left_out() {
+fn a_nic_that_is_down_is_left_out(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.server.configure("link set nic2 down");
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind(PORT, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         let has = |address| bundle.ifaces().iter().any(|nic| nic.iface_ip == address);
         assert!(has(own(1)) && !has(own(2)));
         let down = IfaceMap::new().by_index(pair.index(2)).unwrap();
@@ -235,11 +242,10 @@ fn a_nic_that_is_down_is_left_out() {
     });
 }
 
-#[test]
-fn without_loopback_nothing_is_taken_from_it() {
+fn without_loopback_nothing_is_taken_from_it(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.serve(|| async {
-        let bundle = AsyncUdpV4::bind_non_loopback(PORT, true).unwrap();
+        let bundle = over(backend, AsyncUdpV4::bind_non_loopback(PORT, true));
         assert!(bundle.ifaces().iter().all(|nic| !nic.is_loopback));
         let plain = Client::sharing(PORT);
         Client::on_loopback().ask("local", Ipv4Addr::LOCALHOST, PORT);

@@ -62,10 +62,29 @@ fn without_buffers_nothing_is_armed_until_some_are_given_back() {
     // They come back.
     rig.driver.take_back(&mut lent);
     rig.turn();
-    assert_eq!(rig.armed(), [0, 2]);
+    assert_eq!(rig.armed(), [2, 0]);
     assert!(!rig.driver.is_starved());
     assert!(rig.ring().deliver(2, b"waits too"));
     assert_eq!(texts(&rig.turn()), ["waits too"]);
+}
+
+/// A receive takes what is queued as soon as it is armed: the first one may take every buffer.
+#[test]
+fn where_buffers_are_short_each_socket_is_once_the_first_to_be_armed() {
+    let mut rig = fake(3, 1);
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        assert!(rig.ring().deliver(0, b"one"));
+        assert!((0..3).all(|slot| !rig.ring().deliver(slot, b"waits")));
+        let mut lent = std::mem::replace(&mut rig.batch, rig.driver.new_batch());
+        assert_eq!(texts(&rig.turn_with(&mut lent).unwrap()), ["one"]);
+        rig.driver.take_back(&mut lent);
+        rig.armed();
+        rig.turn();
+        first.push(rig.armed()[0]);
+    }
+    first.sort_unstable();
+    assert_eq!(first, [0, 1, 2]);
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! One io_uring for the sockets of every bundle that wants it, served by a thread of the process.
+//!
+//! The thread starts with the first such bundle that receives, and ends a second after the last one
+//! was dropped. Wakers run on it while it holds no lock and no borrow: they may do anything, such as
+//! drop a bundle.
+
+mod engine;
+
+use std::{
+    cell::RefCell,
+    io,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::feed::Feed;
+use crate::{backend::Wake, error::Error, lock::lock};
+use engine::Engine;
+
+static HUB: Mutex<Weak<Hub>> = Mutex::new(Weak::new());
+
+thread_local! {
+    /// The engine, on its thread; not borrowed while wakers run.
+    static ENGINE: RefCell<Option<Engine>> = const { RefCell::new(None) };
+}
+
+/// Whether io_uring works here.
+pub(super) fn check() -> io::Result<()> {
+    static WORKS: OnceLock<()> = OnceLock::new();
+    if WORKS.get().is_none() {
+        crate::uring::check().map_err(Error::Unavailable)?;
+        let _ = WORKS.set(());
+    }
+    Ok(())
+}
+
+/// Gives the sockets of a bundle to the thread of the ring, which is started if there is none.
+///
+/// # Errors
+///
+/// The ring or the thread is not to be had.
+pub(super) fn attach(feed: &Arc<Feed>) -> io::Result<Arc<Hub>> {
+    let mut current = lock(&HUB);
+    if let Some(hub) = current.upgrade() {
+        if hub.call(feed) {
+            return Ok(hub);
+        }
+    }
+    let hub = engine::start()?;
+    hub.call(feed);
+    *current = Arc::downgrade(&hub);
+    Ok(hub)
+}
+
+/// What the thread shares with the bundles.
+#[derive(Debug)]
+pub(super) struct Hub {
+    calls: Mutex<Calls>,
+    has_calls: AtomicBool,
+    /// Whether the thread waits, or is about to: only then must it be woken.
+    is_waiting: AtomicBool,
+    waker: Arc<dyn Wake>,
+}
+
+/// The bundles that the thread is to look at.
+#[derive(Debug, Default)]
+struct Calls {
+    feeds: Vec<Arc<Feed>>,
+    is_over: bool,
+}
+
+impl Hub {
+    fn new(waker: Arc<dyn Wake>) -> Arc<Self> {
+        Arc::new(Self {
+            calls: Mutex::default(),
+            has_calls: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
+            waker,
+        })
+    }
+
+    /// Has the thread look at a bundle: it is new, has another socket, has room again, or leaves.
+    /// `false` if the thread ends or has ended.
+    pub fn call(&self, feed: &Arc<Feed>) -> bool {
+        let mut calls = lock(&self.calls);
+        if calls.is_over {
+            return false;
+        }
+        calls.feeds.push(Arc::clone(feed));
+        drop(calls);
+        self.has_calls.store(true, Ordering::SeqCst);
+        if self.is_waiting.swap(false, Ordering::SeqCst) {
+            self.waker.wake();
+        }
+        true
+    }
+
+    /// Returns when the ring has let go of the sockets of a bundle, which no longer names this hub.
+    ///
+    /// # Errors
+    ///
+    /// It has not in time.
+    pub fn leave(&self, feed: &Arc<Feed>) -> io::Result<()> {
+        self.call(feed);
+        let on_its_thread = ENGINE.with(|engine| match engine.try_borrow_mut() {
+            Ok(mut engine) => engine.as_mut().map(|engine| engine.let_go(feed)),
+            // A waker was dropped, and the bundle with it, in the midst of a turn.
+            Err(_) => Some(Err(io::Error::other("the thread of the ring cannot wait for itself"))),
+        });
+        on_its_thread.unwrap_or_else(|| feed.wait_until_left())
+    }
+}
