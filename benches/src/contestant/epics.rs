@@ -1,10 +1,11 @@
-//! `AsyncUdpV4` of epics-base-rs 0.18.3 and of epics-libcom-rs 0.33, which share a face.
+//! `AsyncUdpV4` of epics-base-rs 0.18.3, of epics-libcom-rs 0.33 and of nicring, which share a face.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
 };
 
+use nicring::Backend;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{BUFFER_LEN, RECV_BUFFER_BYTES, Setup, ipv4};
@@ -39,6 +40,20 @@ macro_rules! per_nic {
 
 per_nic!(epics_base_rs::net::AsyncUdpV4);
 per_nic!(epics_libcom_rs::net::async_udp_v4::AsyncUdpV4);
+per_nic!(nicring::udp_v4::AsyncUdpV4);
+
+pub(super) fn serve_nicring(
+    backend: Backend,
+    setup: Setup,
+    ready: &mut dyn FnMut(),
+) -> io::Result<()> {
+    block_on(async {
+        let bound = nicring::udp_v4::AsyncUdpV4::bind(setup.port, true)?;
+        let sockets = bound.with_backend(backend)?;
+        sockets.set_recv_buffer_size(RECV_BUFFER_BYTES)?;
+        serve(&sockets, setup, ready).await
+    })
+}
 
 pub(super) fn serve_seed(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     block_on(async {

@@ -56,6 +56,8 @@ pub enum Contestant {
     TokioUring,
     /// compio's `UdpSocket`, one task a socket.
     Compio,
+    /// nicring's `AsyncUdpV4`, by readiness or by its ring.
+    UdpV4(Backend),
     /// `AsyncUdpV4` of epics-base-rs 0.18.3.
     Seed,
     /// `AsyncUdpV4` of epics-libcom-rs 0.33.
@@ -103,6 +105,8 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("quinn-udp", Contestant::QuinnUdp),
     ("tokio-uring", Contestant::TokioUring),
     ("compio", Contestant::Compio),
+    ("udp-v4-ring", Contestant::UdpV4(Backend::IoUring)),
+    ("udp-v4-ready", Contestant::UdpV4(Backend::Portable)),
     ("seed", Contestant::Seed),
     ("libcom", Contestant::Libcom),
     ("threads", Contestant::Threads),
@@ -187,6 +191,8 @@ impl Contestant {
             Self::TokioUring => uring::serve(setup, ready),
             #[cfg(feature = "peers")]
             Self::Compio => compio_udp::serve(setup, ready),
+            #[cfg(feature = "peers")]
+            Self::UdpV4(backend) => epics::serve_nicring(backend, setup, ready),
             #[cfg(feature = "peers")]
             Self::Seed => epics::serve_seed(setup, ready),
             #[cfg(feature = "peers")]
