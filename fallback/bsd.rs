@@ -88,7 +88,7 @@ impl Transport {
         let first = &outgoing[0];
         let pieces = [IoSlice::new(outbox.payload(first))];
         let destination = SockaddrIn::from(first.destination);
-        control::with_egress(first.egress, |controls| {
+        control::with_egress(first.egress, socket.wanted.address, |controls| {
             let fd = socket.socket.as_raw_fd();
             sendmsg(fd, &pieces, controls, MsgFlags::MSG_DONTWAIT, Some(&destination))
         })?;

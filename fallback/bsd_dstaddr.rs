@@ -1,8 +1,12 @@
-//! FreeBSD, OpenBSD and DragonFly: IP_RECVDSTADDR and IP_RECVIF; the egress cannot be told.
+//! FreeBSD, OpenBSD and DragonFly: IP_RECVDSTADDR, IP_RECVIF and IP_SENDSRCADDR; the interface by
+//! which a datagram leaves cannot be told.
 
 use std::net::Ipv4Addr;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned};
+use nix::{
+    libc,
+    sys::socket::{ControlMessage, ControlMessageOwned},
+};
 
 use crate::{admit::Message, route::Egress};
 
@@ -18,8 +22,19 @@ pub(super) fn decode(control: &ControlMessageOwned, message: &mut Message) {
     }
 }
 
-/// A socket that is bound to its address sends from it; IP_SENDSRCADDR is for the others, which
-/// have no single one.
-pub(super) fn with_egress<T>(_egress: Egress, send: impl FnOnce(&[ControlMessage<'_>]) -> T) -> T {
-    send(&[])
+/// A socket that is `bound` to an address sends from it; the system takes IP_SENDSRCADDR from
+/// wildcard sockets alone
+/// ([ip(4)](https://man.freebsd.org/cgi/man.cgi?query=ip&sektion=4)).
+pub(super) fn with_egress<T>(
+    egress: Egress,
+    bound: Ipv4Addr,
+    send: impl FnOnce(&[ControlMessage<'_>]) -> T,
+) -> T {
+    match egress.source {
+        Some(source) if bound.is_unspecified() => {
+            let source = libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) };
+            send(&[ControlMessage::Ipv4SendSrcAddr(&source)])
+        }
+        _ => send(&[]),
+    }
 }

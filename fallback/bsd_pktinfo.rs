@@ -18,7 +18,11 @@ pub(super) fn decode(control: &ControlMessageOwned, message: &mut Message) {
     }
 }
 
-pub(super) fn with_egress<T>(egress: Egress, send: impl FnOnce(&[ControlMessage<'_>]) -> T) -> T {
+pub(super) fn with_egress<T>(
+    egress: Egress,
+    _bound: Ipv4Addr,
+    send: impl FnOnce(&[ControlMessage<'_>]) -> T,
+) -> T {
     if egress == Egress::default() {
         return send(&[]);
     }

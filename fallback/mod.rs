@@ -145,10 +145,9 @@ impl Portable {
                     *count == wanted || Transport::RECEIVES_ONE
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-                Err(error) if is_passing(error) => true,
-                // Windows reports a datagram longer than the buffer so, and does not say whose.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    add(&entry.socket.counters.counters.truncated_count, 1);
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+                Err(error) if is_icmp_error(error) => {
+                    add(&entry.socket.counters.counters.icmp_error_count, 1);
                     true
                 }
                 Err(_) => {
@@ -194,11 +193,10 @@ impl Portable {
     }
 }
 
-/// Whether an error says nothing of the socket: a signal, or an answer of ICMP to something that was
-/// sent earlier, which some systems report to the next receive.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), Interrupted | ConnectionReset | ConnectionRefused)
+/// Whether an error says nothing of the socket: an answer of ICMP to something that was sent
+/// earlier, which some systems report to the next receive.
+fn is_icmp_error(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
 /// Sends from one socket, past what it refuses.

@@ -1,72 +1,73 @@
-//! Windows: one datagram a call, by WSARecvMsg and WSASendMsg of the `quinn-udp` crate.
+//! Windows: one datagram a call, by WSARecvMsg of the `socket-pktinfo` crate.
 
 use std::{
-    io::{self, IoSliceMut},
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
-
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 
 use crate::{
     admit::Message,
     listen::ListenSocket,
-    outbox::{Outbox, Outgoing},
+    outbox::{Outbox, Outgoing, PAYLOAD_LEN_MAX},
 };
 
-/// The datagram was longer than the buffer (Windows Sockets error codes).
-const WSAEMSGSIZE: i32 = 10_040;
+/// The answer of ICMP to something that was sent earlier: its time to live ran out (Windows Sockets
+/// error code).
+const WSAENETRESET: i32 = 10_052;
 
-/// The crate's own state of a socket.
-pub(super) type Prepared = UdpSocketState;
+/// What is kept for a socket beside itself: nothing.
+#[derive(Debug)]
+pub(super) struct Prepared;
 
 /// Receives and sends one datagram a system call.
 #[derive(Debug)]
 pub(super) struct Transport {
+    /// The longest datagram fits. Into a shorter buffer Windows would cut one with an error
+    /// (WSAEMSGSIZE), which the crate hands on without saying whose datagram it was.
+    whole: Box<[u8]>,
     last: (Message, usize),
 }
 
 impl Transport {
-    pub const DETAILS: &str = "WSARecvMsg and WSASendMsg";
+    pub const DETAILS: &str = "WSARecvMsg and WSASendTo";
     /// Whether a call returns before the queue is empty however much was asked for.
     pub const RECEIVES_ONE: bool = true;
 
     pub fn new(_stride: usize) -> Self {
         let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-        Self { last: (nobody, 0) }
+        Self { whole: vec![0; PAYLOAD_LEN_MAX + 1].into(), last: (nobody, 0) }
     }
 
-    /// Asks for IP_PKTINFO. The crate forbids fragmentation too, which is right for QUIC only; a
-    /// SEARCH is shorter than any link's frame.
-    pub fn prepare(&mut self, socket: &socket2::Socket) -> io::Result<Prepared> {
-        UdpSocketState::new(socket.into())
+    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
+        Ok(Prepared)
     }
 
     /// Fills the start of `memory`; says with how many datagrams.
     pub fn receive(
         &mut self,
         socket: &ListenSocket,
-        prepared: &Prepared,
+        _: &Prepared,
         stride: usize,
         memory: &mut [u8],
     ) -> io::Result<usize> {
-        let mut pieces = [IoSliceMut::new(&mut memory[..stride])];
-        let mut metas = [RecvMeta::default()];
-        let received = prepared.recv((&socket.socket).into(), &mut pieces, &mut metas);
-        received.map_err(|error| match error.raw_os_error() {
-            Some(WSAEMSGSIZE) => io::ErrorKind::InvalidData.into(),
+        let received = socket.packet_info.recv(&mut self.whole);
+        let (whole_len, info) = received.map_err(|error| match error.raw_os_error() {
+            Some(WSAENETRESET) => io::ErrorKind::ConnectionReset.into(),
             _ => error,
         })?;
-        let [meta] = metas;
-        let source = match meta.addr {
+        let len = whole_len.min(stride);
+        memory[..len].copy_from_slice(&self.whole[..len]);
+        let source = match info.addr_src {
             SocketAddr::V4(source) => source,
             SocketAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
         };
         let mut message = Message::from(source);
-        if let Some(IpAddr::V4(destination)) = meta.dst_ip {
+        if let IpAddr::V4(destination) = info.addr_dst {
             message.destination = destination;
         }
-        message.ifindex = socket.wanted.nic.as_ref().map_or(0, |nic| nic.1);
-        self.last = (message, meta.len.min(stride));
+        message.ifindex = u32::try_from(info.if_index).unwrap_or(0);
+        message.is_truncated = whole_len > stride;
+        self.last = (message, len);
         Ok(1)
     }
 
@@ -75,23 +76,19 @@ impl Transport {
         self.last
     }
 
-    /// Sends the first of `outgoing`. A socket that is bound to its address sends from it.
+    /// Sends the first of `outgoing`, from the address that the socket is bound to.
     pub fn send(
         &mut self,
         socket: &ListenSocket,
-        prepared: &Prepared,
+        _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
     ) -> io::Result<usize> {
         let first = &outgoing[0];
-        let transmit = Transmit {
-            destination: first.destination.into(),
-            ecn: None,
-            contents: outbox.payload(first),
-            segment_size: None,
-            src_ip: None,
-        };
-        prepared.try_send((&socket.socket).into(), &transmit)?;
+        if first.egress.source.is_some_and(|source| source != socket.wanted.address) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        socket.socket.send_to(outbox.payload(first), &first.destination.into())?;
         Ok(1)
     }
 }

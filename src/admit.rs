@@ -1,6 +1,9 @@
 //! From what the kernel told of a datagram to a [`Record`]: guard, class, NIC, counters. Both
 //! backends pass through here, so that they cannot differ.
 
+#[cfg(all(test, any(target_os = "linux", windows)))]
+mod by_address;
+
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
@@ -11,7 +14,9 @@ use crate::{
     listen::{ListenSocket, Role},
     meta::{Class, Record, SocketKey},
     nics::Nics,
+    options,
     outbox::Outgoing,
+    route::Egress,
     stats::{NicCounters, StatsTable, add},
 };
 
@@ -72,6 +77,28 @@ pub(crate) struct Admission {
     senders: Vec<Option<(u32, u16)>>,
     /// The one that sends what answers nothing: no address of its own becomes the source.
     first_slot: u16,
+    /// Sockets that send from the address that they are bound to and from no other one.
+    address_bound: Vec<AddressBound>,
+}
+
+/// A socket that sends from the address that it is bound to.
+#[derive(Debug)]
+struct AddressBound {
+    slot: u16,
+    port: u16,
+    address: Ipv4Addr,
+    /// Whether that is an address of a NIC, and no broadcast address or group.
+    is_source: bool,
+    nic: u32,
+}
+
+impl AddressBound {
+    /// Whether what it sends leaves so.
+    fn sends_so(&self, egress: Egress) -> bool {
+        self.is_source
+            && egress.source.is_none_or(|source| source == self.address)
+            && (egress.source.is_some() || egress.ifindex.is_none_or(|index| index == self.nic))
+    }
 }
 
 impl Admission {
@@ -98,6 +125,7 @@ impl Admission {
             nowhere: stats.nowhere(),
             senders: senders(sockets),
             first_slot: first_slot(sockets),
+            address_bound: address_bound(sockets),
         }
     }
 
@@ -105,11 +133,25 @@ impl Admission {
     /// that is bound to a device and the kernel is to choose the way. `None` if that has been closed.
     pub fn sending_slot(&self, outgoing: &Outgoing) -> Option<u16> {
         let Some(SocketKey { slot, number }) = outgoing.heard_by else {
-            return Some(self.first_slot);
+            return Some(self.at_source(self.first_slot, outgoing.egress));
         };
         let (current, routed) = (*self.senders.get(usize::from(slot))?)?;
         let is_pinned = outgoing.egress.ifindex.is_some();
-        (current == number).then_some(if is_pinned { slot } else { routed })
+        let sender = if is_pinned { slot } else { routed };
+        (current == number).then(|| self.at_source(sender, outgoing.egress))
+    }
+
+    /// Of the sockets that are bound to addresses the one that sends so, on the port of `slot`;
+    /// else `slot`.
+    fn at_source(&self, slot: u16, egress: Egress) -> u16 {
+        let sockets = &self.address_bound;
+        match sockets.iter().find(|own| own.slot == slot) {
+            Some(own) if !own.sends_so(egress) => {
+                let mut others = sockets.iter().filter(|other| other.port == own.port);
+                others.find(|other| other.sends_so(egress)).map_or(slot, |other| other.slot)
+            }
+            _ => slot,
+        }
     }
 
     /// The record of a datagram, or `None` if it is dropped; counts it either way.
@@ -130,11 +172,12 @@ impl Admission {
         };
         let (nic, counters) = self.attribute(socket, class, message);
         let hears_all = socket.wanted.role == Role::HearAll;
-        let is_strange =
-            hears_all && class == Class::Group && !socket.wanted.joins(message.destination);
+        let is_strange = hears_all
+            && (class == Class::Group && !socket.wanted.joins(message.destination)
+                || self.is_copy(socket, class, message.destination));
         let Some(counters) = counters.filter(|_| !is_strange) else {
             // Heard by a wildcard socket on a NIC, or at an address, that was not chosen, or in a
-            // group that another program joined.
+            // group that another program joined; or heard by another address of the NIC as well.
             add(&socket.counters.counters.guarded_count, 1);
             return None;
         };
@@ -166,6 +209,23 @@ impl Admission {
             start: span.start,
             len: span.len,
         })
+    }
+
+    /// Whether a broadcast is handed out by the socket of another address of the same NIC, where
+    /// each of them hears it.
+    fn is_copy(&self, socket: &ListenSocket, class: Class, destination: Ipv4Addr) -> bool {
+        let index = socket.wanted.nic.as_ref().map_or(0, |nic| nic.1);
+        let Some(nic) = self.selected.by_index(index) else {
+            return false;
+        };
+        let mut addresses = nic.addresses.iter();
+        let addressed = match class {
+            Class::Subnet => addresses.find(|own| own.broadcast == Some(destination)),
+            Class::Limited => None,
+            Class::Unicast | Class::Group => return false,
+        };
+        let speaker = addressed.map(|own| own.address).or_else(|| nic.primary());
+        speaker.is_some_and(|speaker| speaker != socket.wanted.address)
     }
 
     fn classify(&self, message: &Message) -> Class {
@@ -248,6 +308,23 @@ fn senders(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<Option<(u32, u16)>> {
         Some((socket.number, other.unwrap_or(slot) as u16))
     };
     sockets.iter().enumerate().map(sender).collect()
+}
+
+fn address_bound(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<AddressBound> {
+    let bound = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
+        let wanted = &socket.as_ref()?.wanted;
+        let hears_nic = wanted.role == Role::HearAll && wanted.nic.is_some();
+        let is_bound =
+            hears_nic || !options::SENDS_FROM_OTHER_ADDRESSES && !wanted.address.is_unspecified();
+        is_bound.then(|| AddressBound {
+            slot: slot as u16,
+            port: socket.as_ref().map_or(0, |socket| socket.port),
+            address: wanted.address,
+            is_source: matches!(wanted.role, Role::HearAll | Role::Hear(Class::Unicast)),
+            nic: wanted.nic.as_ref().map_or(0, |nic| nic.1),
+        })
+    };
+    sockets.iter().enumerate().filter_map(bound).collect()
 }
 
 fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {

@@ -2,6 +2,8 @@
 
 use std::{error, fmt, io, net::SocketAddrV4};
 
+use crate::options::HOLDERS_COMMAND;
+
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -80,10 +82,7 @@ impl fmt::Display for Error {
             Self::Enumerate { source } => write!(f, "listing the interfaces: {source}"),
             Self::Socket { operation, nic, address, source } => {
                 write!(f, "{nic}: {operation} {address}: {source}")?;
-                match socket_remedy(source.kind()) {
-                    Some(remedy) => write!(f, ": {remedy}"),
-                    None => Ok(()),
-                }
+                write_socket_remedy(f, source.kind())
             }
             Self::Unavailable(unavailable) => unavailable.fmt(f),
             Self::Backend { operation, source } => write!(
@@ -96,20 +95,21 @@ impl fmt::Display for Error {
     }
 }
 
-fn socket_remedy(kind: io::ErrorKind) -> Option<&'static str> {
+fn write_socket_remedy(f: &mut fmt::Formatter<'_>, kind: io::ErrorKind) -> fmt::Result {
     match kind {
-        io::ErrorKind::AddrInUse => Some(
-            "another program holds the port without sharing it, or Builder::exclusive was asked \
-             for; `ss -ulpn` names the holder",
+        io::ErrorKind::AddrInUse => write!(
+            f,
+            ": another program holds the port without sharing it, or Builder::exclusive was asked \
+             for; `{HOLDERS_COMMAND}` names the holder",
         ),
         io::ErrorKind::AddrNotAvailable => {
-            Some("the address has left the interface; list the NICs again")
+            f.write_str(": the address has left the interface; list the NICs again")
         }
-        io::ErrorKind::PermissionDenied => Some(
-            "a port below 1024 needs CAP_NET_BIND_SERVICE; binding to a device needs CAP_NET_RAW \
+        io::ErrorKind::PermissionDenied => f.write_str(
+            ": a port below 1024 needs CAP_NET_BIND_SERVICE; binding to a device needs CAP_NET_RAW \
              before Linux 5.7 (Listen::Wildcard needs neither)",
         ),
-        _ => None,
+        _ => Ok(()),
     }
 }
 

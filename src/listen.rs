@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::Socket;
 
 use crate::{
     drops::DropCount,
@@ -155,15 +155,22 @@ pub(crate) enum Layout {
 impl Layout {
     /// The layout for this system.
     pub fn of_system(listen: Listen, unicast: Unicast) -> Result<Self> {
-        if options::HEARS_BROADCAST_BY_ADDRESS || listen == Listen::Wildcard {
+        if options::SENDS_FROM_OTHER_ADDRESSES {
             return Self::choose(listen, unicast, options::can_bind_device());
         }
-        match unicast {
-            Unicast::Take => Ok(Self::ByAddress),
-            Unicast::Leave => Err(Error::setting(
+        match (listen, unicast) {
+            (Listen::Wildcard, Unicast::Leave) => Self::choose(listen, unicast, false),
+            (_, Unicast::Leave) => Err(Error::setting(
                 "unicast",
-                "this system has no sockets that hear broadcasts alone: use Unicast::Take",
+                "this system answers from sockets that take unicasts: use Unicast::Take",
             )),
+            _ if options::BINDS_BROADCAST_ADDRESSES => Self::choose(listen, unicast, false),
+            (Listen::Wildcard, _) => Err(Error::setting(
+                "listen",
+                "a wildcard socket of this system does not say which address it answers from: use \
+                 Listen::Class",
+            )),
+            _ => Ok(Self::ByAddress),
         }
     }
 
@@ -275,6 +282,8 @@ static OPENED_COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub(crate) struct ListenSocket {
     pub socket: Socket,
+    #[allow(dead_code, reason = "nothing but on Windows")]
+    pub packet_info: options::PacketInfo,
     pub wanted: Wanted,
     pub port: u16,
     pub counters: Arc<NicCounters>,
@@ -303,8 +312,8 @@ impl ListenSocket {
                 source,
             }
         };
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))
-            .map_err(failed("opening a socket for"))?;
+        let (socket, packet_info) =
+            options::new_socket().map_err(failed("opening a socket for"))?;
         socket.set_nonblocking(true).map_err(failed("making non-blocking the socket for"))?;
         if !is_exclusive {
             options::share_port(&socket).map_err(failed("sharing the port of"))?;
@@ -315,20 +324,28 @@ impl ListenSocket {
                 options::hear_own_groups_alone(&socket)?;
             }
             options::ask_for_control_messages(&socket, settings.wants_kernel_time)?;
-            options::grow_recv_buffer(&socket, settings.recv_buffer_bytes)
+            options::grow_recv_buffer(&socket, settings.recv_buffer_bytes)?;
+            options::fit_send_buffer(&socket)
         };
         set_options().map_err(failed("setting options for"))?;
         if let (Some((name, index)), true) = (&wanted.nic, wanted.is_device_bound) {
             options::bind_device(&socket, name, *index)
                 .map_err(failed("binding to the device for"))?;
         }
-        socket.bind(&address.into()).map_err(failed("binding"))?;
+        options::bind(&socket, address).map_err(failed("binding"))?;
         for &join in &wanted.joins {
-            join_group(&socket, join).map_err(failed("joining the group of"))?;
+            join_group(&socket, join, wanted.address).map_err(failed("joining the group of"))?;
+        }
+        if wanted.role == Role::HearAll && !wanted.address.is_unspecified() {
+            // What it sends to a group leaves by its own NIC.
+            socket
+                .set_multicast_if_v4(&wanted.address)
+                .map_err(failed("choosing the NIC for groups of"))?;
         }
         let bound = socket.local_addr().map_err(failed("asking for the port of"))?;
         Ok(Self {
             socket,
+            packet_info,
             wanted: wanted.clone(),
             port: bound.as_socket_ipv4().map_or(port, |bound| bound.port()),
             counters: match &wanted.nic {
@@ -348,14 +365,14 @@ impl ListenSocket {
             let stays = wanted.contains(join);
             if !stays {
                 // A NIC that is gone took the membership along.
-                let nic = InterfaceIndexOrAddress::Index(join.1);
+                let nic = options::membership(join.1, self.wanted.address);
                 let _ = self.socket.leave_multicast_v4_n(&join.0, &nic);
             }
             stays
         });
         for &join in wanted {
             if !joins.contains(&join) {
-                join_group(&self.socket, join)?;
+                join_group(&self.socket, join, self.wanted.address)?;
                 joins.push(join);
             }
         }
@@ -393,8 +410,8 @@ impl fmt::Display for ListenSocket {
     }
 }
 
-fn join_group(socket: &Socket, (group, index): (Ipv4Addr, u32)) -> io::Result<()> {
-    socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))
+fn join_group(socket: &Socket, (group, index): (Ipv4Addr, u32), bound: Ipv4Addr) -> io::Result<()> {
+    socket.join_multicast_v4_n(&group, &options::membership(index, bound))
 }
 
 /// How often a set of sockets is tried again on another unused port.

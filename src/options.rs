@@ -1,15 +1,62 @@
 //! Socket options, and the one file that tells platforms apart by `cfg`.
 
-use std::io;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
-use socket2::Socket;
+use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
-/// What the platform can tell and do, for the choice of sockets.
+/// Whether a socket can be bound to a broadcast address, and hears broadcasts only so. Windows
+/// refuses that, and delivers broadcasts to the sockets that are bound to the NIC's addresses.
+pub(crate) const BINDS_BROADCAST_ADDRESSES: bool = cfg!(not(windows));
+
+/// Whether a socket that is bound to one address can send from another one.
+pub(crate) const SENDS_FROM_OTHER_ADDRESSES: bool =
+    cfg!(any(target_os = "linux", target_vendor = "apple", target_os = "netbsd"));
+
+/// Whether the kernel counts what it drops because a socket's receive buffer is full.
+pub(crate) const COUNTS_KERNEL_DROPS: bool = cfg!(target_os = "linux");
+
+/// What else a socket needs to tell a datagram's destination and interface: nothing.
 #[cfg(not(windows))]
-pub(crate) const HEARS_BROADCAST_BY_ADDRESS: bool = true;
-/// Windows delivers broadcasts to address-bound sockets and refuses to bind a broadcast address.
+pub(crate) type PacketInfo = ();
+/// A second handle of the socket, which knows the address of the system's WSARecvMsg.
 #[cfg(windows)]
-pub(crate) const HEARS_BROADCAST_BY_ADDRESS: bool = false;
+pub(crate) type PacketInfo = socket_pktinfo::PktInfoUdpSocket;
+
+/// A socket for datagrams over IPv4.
+#[cfg(not(windows))]
+pub(crate) fn new_socket() -> io::Result<(Socket, PacketInfo)> {
+    Ok((Socket::new(Domain::IPV4, Type::DGRAM, None)?, ()))
+}
+
+/// A socket for datagrams over IPv4.
+#[cfg(windows)]
+pub(crate) fn new_socket() -> io::Result<(Socket, PacketInfo)> {
+    let packet_info = PacketInfo::new(Domain::IPV4)?;
+    Ok((packet_info.try_clone_std()?.into(), packet_info))
+}
+
+/// What lists the holders of a port.
+pub(crate) const HOLDERS_COMMAND: &str = if cfg!(windows) {
+    "netstat -ano -p udp"
+} else if cfg!(target_os = "linux") {
+    "ss -ulpn"
+} else {
+    "lsof -i UDP"
+};
+
+/// Binds; where another socket holds the port for itself alone the error is `AddrInUse`.
+pub(crate) fn bind(socket: &Socket, address: SocketAddrV4) -> io::Result<()> {
+    socket.bind(&address.into()).map_err(|error| match error.kind() {
+        // No port of Windows takes a privilege: WSAEACCES is a holder that does not share.
+        io::ErrorKind::PermissionDenied if cfg!(windows) => {
+            io::Error::new(io::ErrorKind::AddrInUse, error)
+        }
+        _ => error,
+    })
+}
 
 /// Lets other programs bind the port too: both options are needed on Linux, where the first
 /// holder's options must match.
@@ -60,10 +107,20 @@ pub(crate) fn ask_for_control_messages(socket: &Socket, _wants_time: bool) -> io
     Ok(setsockopt(socket, sockopt::Ipv4RecvIf, &true)?)
 }
 
-/// The receiver of the portable backend asks where it wraps the socket.
+/// [`new_socket`] has asked.
 #[cfg(windows)]
 pub(crate) fn ask_for_control_messages(_socket: &Socket, _wants_time: bool) -> io::Result<()> {
     Ok(())
+}
+
+/// The interface to join a group on. Windows is told by the address that the socket is bound to:
+/// Wine knows no other way.
+pub(crate) fn membership(index: u32, bound: Ipv4Addr) -> InterfaceIndexOrAddress {
+    if cfg!(windows) {
+        InterfaceIndexOrAddress::Address(bound)
+    } else {
+        InterfaceIndexOrAddress::Index(index)
+    }
 }
 
 /// Makes room for `bytes` of queued datagrams where that is more than there is. What the kernel
@@ -77,11 +134,23 @@ pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
             return Ok(());
         }
     }
-    // macOS refuses more than kern.ipc.maxsockbuf where Linux gives what it can.
-    match socket.set_recv_buffer_size(bytes) {
-        Err(error) if error.raw_os_error().is_some() => Ok(()),
-        result => result,
+    // macOS and the BSDs refuse more than kern.ipc.maxsockbuf where Linux gives what it can.
+    let current_bytes = socket.recv_buffer_size()?;
+    let mut tried_bytes = bytes;
+    while socket.set_recv_buffer_size(tried_bytes).is_err() && tried_bytes / 2 > current_bytes {
+        tried_bytes /= 2;
     }
+    Ok(())
+}
+
+/// Makes room for the longest datagram: macOS sends none that is longer than its send buffer, at
+/// first 9,216 bytes.
+pub(crate) fn fit_send_buffer(socket: &Socket) -> io::Result<()> {
+    const LONGEST_WITH_CONTROL_MESSAGES: usize = 68 << 10;
+    if socket.send_buffer_size()? < LONGEST_WITH_CONTROL_MESSAGES {
+        socket.set_send_buffer_size(LONGEST_WITH_CONTROL_MESSAGES)?;
+    }
+    Ok(())
 }
 
 /// Binds to a device, so that the socket hears and sends on it alone.
@@ -119,7 +188,7 @@ pub(crate) fn can_bind_device() -> bool {
     let Ok(nics) = crate::Nics::enumerate() else {
         return false;
     };
-    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
     let probe = |socket: Socket| {
         nics.iter().any(|nic| nic.is_up && bind_device(&socket, &nic.name, nic.index).is_ok())
     };

@@ -8,18 +8,18 @@ use std::{
     },
 };
 
-use crate::{lock::lock, meta::Class};
+use crate::{lock::lock, meta::Class, options::COUNTS_KERNEL_DROPS};
 
 /// Declares the counters of a NIC once: the atomic ones, the snapshot, and their sum.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[$doc:meta])* $visible:vis $name:ident,)*) => {
         /// What happened on one NIC, or on all of them.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
             /// Datagrams received, by class in the order of [`Class::ALL`].
             pub received_by_class: [u64; 4],
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[$doc])* $visible $name: u64,)*
         }
 
         impl Counts {
@@ -31,7 +31,7 @@ macro_rules! counters {
                 $(self.$name += other.$name;)*
             }
 
-            /// Every count with its name.
+            /// Every count that this platform has, with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [
                     ("received_unicast_count", self.received_by_class[0]),
@@ -41,6 +41,7 @@ macro_rules! counters {
                     $((stringify!($name), self.$name),)*
                 ]
                 .into_iter()
+                .filter(|(name, _)| COUNTS_KERNEL_DROPS || *name != "kernel_drop_count")
             }
         }
 
@@ -66,39 +67,50 @@ macro_rules! counters {
 
 counters! {
     /// Payload bytes received.
-    received_bytes,
+    pub received_bytes,
     /// Datagrams that were longer than a buffer.
-    truncated_count,
+    pub truncated_count,
     /// Datagrams that the kernel dropped because a socket's receive buffer was full
     /// (`SO_RXQ_OVFL` and `SO_MEMINFO`,
-    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html); 0 where the platform has
-    /// no such counter).
-    kernel_drop_count,
+    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)).
+    pub(crate) kernel_drop_count,
     /// Datagrams dropped because no answer to them can be right: source port 0, or a multicast,
     /// broadcast or unspecified source. And what a wildcard socket heard on a NIC, at an address or
-    /// of a group that was not chosen.
-    guarded_count,
+    /// of a group that was not chosen; and, on Windows, a broadcast that further addresses of its
+    /// NIC hear as well.
+    pub guarded_count,
     /// Datagrams whose control messages did not fit, or that said nothing sensible.
-    malformed_count,
+    pub malformed_count,
     /// How often receiving paused because no buffer was free; the datagrams wait in the socket.
-    starved_count,
+    pub starved_count,
     /// How often a receive was armed again after something ended it.
-    rearmed_count,
+    pub rearmed_count,
     /// Receives that ended with an error of the socket.
-    receive_error_count,
+    pub receive_error_count,
+    /// Answers of ICMP to what was sent earlier, which the system reported to a receive; they say
+    /// nothing of what is received. Linux reports none.
+    pub icmp_error_count,
     /// Datagrams that the kernel accepted for sending.
-    sent_count,
+    pub sent_count,
     /// Datagrams not sent because the socket's send buffer was full.
-    would_block_count,
+    pub would_block_count,
     /// Datagrams not sent for another reason, such as an unreachable network, or a socket that was
     /// closed after it heard what they answer.
-    send_error_count,
+    pub send_error_count,
 }
 
 impl Counts {
     /// Datagrams received, over all classes.
     pub fn received_count(&self) -> u64 {
         self.received_by_class.iter().sum()
+    }
+
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full
+    /// (`SO_RXQ_OVFL` and `SO_MEMINFO`,
+    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). `None` where the platform
+    /// has no such counter: only Linux has.
+    pub fn kernel_drop_count(&self) -> Option<u64> {
+        COUNTS_KERNEL_DROPS.then_some(self.kernel_drop_count)
     }
 
     /// Datagrams received in one class.
@@ -159,14 +171,11 @@ impl Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
-        write!(
-            f,
-            "{} received, {} sent, {} dropped by the kernel, {} not sent",
-            total.received_count(),
-            total.sent_count,
-            total.kernel_drop_count,
-            total.would_block_count + total.send_error_count
-        )
+        write!(f, "{} received, {} sent, ", total.received_count(), total.sent_count)?;
+        if let Some(drop_count) = total.kernel_drop_count() {
+            write!(f, "{drop_count} dropped by the kernel, ")?;
+        }
+        write!(f, "{} not sent", total.would_block_count + total.send_error_count)
     }
 }
 

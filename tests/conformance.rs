@@ -1,17 +1,10 @@
 //! What every backend promises, on the loopback NIC, without privileges. Each case is a test of its
-//! own for each backend.
+//! own for each backend, and stands in one of two modules: `api`, or `os_semantics` where the system
+//! decides.
 
 mod common;
 
-#[path = "conformance/life.rs"]
-mod life;
-#[path = "conformance/receive.rs"]
-mod receive;
-#[path = "conformance/reply.rs"]
-mod reply;
-#[path = "conformance/settings.rs"]
-mod settings;
-
-#[cfg(target_os = "linux")]
-#[path = "conformance/linux.rs"]
-mod linux;
+#[path = "conformance/api/mod.rs"]
+mod api;
+#[path = "conformance/os_semantics/mod.rs"]
+mod os_semantics;

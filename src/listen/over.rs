@@ -16,6 +16,7 @@ impl ListenSocket {
         let role = class.map_or(Role::HearAll, Role::Hear);
         Self {
             socket,
+            packet_info: (),
             wanted: Wanted::new(role, Ipv4Addr::UNSPECIFIED),
             port: 0,
             counters: stats.nowhere(),

@@ -24,8 +24,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use nicring::{Backend, Batch, Builder, Class, Datagram, Engine, Handle, Stats};
-use socket2::{Domain, Socket, Type};
+use nicring::{Backend, Batch, Builder, Class, Datagram, Engine, Error, Handle, Stats};
+use socket2::{Domain, SockRef, Socket, Type};
 
 pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// How long to wait for what must come.
@@ -95,8 +95,12 @@ pub fn on_loopback(backend: Backend) -> Builder {
 
 /// As [`on_loopback`], for a port of the caller's.
 pub fn on_loopback_without_port(backend: Backend) -> Builder {
-    let loopback = "127.0.0.1".parse().expect("a filter by address");
-    Engine::builder().backend(backend).nic(loopback)
+    builder(backend).nic("127.0.0.1".parse().expect("a filter by address"))
+}
+
+/// Settings for an engine on every NIC, at no port yet.
+pub fn builder(backend: Backend) -> Builder {
+    Engine::builder().backend(backend)
 }
 
 /// A port that no socket of this host holds, outside the range that port 0 chooses from.
@@ -282,6 +286,15 @@ pub fn open(builder: Builder) -> Engine {
     builder.open().unwrap_or_else(|error| panic!("open: {error}"))
 }
 
+/// The error that opening ends with.
+#[track_caller]
+pub fn refused(builder: Builder) -> Error {
+    match builder.open() {
+        Ok(engine) => panic!("it opened: {:#?}", engine.handle().sockets()),
+        Err(error) => error,
+    }
+}
+
 /// A client's socket, which belongs to the network namespace of the thread that opens it.
 pub struct Client(pub UdpSocket);
 
@@ -291,6 +304,8 @@ impl Client {
         let socket = UdpSocket::bind(address).expect("an address of the client");
         socket.set_broadcast(true).expect("SO_BROADCAST");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // macOS sends nothing that is longer than this, at first 9,216 bytes.
+        SockRef::from(&socket).set_send_buffer_size(1 << 17).expect("SO_SNDBUF");
         Self(socket)
     }
 

@@ -88,9 +88,10 @@ impl Report {
         self.nics.iter().map(|nic| nic.counts.received_count()).sum()
     }
 
-    /// Datagrams that the kernel dropped before they could be received.
-    pub fn lost_count(&self) -> u64 {
-        self.nics.iter().map(|nic| nic.counts.kernel_drop_count).sum()
+    /// Datagrams that the kernel dropped before they could be received; `None` where it does not
+    /// count them.
+    pub fn lost_count(&self) -> Option<u64> {
+        self.nics.iter().map(|nic| nic.counts.kernel_drop_count()).sum()
     }
 
     /// Replies that were not sent.
@@ -129,12 +130,14 @@ impl Report {
             format!("{} {}/s", nic.name, rate(nic.counts.received_count(), past))
         });
         let nics = nics.collect::<Vec<_>>();
+        let lost = self.lost_count().zip(before.lost_count());
+        let lost = lost.map(|(now, past)| now.saturating_sub(past));
         format!(
             "{:>4.0} s  searches {}/s  answered {}/s  lost {}  CPU {cpu} a search  datagrams: {}",
             self.elapsed.as_secs_f64(),
             rate(now.name_count, past.name_count),
             rate(now.hit_count, past.hit_count),
-            grouped(self.lost_count().saturating_sub(before.lost_count())),
+            lost.map_or_else(|| "unknown".to_owned(), grouped),
             if nics.is_empty() { "none".to_owned() } else { nics.join(", ") },
         )
     }
@@ -172,11 +175,15 @@ impl Report {
         let lost: Vec<_> = self
             .nics
             .iter()
-            .filter(|nic| nic.counts.kernel_drop_count > 0)
-            .map(|nic| format!("{} {}", nic.name, grouped(nic.counts.kernel_drop_count)))
+            .filter_map(|nic| Some((&nic.name, nic.counts.kernel_drop_count().filter(|n| *n > 0)?)))
+            .map(|(name, count)| format!("{name} {}", grouped(count)))
             .collect();
         let lost_where =
             if lost.is_empty() { String::new() } else { format!(": {}", lost.join(", ")) };
+        let lost = self.lost_count().map_or_else(
+            || "unknown".to_owned(),
+            |lost| format!("{} ({}){lost_where}", grouped(lost), percent(lost, received + lost)),
+        );
         let lines = [
             format!(
                 "in {}: {} datagrams received, {} replies sent, {} not sent",
@@ -185,11 +192,7 @@ impl Report {
                 grouped(self.nics.iter().map(|nic| nic.counts.sent_count).sum()),
                 grouped(self.unsent_count()),
             ),
-            format!(
-                "lost in full receive buffers: {} ({}){lost_where}",
-                grouped(self.lost_count()),
-                percent(self.lost_count(), received + self.lost_count()),
-            ),
+            format!("lost in full receive buffers: {lost}"),
             format!(
                 "CPU of the server: {}; {} a search, {} a datagram",
                 self.cpu.map_or_else(|| "unknown".to_owned(), short),

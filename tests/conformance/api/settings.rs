@@ -4,35 +4,17 @@ use std::{io, time::Duration};
 
 use nicring::{Backend, Builder, Coalesce, Engine, Error, Listen, OnFailedNic, Unicast};
 
-use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback};
+use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, refused};
 
 for_each_backend!(crate::common::on:
-    a_port_that_nobody_used_is_shared_with_nobody,
     two_engines_share_a_port_unless_told_otherwise,
     an_exclusive_port_is_refused_with_the_name_of_the_nic,
     a_held_port_is_an_error_even_where_nics_may_fail,
     settings_that_cannot_be_right_are_refused_by_name,
-    unicasts_that_are_left_reach_the_plain_server,
     no_nic_that_matches_is_an_error,
     the_smallest_settings_work,
     coalescing_loses_nothing,
 );
-
-/// The error that opening ends with.
-#[track_caller]
-fn refused(builder: Builder) -> Error {
-    match builder.open() {
-        Ok(engine) => panic!("it opened: {:#?}", engine.handle().sockets()),
-        Err(error) => error,
-    }
-}
-
-fn a_port_that_nobody_used_is_shared_with_nobody(backend: Backend) {
-    let server = Server::echo(on_loopback(backend));
-    let builder = common::on_loopback_without_port(backend).port(server.port);
-    let error = refused(builder);
-    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-}
 
 fn two_engines_share_a_port_unless_told_otherwise(backend: Backend) {
     let port = common::unused_port();
@@ -63,12 +45,13 @@ fn an_exclusive_port_is_refused_with_the_name_of_the_nic(backend: Backend) {
     drop(first);
 
     let first = common::open(builder().exclusive());
-    let error = refused(builder());
+    let error = refused(builder().exclusive());
     assert_in_use(&error, &loopback, port);
     drop(first);
     common::open(builder().exclusive());
 }
 
+#[track_caller]
 fn assert_in_use(error: &Error, nic: &str, port: u16) {
     assert!(matches!(error, Error::Socket { .. }), "{error:?}");
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
@@ -82,8 +65,8 @@ fn assert_in_use(error: &Error, nic: &str, port: u16) {
 fn a_held_port_is_an_error_even_where_nics_may_fail(backend: Backend) {
     let port = common::unused_port();
     let builder = || common::on_loopback_without_port(backend).port(port);
-    let _first = common::open(builder().exclusive());
-    let error = refused(builder().on_failed_nic(OnFailedNic::Warn));
+    let _first = common::open(builder());
+    let error = refused(builder().exclusive().on_failed_nic(OnFailedNic::Warn));
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
 }
 
@@ -121,21 +104,6 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
         assert!(text.starts_with(name) && text.contains(excerpt), "{text}");
         assert!(builder.open_async().is_err(), "{name}: the async engine refuses it too");
     }
-}
-
-fn unicasts_that_are_left_reach_the_plain_server(backend: Backend) {
-    let port = common::unused_port();
-    let plain = Client::sharing(port);
-    let builder = common::on_loopback_without_port(backend).port(port);
-    let server = Server::echo(builder.unicast(Unicast::Leave));
-    let sockets = server.handle.sockets();
-    assert!(!sockets.iter().any(|socket| socket.contains("unicast")), "{sockets:#?}");
-    let client = Client::on_loopback();
-    for number in 0..20 {
-        client.ask(&number.to_string(), LOCALHOST, port);
-        plain.expect(number.to_string(), client.address());
-    }
-    server.stop_having_heard_all();
 }
 
 fn no_nic_that_matches_is_an_error(backend: Backend) {

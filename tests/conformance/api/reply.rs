@@ -16,6 +16,7 @@ for_each_backend!(crate::common::on:
     a_full_outbox_refuses_and_counts_and_works_again,
     a_full_inbox_of_the_handle_refuses_and_counts_and_works_again,
     what_udp_cannot_carry_is_refused,
+    a_reply_to_a_closed_port_disturbs_nothing,
     a_reply_that_cannot_be_sent_is_counted_and_ends_nothing,
     replies_queued_when_the_handler_breaks_still_leave,
 );
@@ -195,6 +196,22 @@ fn a_reply_that_cannot_be_sent_is_counted_and_ends_nothing(backend: Backend) {
     let total = stats.total();
     assert_eq!((total.sent_count, total.send_error_count), (3, 3));
     client.expect_nothing();
+}
+
+/// The host answers with an ICMP error, which some systems report to the next receive.
+fn a_reply_to_a_closed_port_disturbs_nothing(backend: Backend) {
+    let server = Server::echo(on_loopback(backend));
+    let client = Client::on_loopback();
+    for round in 0..20 {
+        let gone = Client::on_loopback();
+        gone.send("who asks and goes", server.address());
+        drop(gone);
+        client.send(round.to_string(), server.address());
+        client.expect(round.to_string(), server.address());
+    }
+    assert_eq!(server.take(40).len(), 40);
+    let total = server.stop_having_heard_all().total();
+    assert_eq!((total.receive_error_count, total.rearmed_count), (0, 0));
 }
 
 fn replies_queued_when_the_handler_breaks_still_leave(backend: Backend) {

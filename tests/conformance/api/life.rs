@@ -24,6 +24,7 @@ for_each_backend!(crate::common::on:
     the_port_is_free_after_a_panic_in_the_handler,
     an_engine_opened_on_one_thread_runs_on_another,
     engines_come_and_go_many_times,
+    a_rescan_without_a_change_loses_nothing,
 );
 
 fn a_tick_comes_with_an_empty_batch_when_nothing_else_does(backend: Backend) {
@@ -173,6 +174,19 @@ fn an_engine_opened_on_one_thread_runs_on_another(backend: Backend) {
     let client = Client::on_loopback();
     client.send("still there", server.address());
     client.expect("still there", server.address());
+}
+
+fn a_rescan_without_a_change_loses_nothing(backend: Backend) {
+    let server = Server::echo(on_loopback(backend));
+    let (client, sockets) = (Client::on_loopback(), server.handle.sockets());
+    for number in 0..100 {
+        server.handle.rescan();
+        client.send(number.to_string(), server.address());
+        client.expect(number.to_string(), server.address());
+    }
+    assert_eq!((server.handle.sockets(), server.handle.failed_nics().len()), (sockets, 0));
+    server.take(100);
+    server.stop_having_heard_all();
 }
 
 fn engines_come_and_go_many_times(backend: Backend) {

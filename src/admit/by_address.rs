@@ -1,0 +1,75 @@
+//! One socket an address, as on Windows, where each hears the broadcasts of its NIC too.
+
+use super::*;
+use crate::{
+    Engine, Unicast,
+    listen::{Layout, plan},
+    nics::samples::nic,
+    outbox::Outbox,
+};
+
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Two addresses of one NIC, in slots 0 and 1.
+fn two_addresses() -> (Admission, Vec<Option<Arc<ListenSocket>>>) {
+    let nics = Nics::from_iter([nic("lo", 1, &[("127.0.0.1", 8), ("127.0.0.2", 24)])]);
+    let (stats, settings) = (StatsTable::default(), Engine::builder().listen);
+    let mut port = 0;
+    let open = |wanted: &_| {
+        let socket = ListenSocket::open(wanted, port, &settings, true, &stats).expect("loopback");
+        port = socket.port;
+        Some(Arc::new(socket))
+    };
+    let wanted = plan(&nics, &[], Unicast::Take, Layout::ByAddress);
+    let sockets: Vec<_> = wanted.iter().map(open).collect();
+    (Admission::new(Arc::new(nics.clone()), nics, &sockets, &stats), sockets)
+}
+
+#[test]
+fn a_broadcast_is_handed_out_once_however_many_addresses_hear_it() {
+    let (admission, sockets) = two_addresses();
+    let rows = [
+        (Ipv4Addr::BROADCAST, Class::Limited, 0),
+        (Ipv4Addr::new(127, 255, 255, 255), Class::Subnet, 0),
+        (Ipv4Addr::new(127, 0, 0, 255), Class::Subnet, 1),
+    ];
+    for (destination, class, slot) in rows {
+        let mut message = Message::from(SocketAddrV4::new(FIRST, 5000));
+        message.destination = destination;
+        let records = sockets.iter().enumerate().filter_map(|(slot, socket)| {
+            let span = Span { buffer: 0, start: 0, len: 1 };
+            admission.admit(socket.as_ref()?, slot as u16, &message, span)
+        });
+        let heard = records.map(|record| (record.class, record.heard_by.slot));
+        assert_eq!(heard.collect::<Vec<_>>(), [(class, slot)], "{destination}");
+    }
+}
+
+#[test]
+fn a_datagram_leaves_by_the_socket_of_its_source() {
+    let (admission, sockets) = two_addresses();
+    let mut outbox = Outbox::new(8);
+    let heard_by = |slot: u16| {
+        let number = sockets[usize::from(slot)].as_ref().map(|socket| socket.number);
+        number.map(|number| SocketKey { slot, number })
+    };
+    let by = |source: Option<Ipv4Addr>, ifindex| Egress { ifindex, source };
+    let rows = [
+        (heard_by(0), by(Some(FIRST), None), 0),
+        (heard_by(0), by(Some(SECOND), Some(1)), 1),
+        (heard_by(1), by(Some(FIRST), Some(9)), 0),
+        (heard_by(1), by(None, Some(1)), 1),
+        (heard_by(1), Egress::default(), 1),
+        (None, by(Some(SECOND), None), 1),
+        (None, Egress::default(), 0),
+        // No socket has it: the one that heard says so when it sends.
+        (heard_by(1), by(Some(Ipv4Addr::new(192, 0, 2, 1)), None), 1),
+    ];
+    for (number, (heard_by, egress, slot)) in rows.into_iter().enumerate() {
+        outbox.clear();
+        let destination = SocketAddrV4::new(FIRST, 5000);
+        assert!(outbox.push(heard_by, egress, destination, b"x").is_queued());
+        assert_eq!(admission.sending_slot(outbox.outgoing(0)), Some(slot), "row {number}");
+    }
+}

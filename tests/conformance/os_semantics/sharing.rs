@@ -1,0 +1,42 @@
+//! Who may have a port beside whom, by the options of Unix.
+
+use std::io;
+
+use nicring::{Backend, Unicast};
+
+use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, refused};
+
+for_each_backend!(crate::common::on:
+    a_port_that_nobody_used_is_shared_with_nobody,
+    an_exclusive_port_keeps_out_who_would_share_it,
+    unicasts_that_are_left_reach_the_plain_server,
+);
+
+fn a_port_that_nobody_used_is_shared_with_nobody(backend: Backend) {
+    let server = Server::echo(on_loopback(backend));
+    let builder = common::on_loopback_without_port(backend).port(server.port);
+    let error = refused(builder);
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
+
+fn an_exclusive_port_keeps_out_who_would_share_it(backend: Backend) {
+    let port = common::unused_port();
+    let builder = || common::on_loopback_without_port(backend).port(port);
+    let _first = common::open(builder().exclusive());
+    assert_eq!(refused(builder()).kind(), io::ErrorKind::AddrInUse);
+}
+
+fn unicasts_that_are_left_reach_the_plain_server(backend: Backend) {
+    let port = common::unused_port();
+    let plain = Client::sharing(port);
+    let builder = common::on_loopback_without_port(backend).port(port);
+    let server = Server::echo(builder.unicast(Unicast::Leave));
+    let sockets = server.handle.sockets();
+    assert!(!sockets.iter().any(|socket| socket.contains("unicast")), "{sockets:#?}");
+    let client = Client::on_loopback();
+    for number in 0..20 {
+        client.ask(&number.to_string(), LOCALHOST, port);
+        plain.expect(number.to_string(), client.address());
+    }
+    server.stop_having_heard_all();
+}
