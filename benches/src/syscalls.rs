@@ -18,19 +18,22 @@ pub struct Count {
 /// There is no `perf`, or it may not count.
 pub fn count(pid: u32, duration: Duration) -> io::Result<Count> {
     let output = Command::new("perf")
-        .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter,duration_time"])
-        .args(["-p", &pid.to_string()])
+        .env("LC_ALL", "C")
+        .args(["stat", "-e", "raw_syscalls:sys_enter", "-p", &pid.to_string()])
         .args(["--", "sleep", &duration.as_secs_f64().to_string()])
         .output()
         .map_err(|error| io::Error::other(format!("perf: {error}: install linux-perf")))?;
     let report = String::from_utf8_lossy(&output.stderr);
-    let value = |event: &str| {
-        let line = report.lines().find(|line| line.contains(event))?;
-        line.split(',').next()?.parse::<u64>().ok()
+    // Not the event duration_time: of a process, perf adds it up over its threads.
+    let first_of = |text: &str| {
+        let line = report.lines().find(|line| line.contains(text))?;
+        line.split_whitespace().next()
     };
     let not_counted = || io::Error::other(format!("perf counted nothing: {}", report.trim()));
+    let count = first_of("raw_syscalls").and_then(|count| count.parse().ok());
+    let seconds = first_of("seconds time elapsed").and_then(|seconds| seconds.parse().ok());
     Ok(Count {
-        syscall_count: value("raw_syscalls").ok_or_else(not_counted)?,
-        duration: Duration::from_nanos(value("duration_time").ok_or_else(not_counted)?),
+        syscall_count: count.ok_or_else(not_counted)?,
+        duration: Duration::from_secs_f64(seconds.ok_or_else(not_counted)?),
     })
 }

@@ -24,7 +24,8 @@ pub struct Ratio {
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { value, low, high } = self;
-        write!(f, "{value:.2} [{low:.2}, {high:.2}]")
+        let digits = f.precision().unwrap_or(2);
+        write!(f, "{value:.digits$} [{low:.digits$}, {high:.digits$}]")
     }
 }
 

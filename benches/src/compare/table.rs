@@ -9,7 +9,7 @@ use super::{
     machine::Header,
     plan::{Plan, Row},
     scaling,
-    statistics::{Ratio, median, ratio},
+    statistics::{self, median},
     turn::{Figures, Turn},
 };
 
@@ -35,10 +35,10 @@ fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
          per second | lost % | RSS MiB (own) |"
     );
     if has_delays {
-        head += " p50 us | p99 us | p99.9 us | again |";
+        let _ = write!(head, " p50 us | p50 / {against}'s | p99 us | p99.9 us | again |");
     }
     if row.work.is_for_servers() {
-        head += " answers per second | client busy % |";
+        let _ = write!(head, " answers per second | / {against}'s | client busy % |");
     }
     let column_count = head.matches('|').count() - 1;
     let _ = writeln!(text, "{head}\n|---|{}", "---:|".repeat(column_count - 1));
@@ -49,14 +49,14 @@ fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
             let _ = writeln!(text, "| {contestant} | {reason} {}", "|".repeat(column_count - 1));
             continue;
         }
-        let ratio = ratio_to(turns, row, *contestant);
+        let ratio = |of| ratio_text(turns, row, *contestant, of);
         let _ = write!(text, "| {contestant} ");
-        append_costs(text, &figures, ratio);
+        append_costs(text, &figures, &ratio(|f| Some(f.cpu_ns)));
         if has_delays {
-            append_delays(text, &figures);
+            append_delays(text, &figures, &ratio(|f| f.delays_us.map(|us| us[0])));
         }
         if row.work.is_for_servers() {
-            append_loop(text, &figures);
+            append_loop(text, &figures, &ratio(|f| Some(f.answers_per_second)));
         }
         text.push('\n');
     }
@@ -64,9 +64,8 @@ fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
 
 const MIB: f64 = (1 << 20) as f64;
 
-fn append_costs(text: &mut String, figures: &[&Figures], ratio: Option<Ratio>) {
+fn append_costs(text: &mut String, figures: &[&Figures], ratio: &str) {
     let of = |field: fn(&Figures) -> f64| median(figures.iter().map(|figures| field(figures)));
-    let ratio = ratio.map_or("-".into(), |ratio| ratio.to_string());
     let syscalls = median(figures.iter().filter_map(|figures| figures.syscalls));
     let syscalls = if syscalls.is_nan() { "-".into() } else { format!("{syscalls:.3}") };
     let own_bytes = figures.iter().filter_map(|f| f.own_rss_bytes);
@@ -97,19 +96,26 @@ fn allocations_text(allocations: f64) -> String {
     }
 }
 
-fn append_delays(text: &mut String, figures: &[&Figures]) {
-    for position in 0..3 {
-        let delay = median(figures.iter().filter_map(|f| f.delays_us.map(|us| us[position])));
-        let _ = write!(text, " {delay:.0} |");
+/// The tails with their intervals: they are told apart by nothing else.
+fn append_delays(text: &mut String, figures: &[&Figures], ratio: &str) {
+    let us_at = |position: usize| {
+        figures.iter().filter_map(move |f| f.delays_us.map(|us| us[position])).collect::<Vec<_>>()
+    };
+    let _ = write!(text, " {:.0} | {ratio} |", median(us_at(0)));
+    for position in [1, 2] {
+        let delays = us_at(position).into_iter().map(|us| (us, 1.0));
+        let delay = statistics::ratio(&delays.collect::<Vec<_>>());
+        let delay = delay.map_or("-".into(), |delay| format!("{delay:.0}"));
+        let _ = write!(text, " {delay} |");
     }
     let _ = write!(text, " {} |", median(figures.iter().map(|f| f.duplicate_count as f64)));
 }
 
 /// What a closed loop came to.
-fn append_loop(text: &mut String, figures: &[&Figures]) {
+fn append_loop(text: &mut String, figures: &[&Figures], ratio: &str) {
     let answers_per_second = median(figures.iter().map(|f| f.answers_per_second));
     let client_busy = median(figures.iter().map(|f| f.client_busy));
-    let _ = write!(text, " {answers_per_second:.0} | {:.0} |", 100.0 * client_busy);
+    let _ = write!(text, " {answers_per_second:.0} | {ratio} | {:.0} |", 100.0 * client_busy);
 }
 
 fn turns_of<'a>(
@@ -141,18 +147,21 @@ fn reason_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> &'a st
     turns.find_map(|turn| turn.result.as_ref().err()).map_or("", |reason| reason)
 }
 
-/// The receivers' CPU time, by the rounds that both were in.
-fn ratio_to(turns: &[Turn], row: &Row, contestant: Contestant) -> Option<Ratio> {
-    if contestant == row.against {
-        return None;
-    }
-    let cpu_ns_in = |contestant, round| {
-        figures_in_round(turns, row, contestant, round).map(|figures| figures.cpu_ns)
-    };
+/// A contestant's figure to that of the one it is compared with, by the rounds that both were in.
+fn ratio_text(
+    turns: &[Turn],
+    row: &Row,
+    contestant: Contestant,
+    of: fn(&Figures) -> Option<f64>,
+) -> String {
+    let in_round = |contestant, round| of(figures_in_round(turns, row, contestant, round)?);
     let rounds = turns_of(turns, row, contestant).map(|turn| turn.round);
     let pairs: Vec<(f64, f64)> =
-        rounds.filter_map(|r| cpu_ns_in(contestant, r).zip(cpu_ns_in(row.against, r))).collect();
-    ratio(&pairs)
+        rounds.filter_map(|r| in_round(contestant, r).zip(in_round(row.against, r))).collect();
+    match statistics::ratio(&pairs) {
+        Some(ratio) if contestant != row.against => format!("{ratio:.2}"),
+        _ => "-".into(),
+    }
 }
 
 /// Every turn.
