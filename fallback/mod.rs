@@ -32,6 +32,7 @@ use crate::{
     error::{Error, Result},
     listen::{ListenSocket, Role},
     outbox::{Outbox, Outgoing},
+    pace::{self, Pace},
     stats::add,
     storage::Storage,
 };
@@ -53,6 +54,7 @@ pub(crate) struct Portable {
     ready: VecDeque<u16>,
     transport: Transport,
     settings: BackendSettings,
+    pace: Pace,
 }
 
 /// A socket in its slot. The poller watches a duplicate, which both systems' pollers accept.
@@ -89,6 +91,7 @@ impl Portable {
             ready: VecDeque::new(),
             transport: Transport::new(settings.buffer_bytes),
             settings: *settings,
+            pace: Pace::new(settings.coalesce),
         })
     }
 
@@ -101,6 +104,9 @@ impl Portable {
         let timeout = if turn.is_polling || !self.ready.is_empty() {
             Some(Duration::ZERO)
         } else {
+            if let Some((_, wait_max)) = self.pace.wait() {
+                pace::sleep(wait_max, turn.deadline);
+            }
             let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
             turn.deadline.map(remaining)
         };
@@ -275,6 +281,7 @@ impl BackendDriver for Portable {
         self.take_back(batch);
         self.poll_readiness(&turn)?;
         self.receive(turn.admission, batch);
+        self.pace.note(Instant::now, batch.records.len());
         Ok(())
     }
 

@@ -108,7 +108,9 @@
 //!
 //! What costs at a steady rate is waking up. With [`Coalesce::Adaptive`], the default, an engine
 //! that has heard 50,000 datagrams a second or more waits up to 100 µs for more of them
-//! (`min_wait_usec` of io_uring_enter, Linux 6.12); below 30,000 it stops doing so.
+//! (`min_wait_usec` of io_uring_enter, Linux 6.12); below 30,000 it stops doing so. An older kernel
+//! cannot wait for several datagrams, nor can the portable backend: there the engine sleeps for
+//! about as long before it asks, and datagrams wait in the sockets' queues.
 //!
 //! Receiver's CPU time and system calls a datagram, evenly spaced datagrams of 80 bytes over 4 NICs
 //! (veth between network namespaces, Linux 6.18, 2 virtual CPUs, one of them the sender's), none

@@ -16,6 +16,7 @@ mod meta;
 mod nics;
 mod options;
 mod outbox;
+mod pace;
 mod route;
 mod stats;
 mod storage;

@@ -18,7 +18,6 @@ mod fake;
 mod kernel;
 pub(crate) mod meminfo;
 pub(crate) mod mmsg;
-mod pace;
 mod probe;
 mod receive;
 mod ring;
@@ -42,7 +41,6 @@ use self::{
     books::Tally,
     buffers::{BufferRing, Slab},
     kernel::{Completion, Entered, Kernel},
-    pace::Pace,
     receive::{HEADER_BYTES, Receiver},
     ring::Ring,
     send::Sender,
@@ -57,6 +55,7 @@ use crate::{
     listen::ListenSocket,
     meta::Record,
     outbox::Outbox,
+    pace::{self, Pace},
     stats::add,
     storage::{Lent, Storage},
 };
@@ -123,7 +122,7 @@ impl Uring {
 
     fn details(&self) -> String {
         let flags = self.ring.flags().join(" | ");
-        let can_coalesce = if self.ring.can_coalesce() { "" } else { ", cannot coalesce" };
+        let can_coalesce = if self.ring.can_coalesce() { "" } else { ", coalesces by sleeping" };
         format!("{flags}, {:?}{can_coalesce}", self.buffers.slab())
     }
 }
@@ -183,7 +182,7 @@ impl<K: Kernel> Uring<K> {
             note(ring.submit()?);
             return Ok(());
         }
-        let coalesced = self.pace.wait().filter(|_| ring.can_coalesce());
+        let coalesced = self.pace.wait();
         if coalesced.is_none() && !self.settings.spin.is_zero() {
             note(ring.submit()?);
             if spin(ring, self.settings.spin, turn.deadline) {
@@ -192,7 +191,14 @@ impl<K: Kernel> Uring<K> {
             }
         }
         note(match coalesced {
-            Some((count, wait_max)) => ring.submit_and_coalesce(count, wait_max, turn.deadline)?,
+            Some((count, wait_max)) if ring.can_coalesce() => {
+                ring.submit_and_coalesce(count, wait_max, turn.deadline)?
+            }
+            Some((_, wait_max)) => {
+                note(ring.submit()?);
+                pace::sleep(wait_max, turn.deadline);
+                ring.submit_and_wait(turn.deadline)?
+            }
             None => ring.submit_and_wait(turn.deadline)?,
         });
         Ok(())

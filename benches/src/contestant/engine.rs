@@ -11,8 +11,8 @@ pub(super) fn io_uring(coalesce: Coalesce) -> Builder {
     Engine::builder().backend(Backend::IoUring).coalesce(coalesce)
 }
 
-pub(super) fn portable() -> Builder {
-    Engine::builder().backend(Backend::Portable)
+pub(super) fn portable(coalesce: Coalesce) -> Builder {
+    Engine::builder().backend(Backend::Portable).coalesce(coalesce)
 }
 
 pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {

@@ -38,7 +38,7 @@ pub enum Contestant {
     /// `Engine::run` on io_uring.
     Run(Coalesce),
     /// `Engine::run` on the portable backend.
-    Portable,
+    Portable(Coalesce),
     /// `Engine::run` on io_uring, with nicring's defaults, that looks for 200 us before it sleeps.
     RunSpin,
     /// `AsyncEngine::recv_batch` on io_uring, inside a runtime.
@@ -98,7 +98,8 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Off)),
     ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, Coalesce::Adaptive)),
     ("recv_batch-uring", Contestant::RecvBatch(Runtime::TokioUring, Coalesce::Adaptive)),
-    ("portable", Contestant::Portable),
+    ("portable", Contestant::Portable(Coalesce::Adaptive)),
+    ("portable-off", Contestant::Portable(Coalesce::Off)),
     ("epoll", Contestant::Epoll { sleep: Duration::ZERO }),
     ("epoll-sleep", Contestant::Epoll { sleep: WAIT }),
     ("tokio", Contestant::Tokio),
@@ -176,7 +177,7 @@ impl Contestant {
             Self::RunSpin => {
                 engine::run(engine::io_uring(Coalesce::Adaptive).spin(WAIT), setup, ready)
             }
-            Self::Portable => engine::run(engine::portable(), setup, ready),
+            Self::Portable(coalesce) => engine::run(engine::portable(coalesce), setup, ready),
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),
             Self::Echo { is_segmented } => echo::serve(is_segmented, &setup, ready),

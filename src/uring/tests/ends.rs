@@ -436,6 +436,17 @@ fn a_wait_coalesces_where_the_kernel_can_and_nothing_is_there_yet() {
 }
 
 #[test]
+fn where_the_kernel_cannot_wait_for_several_the_engine_submits_and_sleeps() {
+    let wait_max = Duration::from_millis(5);
+    let coalesce = Coalesce::Fixed { datagram_count: 16, wait_max };
+    let mut rig = over(Fake::default(), &BackendSettings { coalesce, ..settings(32, 8) }, 1);
+    let start = Instant::now();
+    rig.turn();
+    assert!(start.elapsed() >= Duration::from_millis(4));
+    assert_eq!(rig.ring().enter_count, 2, "what is queued leaves before the sleep");
+}
+
+#[test]
 fn an_engine_that_spins_finds_what_comes_meanwhile_and_sleeps_after_it() {
     let spins = BackendSettings { spin: Duration::from_secs(1), ..settings(4, 8) };
     let mut rig = over(Fake::default(), &spins, 1);

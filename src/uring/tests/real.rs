@@ -12,10 +12,10 @@ use std::{
 };
 
 use super::*;
+use crate::pace::Pace;
 use crate::uring::{
     books::Tally,
     buffers::{BufferRing, Slab},
-    pace::Pace,
     receive::Receiver,
     ring::Ring,
     send::Sender,

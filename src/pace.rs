@@ -1,6 +1,9 @@
 //! When to wait a little for more datagrams.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::backend::Coalesce;
 
@@ -17,7 +20,7 @@ const WINDOW_MIN: Duration = Duration::from_millis(5);
 
 /// Watches the rate at which datagrams come.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     coalesce: Coalesce,
     window_start: Option<Instant>,
     window_count: u64,
@@ -54,6 +57,16 @@ impl Pace {
             Coalesce::Fixed { datagram_count, wait_max } => Some((datagram_count, wait_max)),
         }
     }
+}
+
+/// What Linux adds to a sleep (the timer slack, prctl(2)).
+const SLACK: Duration = Duration::from_micros(50);
+
+/// Lets datagrams come for about `wait_max`, where the kernel cannot wait for several: by sleeping.
+pub(crate) fn sleep(wait_max: Duration, deadline: Option<Instant>) {
+    let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+    let wait = deadline.map_or(wait_max, |deadline| wait_max.min(remaining(deadline)));
+    thread::sleep(wait.saturating_sub(SLACK));
 }
 
 #[cfg(test)]
