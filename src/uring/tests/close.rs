@@ -43,6 +43,16 @@ fn a_cancellation_that_the_kernel_does_not_take_for_the_moment_is_tried_again() 
 }
 
 #[test]
+fn a_ring_that_takes_no_cancellation_for_good_is_kept_at_once() {
+    let mut rig = fake(2, 4);
+    rig.ring().push_error = Some(libc::EPERM);
+    let start = Instant::now();
+    rig.driver.close();
+    assert!(start.elapsed() < Duration::from_millis(500), "took {:?}", start.elapsed());
+    assert_eq!(holder_count(&rig), 3, "leaked on purpose");
+}
+
+#[test]
 fn a_ring_that_was_never_enabled_closes_without_entering_it() {
     let mut rig = over(Fake::default(), &settings(4, 4), 2);
     rig.driver.close();
