@@ -32,6 +32,9 @@ pub mod guide;
 pub mod search;
 #[cfg(feature = "udp-v4")]
 pub mod udp_v4;
+#[cfg(not(feature = "udp-v4"))]
+#[path = "no_udp_v4.rs"]
+mod udp_v4;
 
 pub use async_engine::{AsyncEngine, BatchLease};
 pub use backend::{Backend, BackendReport, Coalesce};
@@ -45,3 +48,5 @@ pub use nics::{Nic, NicAddress, NicFilter, Nics};
 pub use outbox::Queued;
 pub use route::Egress;
 pub use stats::{Counts, NicStats, Stats};
+#[allow(unused_imports, reason = "nothing without the feature udp-v4")]
+pub use udp_v4::*;

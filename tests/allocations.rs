@@ -6,6 +6,9 @@
 #[path = "../benches/src/allocations.rs"]
 mod allocations;
 mod common;
+#[cfg(feature = "udp-v4")]
+#[path = "allocations/udp_v4.rs"]
+mod udp_v4;
 
 use std::{
     net::{SocketAddrV4, UdpSocket},

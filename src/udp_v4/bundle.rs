@@ -32,7 +32,9 @@ use crate::{
 ///
 /// All methods take `&self`; many tasks may receive and send at once. A receive future that is
 /// dropped loses no datagram. Dropping the bundle frees its ports before it returns, unless a
-/// clone of a [`NicSocket::sock`] lives on. See [the module](super) for the table of methods.
+/// clone of a [`NicSocket::sock`] lives on; with io_uring it waits for the ring to let go of them,
+/// but no longer than 2 s: then an error is logged. See [the module](super) for the table of
+/// methods.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {

@@ -1,23 +1,16 @@
 //! What a bundle shares with whoever receives for it: its tasks, or the thread of the ring.
 
-use std::{
-    io,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use super::{
     inbox::{Inbox, Via},
     ready::Ready,
-    ring,
+    ring::{self, Departure},
 };
 use crate::lock::lock;
-
-/// How long dropping a bundle waits for the ring to let go of its sockets.
-pub(super) const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How many bundles the ring did not let go of in time.
 static HELD_COUNT: AtomicU64 = AtomicU64::new(0);
@@ -27,15 +20,13 @@ static HELD_COUNT: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Feed {
     inbox: Mutex<Inbox>,
     pub ready: Arc<Ready>,
-    /// Whether the thread of the ring has let go of the sockets.
-    has_left: Mutex<bool>,
-    left: Condvar,
+    #[allow(dead_code, reason = "for the ring, which only Linux has")]
+    pub departure: Departure,
 }
 
 impl Feed {
     pub fn new(inbox: Inbox, ready: Arc<Ready>) -> Arc<Self> {
-        let inbox = Mutex::new(inbox);
-        Arc::new(Self { inbox, ready, has_left: Mutex::default(), left: Condvar::new() })
+        Arc::new(Self { inbox: Mutex::new(inbox), ready, departure: Departure::default() })
     }
 
     pub fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -70,19 +61,5 @@ impl Feed {
             }
         }
         self.inbox().clear();
-    }
-
-    /// The ring has let go of the sockets.
-    pub fn note_left(&self) {
-        *lock(&self.has_left) = true;
-        self.left.notify_all();
-    }
-
-    /// Waits for that.
-    pub fn wait_until_left(&self) -> io::Result<()> {
-        let has_left = lock(&self.has_left);
-        let waited = self.left.wait_timeout_while(has_left, LEAVE_TIME_MAX, |has_left| !*has_left);
-        let (has_left, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if *has_left { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 }

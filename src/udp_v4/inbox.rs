@@ -139,23 +139,6 @@ impl Inbox {
         matches!(self.via, Via::Ring(_))
     }
 
-    /// Lets the tasks receive; the caller wakes them.
-    pub fn read_by_tasks(&mut self, ready: &Ready) {
-        (self.via, self.is_paused) = (Via::Tasks, false);
-        (0..self.entries.len()).for_each(|socket| ready.push(socket));
-    }
-
-    /// How many sockets there are.
-    pub fn socket_count(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// A socket, and the class that it hears.
-    pub fn socket(&self, socket: usize) -> (&UdpSocket, Option<Class>) {
-        let entry = &self.entries[socket];
-        (&entry.sock, entry.class)
-    }
-
     /// Lets go of everything.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -188,12 +171,6 @@ impl Inbox {
 
     fn queue_bytes(&self) -> usize {
         self.payloads.len() + self.queue.len() * size_of::<Queued>()
-    }
-
-    /// The queue is full: notes it, and says so.
-    pub fn pause_if_full(&mut self) -> bool {
-        self.is_paused |= self.queue_bytes() >= QUEUE_BYTES_MAX;
-        self.is_paused
     }
 
     /// The ring to go on with, if it was told to pause and there is room again.
@@ -285,6 +262,33 @@ impl Inbox {
         if let Some(drop_count) = platform::drop_count(&entry.sock) {
             self.nic_drop_counts[entry.nic].1 += u64::from(entry.drops.note(drop_count));
         }
+    }
+}
+
+/// For the ring.
+#[allow(dead_code, reason = "only Linux has it")]
+impl Inbox {
+    /// Lets the tasks receive; the caller wakes them.
+    pub fn read_by_tasks(&mut self, ready: &Ready) {
+        (self.via, self.is_paused) = (Via::Tasks, false);
+        (0..self.entries.len()).for_each(|socket| ready.push(socket));
+    }
+
+    /// How many sockets there are.
+    pub fn socket_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// A socket, and the class that it hears.
+    pub fn socket(&self, socket: usize) -> (&UdpSocket, Option<Class>) {
+        let entry = &self.entries[socket];
+        (&entry.sock, entry.class)
+    }
+
+    /// The queue is full: notes it, and says so.
+    pub fn pause_if_full(&mut self) -> bool {
+        self.is_paused |= self.queue_bytes() >= QUEUE_BYTES_MAX;
+        self.is_paused
     }
 }
 

@@ -9,6 +9,10 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) enum Hub {}
 
+/// Nobody waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Departure;
+
 /// Says why not.
 pub(super) fn check() -> io::Result<()> {
     Ok(crate::uring::check().map_err(Error::Unavailable)?)

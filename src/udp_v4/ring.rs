@@ -1,8 +1,8 @@
 //! One io_uring for the sockets of every bundle that wants it, served by a thread of the process.
 //!
-//! The thread starts with the first such bundle that receives, and ends a second after the last one
-//! was dropped. Wakers run on it while it holds no lock and no borrow: they may do anything, such as
-//! drop a bundle.
+//! The thread starts with the first such bundle that receives, and ends a second after the last
+//! one was dropped. Wakers run on it while it holds no lock and no borrow: they may do anything,
+//! such as drop a bundle.
 
 mod engine;
 
@@ -10,14 +10,18 @@ use std::{
     cell::RefCell,
     io,
     sync::{
-        Arc, Mutex, OnceLock, Weak,
+        Arc, Condvar, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use super::feed::Feed;
 use crate::{backend::Wake, error::Error, lock::lock};
 use engine::Engine;
+
+/// How long dropping a bundle waits for the ring to let go of its sockets.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(2);
 
 static HUB: Mutex<Weak<Hub>> = Mutex::new(Weak::new());
 
@@ -109,6 +113,27 @@ impl Hub {
             // A waker was dropped, and the bundle with it, in the midst of a turn.
             Err(_) => Some(Err(io::Error::other("the thread of the ring cannot wait for itself"))),
         });
-        on_its_thread.unwrap_or_else(|| feed.wait_until_left())
+        on_its_thread.unwrap_or_else(|| feed.departure.wait())
+    }
+}
+
+/// Whether the ring has let go of the sockets of a bundle.
+#[derive(Debug, Default)]
+pub(super) struct Departure {
+    is_over: Mutex<bool>,
+    over: Condvar,
+}
+
+impl Departure {
+    fn note(&self) {
+        *lock(&self.is_over) = true;
+        self.over.notify_all();
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let is_over = lock(&self.is_over);
+        let waited = self.over.wait_timeout_while(is_over, LEAVE_TIME_MAX, |is_over| !*is_over);
+        let (is_over, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *is_over { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 }

@@ -10,10 +10,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{
-    super::feed::{Feed, LEAVE_TIME_MAX},
-    ENGINE, Hub,
-};
+use super::{super::feed::Feed, ENGINE, Hub, LEAVE_TIME_MAX};
 use crate::{
     admit::{Admission, Message},
     backend::{BackendDriver, BackendSettings, Coalesce, Turn},
@@ -384,7 +381,7 @@ fn leave(feed: &Arc<Feed>) {
         inbox.read_by_tasks(&feed.ready);
     }
     drop(inbox);
-    feed.note_left();
+    feed.departure.note();
 }
 
 fn message(record: &Record) -> Message {

@@ -1,0 +1,1 @@
+//! Nothing, without the feature `udp-v4`.
