@@ -38,6 +38,9 @@ struct Arguments {
     /// Who takes part [default: run,run-adaptive,portable,epoll,tokio,seed; of the servers all:
     /// serve-io_uring,serve-portable,pvxs,rsrv,caproto, and echo,echo-segment, which show what the
     /// load can do]
+    ///
+    /// run and portable take settings after their names, such as run+spin=200+buffer_count=256: a
+    /// wrong one is answered by a list of all.
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<Contestant>,
     /// Whose CPU time the others' is compared with [default: epoll; of the servers pvxs, for CA

@@ -2,9 +2,9 @@
 
 use std::{io, sync::Arc};
 
-use nicring::{AsyncEngine, Coalesce, Egress};
+use nicring::{AsyncEngine, Backend, Coalesce, Egress};
 
-use super::{Runtime, Setup, engine};
+use super::{Runtime, Setup, Tuning, engine};
 use crate::service::Service;
 
 pub(super) fn serve(
@@ -14,7 +14,7 @@ pub(super) fn serve(
     ready: &mut dyn FnMut(),
 ) -> io::Result<()> {
     let service = setup.service.fork();
-    let open = || engine::io_uring(coalesce).port(setup.port).open_async();
+    let open = || Tuning::new(Backend::IoUring, coalesce).builder().port(setup.port).open_async();
     let ways_of = |engine: &AsyncEngine| engine::ways(&engine.handle().nics(), &setup.addresses);
     match runtime {
         Runtime::CurrentThread => {

@@ -2,18 +2,10 @@
 
 use std::{io, net::Ipv4Addr, ops::ControlFlow};
 
-use nicring::{Backend, Batch, Builder, Coalesce, Egress, Engine, Nics};
+use nicring::{Batch, Builder, Egress, Nics};
 
 use super::Setup;
 use crate::service::{Service, Way};
-
-pub(super) fn io_uring(coalesce: Coalesce) -> Builder {
-    Engine::builder().backend(Backend::IoUring).coalesce(coalesce)
-}
-
-pub(super) fn portable(coalesce: Coalesce) -> Builder {
-    Engine::builder().backend(Backend::Portable).coalesce(coalesce)
-}
 
 pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let Setup { addresses, port, mut service, look_every } = setup;

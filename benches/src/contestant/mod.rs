@@ -5,6 +5,7 @@ mod engine;
 mod epoll;
 pub(crate) mod mmsg;
 mod threads;
+mod tuning;
 
 #[cfg(feature = "peers")]
 mod batches;
@@ -30,17 +31,14 @@ use nicring::{Backend, Coalesce};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
+pub use self::tuning::Tuning;
 use crate::{server::Server, service::Service};
 
 /// A receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contestant {
-    /// `Engine::run` on io_uring.
-    Run(Coalesce),
-    /// `Engine::run` on the portable backend.
-    Portable(Coalesce),
-    /// `Engine::run` on io_uring, with nicring's defaults, that looks for 200 us before it sleeps.
-    RunSpin,
+    /// `Engine::run`.
+    Run(Tuning),
     /// `AsyncEngine::recv_batch` on io_uring, inside a runtime.
     RecvBatch(Runtime, Coalesce),
     /// Edge-triggered epoll, `recvmmsg` and `sendmmsg`; may sleep after each wake-up.
@@ -87,19 +85,22 @@ pub enum Runtime {
 /// As long as a coalescing contestant waits, and as the one beside it sleeps.
 const WAIT: Duration = Duration::from_micros(200);
 const FIXED: Coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: WAIT };
+const RUN: Tuning = Tuning::new(Backend::IoUring, Coalesce::Off);
+const ADAPTIVE: Tuning = Tuning::new(Backend::IoUring, Coalesce::Adaptive);
+const PORTABLE: Tuning = Tuning::new(Backend::Portable, Coalesce::Adaptive);
 
 /// The names by which contestants are known.
 pub const ALL: &[(&str, Contestant)] = &[
-    ("run", Contestant::Run(Coalesce::Off)),
-    ("run-coalesce", Contestant::Run(FIXED)),
-    ("run-adaptive", Contestant::Run(Coalesce::Adaptive)),
-    ("run-spin", Contestant::RunSpin),
+    ("run", Contestant::Run(RUN)),
+    ("run-coalesce", Contestant::Run(Tuning::new(Backend::IoUring, FIXED))),
+    ("run-adaptive", Contestant::Run(ADAPTIVE)),
+    ("run-spin", Contestant::Run(ADAPTIVE.spinning(WAIT))),
     ("recv_batch", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Adaptive)),
     ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Off)),
     ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, Coalesce::Adaptive)),
     ("recv_batch-uring", Contestant::RecvBatch(Runtime::TokioUring, Coalesce::Adaptive)),
-    ("portable", Contestant::Portable(Coalesce::Adaptive)),
-    ("portable-off", Contestant::Portable(Coalesce::Off)),
+    ("portable", Contestant::Run(PORTABLE)),
+    ("portable-off", Contestant::Run(Tuning::new(Backend::Portable, Coalesce::Off))),
     ("epoll", Contestant::Epoll { sleep: Duration::ZERO }),
     ("epoll-sleep", Contestant::Epoll { sleep: WAIT }),
     ("tokio", Contestant::Tokio),
@@ -125,8 +126,12 @@ impl fmt::Display for Contestant {
         match ALL.iter().find(|(_, contestant)| contestant == self) {
             Some((name, _)) => f.pad(name),
             None => match self {
-                Self::Run(Coalesce::Fixed { wait_max, .. }) => {
-                    f.pad(&format!("coalesce-{}", wait_max.as_micros()))
+                Self::Run(tuning) => {
+                    let is_portable = tuning.backend == Backend::Portable;
+                    let (name, base) =
+                        if is_portable { ("portable", &PORTABLE) } else { ("run", &RUN) };
+                    write!(f, "{name}")?;
+                    tuning.differences(base, f)
                 }
                 other => write!(f, "{other:?}"),
             },
@@ -138,16 +143,20 @@ impl FromStr for Contestant {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some((_, contestant)) = ALL.iter().find(|(name, _)| *name == text) {
-            return Ok(*contestant);
+        let mut parts = text.split('+');
+        let base = parts.next().unwrap_or_default();
+        let known = ALL.iter().find(|(name, _)| *name == base).map(|(_, contestant)| *contestant);
+        let Some(mut contestant) = known else {
+            let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+            return Err(format!("{base:?}: expected {}", names.join(", ")));
+        };
+        for setting in parts {
+            match &mut contestant {
+                Self::Run(tuning) => tuning.set(setting)?,
+                _ => return Err(format!("{text:?}: only run and portable have settings")),
+            }
         }
-        let wait_us = text.strip_prefix("coalesce-").and_then(|us| us.parse().ok());
-        if let Some(wait_us) = wait_us {
-            let wait_max = Duration::from_micros(wait_us);
-            return Ok(Self::Run(Coalesce::Fixed { datagram_count: 256, wait_max }));
-        }
-        let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
-        Err(format!("{text:?}: expected {}, or coalesce-MICROSECONDS", names.join(", ")))
+        Ok(contestant)
     }
 }
 
@@ -173,11 +182,7 @@ impl Contestant {
     /// A socket or a backend could not be opened, or failed.
     pub fn serve(self, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
         match self {
-            Self::Run(coalesce) => engine::run(engine::io_uring(coalesce), setup, ready),
-            Self::RunSpin => {
-                engine::run(engine::io_uring(Coalesce::Adaptive).spin(WAIT), setup, ready)
-            }
-            Self::Portable(coalesce) => engine::run(engine::portable(coalesce), setup, ready),
+            Self::Run(tuning) => engine::run(tuning.builder(), setup, ready),
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),
             Self::Echo { is_segmented } => echo::serve(is_segmented, &setup, ready),

@@ -1,0 +1,109 @@
+//! Settings of nicring that a contestant's name can change: `run+spin=200+buffer_count=256`.
+
+use std::{fmt, time::Duration};
+
+use nicring::{Backend, Builder, Coalesce, Engine};
+
+/// How an engine is opened: the backend, and what differs from nicring's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// The backend.
+    pub backend: Backend,
+    /// Whether and how it coalesces.
+    pub coalesce: Coalesce,
+    /// How long it looks for datagrams before it sleeps.
+    pub spin: Duration,
+    /// [`Builder::buffer_count`].
+    pub buffer_count: Option<usize>,
+    /// [`Builder::buffer_bytes`].
+    pub buffer_bytes: Option<usize>,
+    /// [`Builder::batch_max`].
+    pub batch_max: Option<usize>,
+    /// [`Builder::kernel_time`].
+    pub has_kernel_time: bool,
+}
+
+/// The settings, as an error message lists them.
+pub(super) const SETTINGS: &str = "+coalesce=off|adaptive|MICROSECONDS, +spin=MICROSECONDS, \
+     +buffer_count=N, +buffer_bytes=N, +batch_max=N, +kernel_time";
+
+impl Tuning {
+    pub(super) const fn new(backend: Backend, coalesce: Coalesce) -> Self {
+        Self {
+            backend,
+            coalesce,
+            spin: Duration::ZERO,
+            buffer_count: None,
+            buffer_bytes: None,
+            batch_max: None,
+            has_kernel_time: false,
+        }
+    }
+
+    pub(super) const fn spinning(self, spin: Duration) -> Self {
+        Self { spin, ..self }
+    }
+
+    /// Changes one setting, `key=value`.
+    pub(super) fn set(&mut self, setting: &str) -> Result<(), String> {
+        let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+        let number = || value.parse().map_err(|_| format!("{setting:?}: expected a number"));
+        let time = || number().map(|us| Duration::from_micros(us as u64));
+        match (key, value) {
+            ("coalesce", "off") => self.coalesce = Coalesce::Off,
+            ("coalesce", "adaptive") => self.coalesce = Coalesce::Adaptive,
+            ("coalesce", _) => {
+                self.coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: time()? };
+            }
+            ("spin", _) => self.spin = time()?,
+            ("buffer_count", _) => self.buffer_count = Some(number()?),
+            ("buffer_bytes", _) => self.buffer_bytes = Some(number()?),
+            ("batch_max", _) => self.batch_max = Some(number()?),
+            ("kernel_time", "") => self.has_kernel_time = true,
+            _ => return Err(format!("{setting:?}: expected {SETTINGS}")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn builder(self) -> Builder {
+        let builder = Engine::builder().backend(self.backend).coalesce(self.coalesce);
+        let mut builder = builder.spin(self.spin);
+        if let Some(count) = self.buffer_count {
+            builder = builder.buffer_count(count);
+        }
+        if let Some(bytes) = self.buffer_bytes {
+            builder = builder.buffer_bytes(bytes);
+        }
+        if let Some(count) = self.batch_max {
+            builder = builder.batch_max(count);
+        }
+        if self.has_kernel_time { builder.kernel_time() } else { builder }
+    }
+
+    /// The settings, one after the other, as [`Tuning::set`] takes them, that `base` lacks.
+    pub(super) fn differences(&self, base: &Self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.coalesce != base.coalesce {
+            match self.coalesce {
+                Coalesce::Off => write!(f, "+coalesce=off")?,
+                Coalesce::Fixed { wait_max, .. } => {
+                    write!(f, "+coalesce={}", wait_max.as_micros())?;
+                }
+                _ => write!(f, "+coalesce=adaptive")?,
+            }
+        }
+        if self.spin != base.spin {
+            write!(f, "+spin={}", self.spin.as_micros())?;
+        }
+        let counts = [
+            ("buffer_count", self.buffer_count),
+            ("buffer_bytes", self.buffer_bytes),
+            ("batch_max", self.batch_max),
+        ];
+        for (key, value) in counts {
+            if let Some(value) = value {
+                write!(f, "+{key}={value}")?;
+            }
+        }
+        if self.has_kernel_time { write!(f, "+kernel_time") } else { Ok(()) }
+    }
+}
