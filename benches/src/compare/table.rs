@@ -38,7 +38,8 @@ fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
         let _ = write!(head, " p50 us | p50 / {against}'s | p99 us | p99.9 us | again |");
     }
     if row.work.is_for_servers() {
-        let _ = write!(head, " answers per second | / {against}'s | client busy % |");
+        let _ =
+            write!(head, " answers per second | / {against}'s | server busy % | client busy % |");
     }
     let column_count = head.matches('|').count() - 1;
     let _ = writeln!(text, "{head}\n|---|{}", "---:|".repeat(column_count - 1));
@@ -114,8 +115,11 @@ fn append_delays(text: &mut String, figures: &[&Figures], ratio: &str) {
 /// What a closed loop came to.
 fn append_loop(text: &mut String, figures: &[&Figures], ratio: &str) {
     let answers_per_second = median(figures.iter().map(|f| f.answers_per_second));
+    let server_busy = median(figures.iter().map(|f| f.cpu_ns * f.per_second / 1e9));
     let client_busy = median(figures.iter().map(|f| f.client_busy));
-    let _ = write!(text, " {answers_per_second:.0} | {ratio} | {:.0} |", 100.0 * client_busy);
+    let [server_busy, client_busy] = [server_busy, client_busy].map(|share| 100.0 * share);
+    let _ = write!(text, " {answers_per_second:.0} | {ratio} | {server_busy:.0} ");
+    let _ = write!(text, "| {client_busy:.0} |");
 }
 
 fn turns_of<'a>(
