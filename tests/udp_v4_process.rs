@@ -8,7 +8,11 @@ use std::{
     fs,
     future::Future,
     net::{Ipv4Addr, UdpSocket},
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -121,6 +125,46 @@ fn bundles_outlive_a_ring_that_fails() {
         let ports = bundles.each_ref().map(port);
         drop(bundles);
         ports.into_iter().for_each(assert_free);
+    });
+}
+
+/// Polls a receive, so that it waits, with a waker that does this.
+fn wait_with(bundle: &AsyncUdpV4, on_wake: impl Fn() + Send + Sync + 'static) {
+    struct OnWake<F>(F);
+    impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
+        fn wake(self: Arc<Self>) {
+            self.0();
+        }
+    }
+    let waker = Waker::from(Arc::new(OnWake(on_wake)));
+    let mut buf = [0; 8];
+    // Never dropped, as a task that is never polled again.
+    let mut receive = Box::pin(bundle.recv_from(&mut buf));
+    assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    Client::on_loopback().ask("wake", LOCALHOST, port(bundle));
+    thread::sleep(Duration::from_millis(100));
+}
+
+#[test]
+fn a_waker_that_panics_or_blocks_ends_nothing() {
+    let this = "a_waker_that_panics_or_blocks_ends_nothing";
+    if !has_io_uring() || !is_child_of(this, &[BY_RING], |_| {}) {
+        return;
+    }
+    block_on(async {
+        let [panics, blocks, other] = [(); 3].map(|()| on_loopback());
+        wait_with(&panics, || panic!("a test"));
+        hear(&other, "still served").await;
+        // Longer than a drop waits for the ring.
+        wait_with(&blocks, || thread::sleep(Duration::from_millis(2_500)));
+        let freed = port(&other);
+        let start = Instant::now();
+        drop(other);
+        let took = start.elapsed();
+        assert!(took > Duration::from_secs(1) && took < Duration::from_secs(3), "{took:?}");
+        wait_until("the thread comes back", || common::is_free(freed));
+        hear(&on_loopback(), "still served").await;
+        assert!([panics, blocks].iter().all(|bundle| bundle.backend() == Backend::IoUring));
     });
 }
 

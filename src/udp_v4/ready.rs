@@ -62,18 +62,14 @@ impl Ready {
 
     /// Wakes all who wait.
     pub fn wake_all(&self) {
-        let waiting_count = self.state().waiting.len();
-        // One by one: the list keeps its memory, and no waker runs under the lock.
-        for _ in 0..waiting_count {
-            self.wake_one();
-        }
+        self.take_wakers().for_each(Waker::wake);
     }
 
-    fn wake_one(&self) {
-        let waker = self.state().waiting.pop();
-        if let Some((_, waker)) = waker {
-            waker.wake();
-        }
+    /// The wakers of all who wait, one by one: the list keeps its memory, and no waker runs under
+    /// the lock.
+    pub fn take_wakers(&self) -> impl Iterator<Item = Waker> {
+        let waiting_count = self.state().waiting.len();
+        (0..waiting_count).map_while(|_| self.state().waiting.pop().map(|waiting| waiting.1))
     }
 
     /// A waker that marks this socket as ready.

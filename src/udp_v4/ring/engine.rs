@@ -105,8 +105,10 @@ fn serve(engine: Engine) {
 /// Wakers may do anything; one that panics concerns nobody else.
 fn wake(feeds: impl Iterator<Item = Arc<Feed>>) {
     for feed in feeds {
-        if panic::catch_unwind(AssertUnwindSafe(|| feed.ready.wake_all())).is_err() {
-            tracing::error!("a waker has panicked");
+        for waker in feed.ready.take_wakers() {
+            if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("a waker has panicked");
+            }
         }
     }
 }
