@@ -85,7 +85,13 @@ impl Transport {
         outgoing: &[Outgoing],
     ) -> io::Result<usize> {
         let first = &outgoing[0];
-        if first.egress.source.is_some_and(|source| source != socket.wanted.address) {
+        // The engine chose the socket by the source, or else by the interface, where one has it.
+        let own_index = socket.wanted.nic.as_ref().map(|nic| nic.1);
+        let is_own = match first.egress.source {
+            Some(source) => source == socket.wanted.address,
+            None => first.egress.ifindex.is_none() || first.egress.ifindex == own_index,
+        };
+        if !is_own {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         socket.socket.send_to(outbox.payload(first), &first.destination.into())?;

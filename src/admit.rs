@@ -1,7 +1,7 @@
 //! From what the kernel told of a datagram to a [`Record`]: guard, class, NIC, counters. Both
 //! backends pass through here, so that they cannot differ.
 
-#[cfg(all(test, any(target_os = "linux", windows)))]
+#[cfg(all(test, target_os = "linux"))]
 mod by_address;
 
 use std::{

@@ -132,7 +132,9 @@ impl Builder {
     }
 
     /// Refuses to share the port with other sockets. Without it a second server of the same user
-    /// takes about half of the unicasts, one of another user may take all.
+    /// takes about half of the unicasts, one of another user may take all. On Windows a program of
+    /// the same user that sets SO_REUSEADDR later gets in all the same
+    /// ([the table of platforms](crate::platforms)).
     pub fn exclusive(mut self) -> Self {
         self.listen.is_exclusive = true;
         self

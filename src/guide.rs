@@ -1,6 +1,8 @@
 //! How it works, why the defaults are what they are, and what it does not do. No code, only this
 //! page.
 //!
+//! What holds on which system stands in [the table of platforms](crate::platforms).
+//!
 //! # The life of a datagram
 //!
 //! ```text

@@ -28,6 +28,7 @@ mod uring;
 mod uring;
 
 pub mod guide;
+pub mod platforms;
 #[cfg(feature = "search")]
 pub mod search;
 #[cfg(feature = "udp-v4")]

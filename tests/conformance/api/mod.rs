@@ -2,6 +2,7 @@
 //! Windows what they say.
 
 mod life;
+mod platforms;
 mod receive;
 mod reply;
 mod settings;

@@ -1,0 +1,60 @@
+//! What the API promises, and how each system keeps it. No code, only this page.
+//!
+//! *Kept*: the system does it. *In user space*: nicring does what the system does not. *Not offered*:
+//! the system has no means that safe code can reach, and the API says so with what stands behind the
+//! colon, never with something invented. The last column names the test that holds a row to it, in
+//! `tests/conformance/`; on the system that it runs on, a test compares the cells with what it
+//! observes.
+//!
+//! | promise | Linux, io_uring | Linux, portable | macOS | FreeBSD | Windows | test |
+//! |---|---|---|---|---|---|---|
+//! | the destination of a datagram | kept | kept | kept | kept | kept | `api::receive::a_datagram_is_heard_once_with_all_that_is_known_of_it` |
+//! | the interface it arrived on | kept | kept | kept | kept | kept | `api::receive::a_datagram_is_heard_once_with_all_that_is_known_of_it` |
+//! | a datagram of no bytes is one | kept | kept | kept | kept | kept | `api::receive::empty_datagrams_are_heard_and_do_not_end_reception` |
+//! | what does not fit a buffer is cut, marked, counted | kept | kept | kept | kept | in user space | `api::receive::what_does_not_fit_a_buffer_is_cut_marked_and_counted` |
+//! | datagrams of 65,507 bytes, both ways | kept | kept | kept | kept | kept | `api::receive::the_longest_datagrams_arrive_whole` |
+//! | the order of a sender is kept | kept | kept | kept | kept | kept | `api::receive::the_order_of_a_sender_is_kept` |
+//! | broadcasts and groups of every NIC, each frame once | kept | kept | kept | kept | in user space | `os_semantics::linux::class_sockets_hear_every_class_on_lo`, `os_semantics::windows::address_bound_sockets_hear_every_class_once` |
+//! | an ICMP error ends nothing | kept | kept | kept | kept | in user space | `api::reply::a_reply_to_a_closed_port_disturbs_nothing` |
+//! | a reply's source is the address that was asked | kept | kept | kept | kept | in user space | `api::reply::a_reply_comes_from_the_address_that_was_asked` |
+//! | `Egress::ifindex` chooses the interface | kept | kept | kept | not offered: the system's route to the destination is taken | in user space | `api::reply::a_batch_sends_what_answers_nothing` |
+//! | `Listen::Wildcard` | kept | kept | kept | kept | not offered: `Error::Setting` names `listen` | `api::platforms::the_table_tells_what_is_so` |
+//! | `Unicast::Leave` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_reach_the_plain_server` |
+//! | a port is shared unless told otherwise | kept | kept | kept | kept | kept | `api::settings::two_engines_share_a_port_unless_told_otherwise` |
+//! | `exclusive` refuses a port that is held | kept | kept | kept | kept | kept | `api::settings::an_exclusive_port_is_refused_with_the_name_of_the_nic` |
+//! | `exclusive` keeps out who sets SO_REUSEADDR later | kept | kept | kept | kept | not offered: programs of the same user get in, and take unicasts | `os_semantics::sharing::an_exclusive_port_keeps_out_who_would_share_it`, `os_semantics::windows::an_exclusive_port_cannot_keep_out_who_sets_reuseaddr` |
+//! | `kernel_time` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::the_kernel_tells_when_it_received_if_asked` |
+//! | `kernel_drop_count` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::every_drop_of_the_kernel_is_counted` |
+//! | a rescan follows the NICs and disturbs none that stays | kept | kept | kept | kept | kept | `api::life::a_rescan_without_a_change_loses_nothing` |
+//! | a stop ends `run` at once, and the ports are free | kept | kept | kept | kept | kept | `api::life::the_port_is_free_when_run_returns` |
+//! | many datagrams a system call | kept | kept | not offered: one datagram a call | not offered: one datagram a call | not offered: one datagram a call | `api::receive::a_burst_beyond_buffers_and_batch_loses_nothing` |
+//!
+//! How it is done where it differs:
+//!
+//! - **macOS** and NetBSD tell and take destination, source and interface by `IP_PKTINFO`; sockets are
+//!   bound to a NIC by `IP_BOUND_IF`. Send and receive buffers are made as large as
+//!   `kern.ipc.maxsockbuf` allows, since at first they hold no long datagram.
+//! - **FreeBSD**, OpenBSD and DragonFly tell by `IP_RECVDSTADDR` and `IP_RECVIF`, and bind no socket to
+//!   a NIC, so that [`Listen::Auto`] is one wildcard socket, which answers by `IP_SENDSRCADDR`.
+//! - **Windows** delivers broadcasts to the sockets that are bound to a NIC's addresses, and binds no
+//!   broadcast address: one socket an address hears every class. A broadcast that several addresses of
+//!   a NIC hear is handed out once and the copies are counted as guarded. `WSARecvMsg` tells destination
+//!   and interface (`IP_PKTINFO`). A datagram is received whole and cut by nicring, because what Windows
+//!   itself cuts (`WSAEMSGSIZE`) comes without its sender. `WSAECONNRESET` and `WSAENETRESET`, which
+//!   report ICMP errors to a receive, are counted ([`Counts::icmp_error_count`]) and passed over:
+//!   switching them off (`SIO_UDP_CONNRESET`, `SIO_UDP_NETRESET`) takes unsafe code, and they cost a
+//!   call each, no datagram. A reply leaves by the socket that is bound to its source, hence by the NIC
+//!   that has the address. `SO_REUSEADDR` is all there is to share a port, and `SO_EXCLUSIVEADDRUSE`,
+//!   which alone would keep out whoever sets it later, takes unsafe code too.
+//! - Interfaces are listed by `getifaddrs` or `GetAdaptersAddresses` at each rescan
+//!   ([`Builder::follow_nics`] makes them regular); no system's notifications are awaited.
+//! - [`Builder::buffer_count`] is for io_uring; the portable backend needs no such number.
+//!
+//! What is checked where: Linux natively, on both backends; Windows by its conformance cases under Wine,
+//! as far as nicring's own code decides them; macOS and FreeBSD by the type checker. The workflow in
+//! `.github/` runs all of it natively on Windows and macOS.
+//!
+//! [`Builder::buffer_count`]: crate::Builder::buffer_count
+//! [`Builder::follow_nics`]: crate::Builder::follow_nics
+//! [`Counts::icmp_error_count`]: crate::Counts::icmp_error_count
+//! [`Listen::Auto`]: crate::Listen::Auto
