@@ -112,10 +112,12 @@ EOF
     x86_64-w64-mingw32-gcc -shared -o "$dir/dll/bcryptprimitives.dll" \
         "$dir/dll/bcryptprimitives.c" -ladvapi32
 
+    # Wine's drives are links, one of them to /: they must not stand below a package, where cargo
+    # would follow them.
     cat > "$dir/wine-run" << EOF
 #!/bin/sh
 # cargo's runner for Windows programs
-export WINEPREFIX=$dir/wineprefix WINEDEBUG=-all
+export WINEPREFIX="\${TMPDIR:-/tmp}/nicring-wine-\$(id -u)" WINEDEBUG=-all
 export WINEPATH="\$(printf 'Z:%s' $dir/dll | tr / '\\\\')"
 exec /usr/lib/wine/wine64 "\$@"
 EOF
