@@ -7,6 +7,9 @@ mod contract;
 #[path = "udp_v4/faults.rs"]
 mod faults;
 #[cfg(target_os = "linux")]
+#[path = "udp_v4/flood.rs"]
+mod flood;
+#[cfg(target_os = "linux")]
 #[path = "udp_v4/namespaces.rs"]
 mod namespaces;
 #[cfg(target_os = "linux")]

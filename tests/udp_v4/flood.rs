@@ -1,0 +1,152 @@
+//! Sixteen NICs flooded with the longest datagrams that UDP has: what a bundle holds stays bounded,
+//! and goes when the flood does. Each case runs in a process of its own, whose memory nobody else
+//! uses. Needs root and `ip`; without them it skips and says so.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nicring::{Backend, udp_v4::AsyncUdpV4};
+use tokio::time;
+
+use crate::{
+    Bundle, block_on,
+    common::{Client, for_each_backend, netns::Namespace, sandbox::is_child_of},
+    over,
+};
+
+for_each_backend!(crate::common::netns::on:
+    whole_datagrams_on_sixteen_nics_take_bounded_memory_that_returns,
+);
+
+const PORT: u16 = 5076;
+const NIC_COUNT: u8 = 16;
+const PAYLOAD_LEN: usize = 65_507;
+const FLOOD_TIME: Duration = Duration::from_secs(2);
+/// Within it the memory has to be back.
+const RETURN_TIME: Duration = Duration::from_secs(1);
+/// What the allocator, tokio and the kernel's own accounting may take beside.
+const SLACK_BYTES: usize = 512 << 10;
+
+/// What the documentation of `udp_v4` says that a bundle takes at most, and how much of it stays
+/// until the bundle goes.
+fn caps(backend: Backend) -> (usize, usize) {
+    match backend {
+        // A queue, and what the thread receives into, which stays.
+        Backend::Portable => ((1 + 1) << 20, 1 << 20),
+        // The ring's buffers, which stay, and a queue.
+        _ => ((4 + 8) << 20, 4 << 20),
+    }
+}
+
+fn whole_datagrams_on_sixteen_nics_take_bounded_memory_that_returns(backend: Backend) {
+    let case = "whole_datagrams_on_sixteen_nics_take_bounded_memory_that_returns";
+    if is_child_of(&format!("flood::{backend}::{case}"), &[], |_| {}) {
+        let star = Star::new();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| star.peer.run(|| flood(&is_over)));
+            star.server.run(|| block_on(serve(backend, &is_over)));
+        });
+    }
+}
+
+/// Sixteen NICs that reach the same other host, each with room for a whole datagram in a packet.
+struct Star {
+    server: Namespace,
+    peer: Namespace,
+}
+
+impl Star {
+    fn new() -> Self {
+        let [server, peer] = ["s", "p"].map(|label| Namespace::new(label).expect("it can be made"));
+        for number in 1..=NIC_COUNT {
+            let (nic, peer_nic) = (format!("nic{number}"), format!("eth{number}"));
+            server.connect(&nic, &peer, &peer_nic).expect("veth");
+            for (namespace, name, host) in [(&server, &nic, 1), (&peer, &peer_nic, 2)] {
+                namespace.configure(&format!(
+                    "link set {name} mtu 65535\n\
+                     address add 10.81.{number}.{host}/24 brd + dev {name}"
+                ));
+            }
+        }
+        Self { server, peer }
+    }
+}
+
+/// Unicasts and broadcasts to every NIC in turn; the first bytes name the NIC.
+fn flood(is_over: &AtomicBool) {
+    let client = Client::bind((Ipv4Addr::UNSPECIFIED, 0));
+    let mut payload = vec![0x5a; PAYLOAD_LEN];
+    while !is_over.load(Relaxed) {
+        for number in 1..=NIC_COUNT {
+            payload[0] = number;
+            for host in [1, 255] {
+                let to = SocketAddrV4::new([10, 81, number, host].into(), PORT);
+                // Where the queues are full it is dropped, which is what a flood is for.
+                let _ = client.0.send_to(&payload, to);
+            }
+        }
+    }
+}
+
+/// Receives more slowly than the flood comes, so that all there is to fill is full; then, when the
+/// flood is over, all of it.
+async fn serve(backend: Backend, is_over: &AtomicBool) {
+    let mut buf = vec![0x5a; PAYLOAD_LEN];
+    let bundle = over(backend, AsyncUdpV4::bind_non_loopback(PORT, true));
+    bundle.set_recv_buffer_size(1 << 20).expect("SO_RCVBUF");
+    let before = resident();
+    forget_peak();
+    let mut heard_counts = [0; NIC_COUNT as usize + 1];
+    let mut receive = async |bundle: &Bundle| {
+        let meta = bundle.recv_with_meta(&mut buf).await.expect("a receive");
+        assert_eq!(meta.n, PAYLOAD_LEN);
+        assert!(buf[1..].iter().all(|byte| *byte == 0x5a), "another payload");
+        assert_eq!(meta.iface_ip, Ipv4Addr::new(10, 81, buf[0], 1));
+        heard_counts[usize::from(buf[0])] += 1;
+    };
+    let start = Instant::now();
+    while start.elapsed() < FLOOD_TIME {
+        time::timeout(FLOOD_TIME, receive(&bundle)).await.expect("nothing was heard");
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    is_over.store(true, Relaxed);
+    let end = Instant::now();
+    while time::timeout(Duration::from_millis(100), receive(&bundle)).await.is_ok() {}
+    assert!(heard_counts[1..].iter().all(|count| *count > 0), "not from all: {heard_counts:?}");
+
+    let (held_max, kept_max) = caps(backend);
+    let grown = peak().saturating_sub(before);
+    assert!(grown <= held_max + SLACK_BYTES, "{grown} bytes were held on {backend}");
+    let mut kept = resident().saturating_sub(before);
+    while kept > kept_max + SLACK_BYTES && end.elapsed() < RETURN_TIME {
+        time::sleep(Duration::from_millis(10)).await;
+        kept = resident().saturating_sub(before);
+    }
+    assert!(kept <= kept_max + SLACK_BYTES, "{kept} bytes did not return on {backend}");
+}
+
+/// Bytes of resident memory, as the kernel counts them for its peak. The buffers of sockets belong
+/// to the kernel and are not among them.
+fn resident() -> usize {
+    status("VmRSS:")
+}
+
+fn peak() -> usize {
+    status("VmHWM:")
+}
+
+fn forget_peak() {
+    fs::write("/proc/self/clear_refs", "5").expect("/proc");
+}
+
+fn status(field: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a line");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+}
