@@ -5,7 +5,6 @@ use std::{
     io,
     net::{Ipv4Addr, UdpSocket as StdUdpSocket},
     rc::Rc,
-    time::Duration,
 };
 
 use nicring::{Backend, Class, udp_v4::AsyncUdpV4};
@@ -150,7 +149,7 @@ fn an_error_of_one_nic_fails_no_receive(backend: Backend) {
         for round in 0..20 {
             // It may say so of the datagram before.
             let _ = lo.sock.send_to(b"to nobody", (LOCALHOST, 1)).await;
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             let to = if round % 2 == 0 { LOCALHOST } else { LOOPBACK_BROADCAST };
             client.ask("fine", to, port);
             assert_eq!(receive(&server).await.0, "fine");
@@ -283,7 +282,7 @@ fn drops_are_one_sum_a_nic_that_never_goes_back(backend: Backend) {
         let mut last = 0;
         let mut heard_count = 0;
         let mut buf = [0; 1_000];
-        let wait = Duration::from_millis(200);
+        let wait = std::time::Duration::from_millis(200);
         while let Ok(received) =
             tokio::time::timeout(wait, server.recv_with_meta_with_drops(&mut buf)).await
         {
