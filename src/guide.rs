@@ -114,6 +114,11 @@
 //! cannot wait for several datagrams, nor can the portable backend: there the engine sleeps for
 //! about as long before it asks, and datagrams wait in the sockets' queues.
 //!
+//! Clients that wait for an answer before they ask again send less while the server waits. So every
+//! 64th window of 5 ms the other choice is tried, and waiting is given up for as long as a quarter
+//! more comes without it: against 64 searches on their way, one in 20 a hit, `nicring serve` answered
+//! after 58 µs in place of 159 µs, for less CPU time.
+//!
 //! Receiver's CPU time and system calls a datagram, evenly spaced datagrams of 80 bytes over 4 NICs
 //! (veth between network namespaces, Linux 6.18, 2 virtual CPUs, one of them the sender's), none
 //! lost:

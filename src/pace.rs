@@ -18,18 +18,40 @@ const DATAGRAM_COUNT: u32 = 256;
 /// The rate is taken over at least this long.
 const WINDOW_MIN: Duration = Duration::from_millis(5);
 
-/// Watches the rate at which datagrams come.
+/// After so many windows it is tried for one whether the other choice brings more.
+const TRIAL_EVERY: u32 = 64;
+/// The same while waiting has not been tried yet.
+const FIRST_TRIAL: u32 = 2;
+
+/// Watches the rate at which datagrams come, and what waiting does to it.
+///
+/// Senders that wait for answers send less while we wait: they would be slowed down, and nothing
+/// saved. So every now and then the other choice is tried for one window, and waiting is given up
+/// for a while where a quarter more comes without it.
 #[derive(Debug)]
 pub(crate) struct Pace {
     coalesce: Coalesce,
     window_start: Option<Instant>,
     window_count: u64,
     is_fast: bool,
+    is_waiting: bool,
+    /// Of the last window without waiting, and of the last one with it.
+    rates: [u64; 2],
+    /// Until the other choice is tried; none while it is.
+    window_count_left: u32,
 }
 
 impl Pace {
     pub fn new(coalesce: Coalesce) -> Self {
-        Self { coalesce, window_start: None, window_count: 0, is_fast: false }
+        Self {
+            coalesce,
+            window_start: None,
+            window_count: 0,
+            is_fast: false,
+            is_waiting: false,
+            rates: [0; 2],
+            window_count_left: TRIAL_EVERY,
+        }
     }
 
     /// Notes the datagrams of a turn that ended at `now`.
@@ -43,17 +65,39 @@ impl Pace {
         if elapsed < WINDOW_MIN {
             return;
         }
-        let threshold = if self.is_fast { OFF_PER_S } else { ON_PER_S };
-        let per_s = self.window_count as u128 * 1_000_000_000 / elapsed.as_nanos();
-        self.is_fast = per_s >= u128::from(threshold);
+        let per_s = u128::from(self.window_count) * 1_000_000_000 / elapsed.as_nanos();
         (self.window_start, self.window_count) = (Some(now), 0);
+        self.choose(per_s as u64);
+    }
+
+    /// A window has ended: whether to wait in the next one.
+    fn choose(&mut self, per_s: u64) {
+        self.rates[usize::from(self.is_waiting)] = per_s;
+        let was_fast = self.is_fast;
+        self.is_fast = per_s >= if was_fast { OFF_PER_S } else { ON_PER_S };
+        if !self.is_fast {
+            self.is_waiting = false;
+            return;
+        }
+        let was_trial = self.window_count_left == 0;
+        if was_trial || !was_fast {
+            let [without, with] = self.rates;
+            let is_known = with != 0;
+            self.is_waiting = !is_known || without <= with + with / 4;
+            self.window_count_left = if is_known { TRIAL_EVERY } else { FIRST_TRIAL };
+            return;
+        }
+        self.window_count_left -= 1;
+        if self.window_count_left == 0 {
+            self.is_waiting = !self.is_waiting;
+        }
     }
 
     /// For how many datagrams to wait, and how long; `None` for the first that comes.
     pub fn wait(&self) -> Option<(u32, Duration)> {
         match self.coalesce {
             Coalesce::Off => None,
-            Coalesce::Adaptive => self.is_fast.then_some((DATAGRAM_COUNT, WAIT_MAX)),
+            Coalesce::Adaptive => self.is_waiting.then_some((DATAGRAM_COUNT, WAIT_MAX)),
             Coalesce::Fixed { datagram_count, wait_max } => Some((datagram_count, wait_max)),
         }
     }
@@ -104,6 +148,44 @@ mod tests {
         now += Duration::from_secs(1);
         pace.note(|| now, 1);
         assert_eq!(pace.wait(), None);
+    }
+
+    /// How many of 1,000 windows wait, when so many datagrams a second come without waiting and
+    /// with it.
+    fn waiting_count(pace: &mut Pace, without: u64, with: u64) -> usize {
+        let mut now = pace.window_start.unwrap_or_else(Instant::now);
+        let windows = (0..1000).filter(|_| {
+            let is_waiting = pace.wait().is_some();
+            let per_s = if is_waiting { with } else { without };
+            now += WINDOW_MIN;
+            pace.note(|| now, (per_s * WINDOW_MIN.as_millis() as u64 / 1000) as usize);
+            is_waiting
+        });
+        windows.count()
+    }
+
+    #[test]
+    fn senders_that_do_not_wait_for_answers_are_waited_for() {
+        for per_s in [60_000, 200_000, 1_000_000] {
+            let count = waiting_count(&mut Pace::new(Coalesce::Adaptive), per_s, per_s);
+            assert!(count > 950, "{per_s}/s: {count}");
+        }
+    }
+
+    #[test]
+    fn senders_that_wait_for_answers_are_not_made_to_wait() {
+        for (without, with) in [(60_000, 9_000), (200_000, 80_000), (500_000, 390_000)] {
+            let count = waiting_count(&mut Pace::new(Coalesce::Adaptive), without, with);
+            assert!(count < 50, "{without}/s, {with}/s: {count}");
+        }
+    }
+
+    #[test]
+    fn senders_that_change_their_ways_are_followed() {
+        let mut pace = Pace::new(Coalesce::Adaptive);
+        assert!(waiting_count(&mut pace, 300_000, 100_000) < 50);
+        assert!(waiting_count(&mut pace, 100_000, 100_000) > 850);
+        assert!(waiting_count(&mut pace, 300_000, 100_000) < 130);
     }
 
     #[test]
