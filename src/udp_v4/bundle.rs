@@ -5,20 +5,19 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket},
     sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, ready},
 };
 
 use socket2::SockRef;
-use tokio::task::coop;
 
 use super::{
-    FailedNic, IfaceMap, NicSocket, RecvDetails, RecvMeta,
+    FailedNic, IfaceMap, NicSocket, RecvBatch, RecvDetails, RecvMeta,
     feed::Feed,
     inbox::{Inbox, Via},
     longest_prefix,
     open::{self, Opened, Ports},
     platform,
-    ready::{Ready, Waiter},
+    ready::Ready,
+    receive::Receive,
     ring,
 };
 use crate::{
@@ -348,8 +347,23 @@ impl AsyncUdpV4 {
     ///
     /// As [`AsyncUdpV4::recv_with_meta`].
     pub async fn recv_with_details(&self, buf: &mut [u8]) -> io::Result<RecvDetails> {
-        let mut receive = Receive { feed: &self.feed, waiter: Waiter::new(&self.feed.ready) };
-        poll_fn(|cx| receive.poll(cx, buf)).await
+        let mut receive = Receive::new(&self.feed);
+        poll_fn(|cx| receive.poll(cx, |inbox| inbox.take(buf))).await
+    }
+
+    /// Receives what there is, at least one datagram and at most `count_max`, into `batch` in the
+    /// place of what it held; says how many. Costs less a datagram than one receive each.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncUdpV4::recv_with_meta`]; `InvalidInput` if `count_max` is 0.
+    pub async fn recv_batch(&self, batch: &mut RecvBatch, count_max: usize) -> io::Result<usize> {
+        if count_max == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a batch of no datagrams"));
+        }
+        batch.clear();
+        let mut receive = Receive::new(&self.feed);
+        poll_fn(|cx| receive.poll(cx, |inbox| batch.fill(inbox, count_max))).await
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -529,46 +543,6 @@ fn via(backend: Backend) -> Via {
     match backend {
         Backend::IoUring => Via::RingToCome,
         Backend::Auto | Backend::Portable => Via::Tasks,
-    }
-}
-
-/// One receive, until it has a datagram or is dropped.
-struct Receive<'a> {
-    feed: &'a Arc<Feed>,
-    waiter: Waiter<'a>,
-}
-
-impl Receive<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<RecvDetails>> {
-        self.waiter.forget_old_waker();
-        // So that a flood does not keep the runtime's other tasks waiting.
-        let budget = ready!(coop::poll_proceed(cx));
-        let mut inbox = self.feed.inbox();
-        if !inbox.is_in_use {
-            self.feed.begin(&mut inbox);
-        }
-        loop {
-            if let Some(details) = inbox.take(buf) {
-                if let Some(hub) = inbox.resume() {
-                    hub.call(self.feed);
-                }
-                budget.made_progress();
-                return Poll::Ready(Ok(details));
-            }
-            let Some(socket) = self.waiter.next_or_wait(cx) else {
-                return Poll::Pending;
-            };
-            if let Err(error) = inbox.receive(socket, &self.feed.ready) {
-                return Poll::Ready(Err(error));
-            }
-        }
-    }
-}
-
-impl Drop for Receive<'_> {
-    fn drop(&mut self) {
-        let has_queued = self.feed.inbox().has_queued();
-        self.waiter.leave(has_queued);
     }
 }
 

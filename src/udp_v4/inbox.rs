@@ -148,6 +148,11 @@ impl Inbox {
         !self.queue.is_empty()
     }
 
+    /// How long the oldest datagram is.
+    pub fn next_len(&self) -> Option<usize> {
+        self.queue.front().map(|queued| queued.len)
+    }
+
     /// Moves the oldest datagram into `buf`, as far as it fits.
     pub fn take(&mut self, buf: &mut [u8]) -> Option<RecvDetails> {
         let Queued { mut details, len } = self.queue.pop_front()?;

@@ -73,9 +73,10 @@
 //! | [`route_to`](IfaceMap::route_to) | the interface on whose link an address is | the longest prefix instead of the first match |
 //! | [`recv_with_details`](AsyncUdpV4::recv_with_details), [`enable_kernel_time`](AsyncUdpV4::enable_kernel_time) | new: class, truncation, drops in 64 bits, the kernel's time of receipt (Linux) | |
 //! | [`with_backend`](AsyncUdpV4::with_backend), [`backend`](AsyncUdpV4::backend) | new: readiness or io_uring | |
+//! | [`recv_batch`](AsyncUdpV4::recv_batch) | new: all that is there at once, into memory that is used again | |
 //!
 //! Not to be had in this API, because its types leave no room: NICs that come while a bundle is
-//! open (bind a new one), and batches. [`Engine`](crate::Engine) has both.
+//! open (bind a new one). [`Engine`](crate::Engine) has it.
 
 mod bundle;
 mod feed;
@@ -90,6 +91,7 @@ mod platform;
 #[path = "other.rs"]
 mod platform;
 mod ready;
+mod receive;
 #[cfg(target_os = "linux")]
 mod ring;
 #[cfg(not(target_os = "linux"))]
@@ -108,6 +110,7 @@ use tokio::net::UdpSocket;
 pub use bundle::AsyncUdpV4;
 pub use iface_map::{IfaceDiff, IfaceInfo, IfaceMap};
 pub use loopback::{ORIGIN_TAG_MCAST_GROUP, bind_loopback_mcast};
+pub use receive::RecvBatch;
 
 use crate::meta::Class;
 

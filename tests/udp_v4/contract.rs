@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    future::Future,
     io,
     net::{Ipv4Addr, UdpSocket as StdUdpSocket},
     pin::pin,
@@ -13,8 +14,8 @@ use std::{
 use nicring::{
     Backend,
     udp_v4::{
-        AsyncUdpV4, IfaceMap, NicSocket, ORIGIN_TAG_MCAST_GROUP, RecvMeta, bind_loopback_mcast,
-        enable_so_rxq_ovfl_for_socket, recv_from_with_drop_count_socket,
+        AsyncUdpV4, IfaceMap, NicSocket, ORIGIN_TAG_MCAST_GROUP, RecvBatch, RecvMeta,
+        bind_loopback_mcast, enable_so_rxq_ovfl_for_socket, recv_from_with_drop_count_socket,
     },
 };
 use tokio::{net::UdpSocket, runtime, sync::Semaphore, task::LocalSet, time};
@@ -39,6 +40,8 @@ for_each_backend!(crate::common::on:
     a_bundle_bound_anew_starts_empty,
     the_backend_is_chosen_before_the_first_receive,
     the_kernel_tells_when_it_received,
+    a_batch_brings_what_is_there_and_no_more_than_was_asked_for,
+    a_dropped_receive_of_a_batch_loses_nothing,
 );
 
 fn the_types_can_be_shared_and_their_futures_sent(backend: Backend) {
@@ -362,5 +365,62 @@ fn a_bundle_bound_anew_starts_empty(backend: Backend) {
         first.send_to(b"old", at(LOCALHOST, port)).await.unwrap();
         drop(first);
         receive_nothing(&on_loopback(backend, port)).await;
+    });
+}
+
+/// The payloads of the next batches, until so many datagrams came.
+async fn receive_batches(server: &AsyncUdpV4, count: usize, count_max: usize) -> Vec<Vec<u8>> {
+    let mut batch = RecvBatch::default();
+    let mut payloads = Vec::new();
+    while payloads.len() < count {
+        let received = time::timeout(PATIENCE, server.recv_batch(&mut batch, count_max)).await;
+        let received_count = received.expect("nothing came").expect("a batch");
+        assert!((1..=count_max).contains(&received_count), "{received_count}");
+        assert_eq!(received_count, batch.iter().count());
+        for (details, payload) in batch.iter() {
+            assert_eq!(details.meta.n, payload.len());
+            assert!(!details.is_truncated);
+            payloads.push(payload.to_vec());
+        }
+    }
+    payloads
+}
+
+fn a_batch_brings_what_is_there_and_no_more_than_was_asked_for(backend: Backend) {
+    block_on(async {
+        let server = on_loopback(backend, 0);
+        let refused = server.recv_batch(&mut RecvBatch::default(), 0).await;
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let client = StdUdpSocket::bind((LOCALHOST, 0)).unwrap();
+        // None, one, as many as there can be, and what is usual.
+        let lens = [0, 1, 65_507, 80, 0, 300, 80, 80, 80, 80];
+        let sent: Vec<_> = (0u8..).zip(lens).map(|(number, len)| vec![number; len]).collect();
+        for payload in &sent {
+            client.send_to(payload, server.local_addrs()[0]).unwrap();
+        }
+        assert_eq!(receive_batches(&server, sent.len(), 3).await, sent);
+        receive_nothing(&server).await;
+    });
+}
+
+fn a_dropped_receive_of_a_batch_loses_nothing(backend: Backend) {
+    block_on(async {
+        let server = on_loopback(backend, 0);
+        let client = StdUdpSocket::bind((LOCALHOST, 0)).unwrap();
+        let mut batch = RecvBatch::default();
+        let mut heard = Vec::new();
+        for number in 0..200u8 {
+            client.send_to(&[number], server.local_addrs()[0]).unwrap();
+            let is_ready = {
+                let receive = pin!(server.recv_batch(&mut batch, 64));
+                receive.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+            };
+            if is_ready {
+                heard.extend(batch.iter().flat_map(|(_, payload)| payload.to_vec()));
+            }
+        }
+        let left = receive_batches(&server, 200 - heard.len(), 64).await;
+        heard.extend(left.concat());
+        assert_eq!(heard, (0..200).collect::<Vec<u8>>());
     });
 }

@@ -55,6 +55,28 @@ pub(super) fn serve_nicring(
     })
 }
 
+/// By [`AsyncUdpV4::recv_batch`](nicring::udp_v4::AsyncUdpV4::recv_batch).
+pub(super) fn serve_batches(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
+    block_on(async {
+        let sockets = nicring::udp_v4::AsyncUdpV4::bind(setup.port, true)?;
+        sockets.set_recv_buffer_size(RECV_BUFFER_BYTES)?;
+        let Setup { addresses, mut service, .. } = setup;
+        let mut batch = nicring::udp_v4::RecvBatch::default();
+        let mut outgoing = Outgoing::default();
+        ready();
+        loop {
+            let count = sockets.recv_batch(&mut batch, 64).await?;
+            for (details, payload) in batch.iter() {
+                let meta = details.meta;
+                let send = &mut |way, to, payload: &[u8]| outgoing.push(way, to, payload);
+                service.handle(ipv4(meta.src)?, payload, send);
+                send_all(&sockets, &mut outgoing, &addresses, meta.iface_ip).await;
+            }
+            service.received(count);
+        }
+    })
+}
+
 pub(super) fn serve_seed(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     block_on(async {
         let sockets = epics_base_rs::net::AsyncUdpV4::bind(setup.port, true)?;
@@ -91,14 +113,23 @@ async fn serve(sockets: &impl PerNic, setup: Setup, ready: &mut dyn FnMut()) -> 
         let (len, source, nic) = sockets.recv(&mut buffer).await?;
         let send = &mut |way, to, payload: &[u8]| outgoing.push(way, to, payload);
         service.handle(source, &buffer[..len], send);
-        for (way, to, payload) in outgoing.iter() {
-            let nic = match way {
-                Way::Back => nic,
-                Way::Nic(position) => addresses[position],
-            };
-            let _ = sockets.send(payload, to, nic).await;
-        }
-        outgoing.clear();
+        send_all(sockets, &mut outgoing, &addresses, nic).await;
         service.received(1);
     }
+}
+
+async fn send_all(
+    sockets: &impl PerNic,
+    outgoing: &mut Outgoing,
+    addresses: &[Ipv4Addr],
+    nic: Ipv4Addr,
+) {
+    for (way, to, payload) in outgoing.iter() {
+        let nic = match way {
+            Way::Back => nic,
+            Way::Nic(position) => addresses[position],
+        };
+        let _ = sockets.send(payload, to, nic).await;
+    }
+    outgoing.clear();
 }

@@ -56,6 +56,8 @@ pub enum Contestant {
     Compio,
     /// nicring's `AsyncUdpV4`, by readiness or by its ring.
     UdpV4(Backend),
+    /// The same by readiness, several datagrams a receive.
+    UdpV4Batch,
     /// `AsyncUdpV4` of epics-base-rs 0.18.3.
     Seed,
     /// `AsyncUdpV4` of epics-libcom-rs 0.33.
@@ -109,6 +111,7 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("compio", Contestant::Compio),
     ("udp-v4-ring", Contestant::UdpV4(Backend::IoUring)),
     ("udp-v4-ready", Contestant::UdpV4(Backend::Portable)),
+    ("udp-v4-batch", Contestant::UdpV4Batch),
     ("seed", Contestant::Seed),
     ("libcom", Contestant::Libcom),
     ("threads", Contestant::Threads),
@@ -199,6 +202,8 @@ impl Contestant {
             Self::Compio => compio_udp::serve(setup, ready),
             #[cfg(feature = "peers")]
             Self::UdpV4(backend) => epics::serve_nicring(backend, setup, ready),
+            #[cfg(feature = "peers")]
+            Self::UdpV4Batch => epics::serve_batches(setup, ready),
             #[cfg(feature = "peers")]
             Self::Seed => epics::serve_seed(setup, ready),
             #[cfg(feature = "peers")]
