@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     admit::Admission,
+    agenda::{Agenda, Due},
     backend::{self, BackendDriver, BackendReport, Turn, Wake},
     batch::Batch,
     builder::Builder,
@@ -253,8 +254,7 @@ pub(crate) struct Core {
     pub shared: Arc<Shared>,
     posted: Outbox,
     slot_max: usize,
-    /// How often the NICs are listed, and when next.
-    follow: Option<(Duration, Instant)>,
+    agenda: Agenda,
     is_closed: bool,
 }
 
@@ -318,7 +318,7 @@ impl Core {
             shared,
             posted: Outbox::new(builder.sizes.replies_max),
             slot_max: builder.sizes.slot_max,
-            follow: builder.follow_nics.map(|every| (every, Instant::now() + every)),
+            agenda: Agenda::new(builder.follow_nics),
             is_closed: false,
         })
     }
@@ -335,7 +335,7 @@ impl Core {
         deadline: Option<Instant>,
         is_polling: bool,
     ) -> Result<()> {
-        if self.shared.wants_rescan.swap(false, Ordering::SeqCst) || self.have_nics_changed() {
+        if self.shared.wants_rescan.swap(false, Ordering::SeqCst) || self.is_rescan_due() {
             self.rescan();
         }
         self.count_refusals(batch);
@@ -346,7 +346,7 @@ impl Core {
         let turn = Turn {
             admission: &self.admission,
             stats: &self.shared.stats,
-            deadline: deadline.into_iter().chain(self.follow.map(|follow| follow.1)).min(),
+            deadline: deadline.into_iter().chain(self.agenda.next_at()).min(),
             is_polling,
             posted: &mut self.posted,
         };
@@ -415,17 +415,12 @@ impl Core {
         self.driver.close();
     }
 
-    /// Looks whether the NICs are other ones than before, if it is time to.
-    fn have_nics_changed(&mut self) -> bool {
-        let Some((every, next)) = &mut self.follow else {
-            return false;
-        };
-        let now = Instant::now();
-        if now < *next {
-            return false;
+    fn is_rescan_due(&mut self) -> bool {
+        match self.agenda.due() {
+            Due::Nothing => false,
+            Due::Look => Nics::enumerate().is_ok_and(|nics| nics != *self.admission.nics),
+            Due::Retry => true,
         }
-        *next = now + *every;
-        Nics::enumerate().is_ok_and(|nics| nics != *self.admission.nics)
     }
 
     /// Lists the NICs again, closes the sockets that are no longer wanted, opens the new ones.
@@ -451,6 +446,7 @@ impl Core {
                 tracing::info!(%socket, "no longer heard: its NIC or address has gone");
                 drop(socket);
                 self.driver.remove(slot as u16);
+                self.agenda.note_closed();
             }
         }
         lock(&self.shared.failed_nics).clear();
@@ -478,14 +474,7 @@ impl Core {
                     .and_then(|socket| self.add(Arc::new(socket))),
             };
             if let Err(error) = done {
-                // What was removed may close with the next turn only: then it is tried again.
-                let is_closing = |(slot, socket): (usize, &Option<_>)| {
-                    socket.is_none() && !self.driver.is_free(slot as u16)
-                };
-                let mut slots = self.sockets.iter().enumerate();
-                if slots.any(is_closing) && error.kind() == io::ErrorKind::AddrInUse {
-                    self.shared.wants_rescan.store(true, Ordering::SeqCst);
-                    self.shared.has_errand.store(true, Ordering::SeqCst);
+                if error.kind() == io::ErrorKind::AddrInUse && self.agenda.may_retry() {
                     continue;
                 }
                 tracing::warn!(%error, "a NIC stays unheard");

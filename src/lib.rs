@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod admit;
+mod agenda;
 mod async_engine;
 mod backend;
 mod batch;
