@@ -77,21 +77,21 @@ impl Transport {
         self.last
     }
 
-    /// Sends the first of `outgoing`.
+    /// Sends the first of `outgoing`; says so of the one, either way.
     pub fn send(
         &mut self,
         socket: &ListenSocket,
         _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
-    ) -> io::Result<usize> {
+    ) -> Result<usize, (usize, io::Error)> {
         let first = &outgoing[0];
         let pieces = [IoSlice::new(outbox.payload(first))];
         let destination = SockaddrIn::from(first.destination);
-        control::with_egress(first.egress, socket.wanted.address, |controls| {
+        let sent = control::with_egress(first.egress, socket.wanted.address, |controls| {
             let fd = socket.socket.as_raw_fd();
             sendmsg(fd, &pieces, controls, MsgFlags::MSG_DONTWAIT, Some(&destination))
-        })?;
-        Ok(1)
+        });
+        sent.map(|_| 1).map_err(|error| (1, error.into()))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{io, os::fd::AsFd};
 
+use nix::sys::socket::{getsockopt, sockopt};
+
 use crate::{
     admit::Message,
     listen::ListenSocket,
@@ -13,7 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Prepared;
 
-/// Receives and sends up to 64 datagrams a system call.
+/// Receives up to 64 datagrams a system call, and sends up to 64 trains of them.
 #[derive(Debug)]
 pub(super) struct Transport {
     mmsg: Mmsg,
@@ -29,7 +31,11 @@ impl Transport {
         Self { mmsg: Mmsg::new(), stride }
     }
 
-    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
+    pub fn prepare(&mut self, socket: &socket2::Socket) -> io::Result<Prepared> {
+        // A kernel before 4.18 would not refuse a train, but send it as one long datagram.
+        if getsockopt(socket, sockopt::UdpGsoSegment).is_err() {
+            self.mmsg.turn_trains_off();
+        }
         Ok(Prepared)
     }
 
@@ -49,19 +55,20 @@ impl Transport {
         self.mmsg.message(index, self.stride)
     }
 
-    /// Sends the first of `outgoing`, and as many more as one call takes.
+    /// Sends the first of `outgoing`, and as many more as one call takes; says how many, or how
+    /// many of the first were not sent.
     pub fn send(
         &mut self,
         socket: &ListenSocket,
         _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
-    ) -> io::Result<usize> {
+    ) -> Result<usize, (usize, io::Error)> {
         let sent = self.mmsg.send(socket.socket.as_fd(), outbox, outgoing);
-        sent.map_err(|error| match error.raw_os_error() {
+        sent.map_err(|(count, error)| match error.raw_os_error() {
             // A device's queue is full: as good as a full socket.
-            Some(libc::ENOBUFS) => io::ErrorKind::WouldBlock.into(),
-            _ => error,
+            Some(libc::ENOBUFS) => (count, io::ErrorKind::WouldBlock.into()),
+            _ => (count, error),
         })
     }
 }

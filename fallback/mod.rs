@@ -191,7 +191,7 @@ impl Portable {
                 Some(Some(entry)) => {
                     send_run(&mut self.transport, admission, entry, outbox, run);
                 }
-                _ => run.iter().for_each(|one| admission.count_sent(one, None, Sent::Failed)),
+                _ => run.iter().for_each(|one| admission.count_sent(one, None, Sent::Failed, 1)),
             }
             first += len;
         }
@@ -213,22 +213,19 @@ fn send_run(
     outbox: &Outbox,
     mut run: &[Outgoing],
 ) {
-    let count = |outgoing: &Outgoing, sent: Sent| {
-        admission.count_sent(outgoing, Some(&entry.socket), sent);
-    };
-    while let Some(next) = run.first() {
-        match transport.send(&entry.socket, &entry.prepared, outbox, run) {
-            Ok(sent) => {
-                run[..sent].iter().for_each(|outgoing| count(outgoing, Sent::Yes));
-                run = &run[sent..];
+    while !run.is_empty() {
+        let (sent, count) = match transport.send(&entry.socket, &entry.prepared, outbox, run) {
+            Ok(count) => (Sent::Yes, count),
+            Err((_, error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err((count, error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                (Sent::WouldBlock, count)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                let would_block = error.kind() == io::ErrorKind::WouldBlock;
-                count(next, if would_block { Sent::WouldBlock } else { Sent::Failed });
-                run = &run[1..];
-            }
-        }
+            Err((count, _)) => (Sent::Failed, count),
+        };
+        let (done, rest) = run.split_at(count);
+        let socket = Some(entry.socket.as_ref());
+        done.iter().for_each(|outgoing| admission.count_sent(outgoing, socket, sent, 1));
+        run = rest;
     }
 }
 

@@ -83,7 +83,7 @@ impl Transport {
         _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
-    ) -> io::Result<usize> {
+    ) -> Result<usize, (usize, io::Error)> {
         let first = &outgoing[0];
         // The engine chose the socket by the source, or else by the interface, where one has it.
         let own_index = socket.wanted.nic.as_ref().map(|nic| nic.1);
@@ -92,9 +92,9 @@ impl Transport {
             None => first.egress.ifindex.is_none() || first.egress.ifindex == own_index,
         };
         if !is_own {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
+            return Err((1, io::ErrorKind::AddrNotAvailable.into()));
         }
-        socket.socket.send_to(outbox.payload(first), &first.destination.into())?;
-        Ok(1)
+        let sent = socket.socket.send_to(outbox.payload(first), &first.destination.into());
+        sent.map(|_| 1).map_err(|error| (1, error))
     }
 }

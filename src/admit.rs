@@ -278,9 +278,15 @@ impl Admission {
         (index, position.map(|position| &self.counters[position]))
     }
 
-    /// Counts what became of a datagram: on the NIC by which it was sent, else on that of the socket
-    /// that sent it, if there was one.
-    pub fn count_sent(&self, outgoing: &Outgoing, socket: Option<&ListenSocket>, sent: Sent) {
+    /// Counts what became of datagrams that were sent alike: on the NIC by which they were sent,
+    /// else on that of the socket that sent them, if there was one.
+    pub fn count_sent(
+        &self,
+        outgoing: &Outgoing,
+        socket: Option<&ListenSocket>,
+        sent: Sent,
+        count: usize,
+    ) {
         let by_index = |index| self.counters.iter().find(|counters| counters.index == index);
         let of_socket = || socket.map_or(&self.nowhere, |socket| &socket.counters);
         let counters =
@@ -290,7 +296,7 @@ impl Admission {
             Sent::WouldBlock => &counters.would_block_count,
             Sent::Failed => &counters.send_error_count,
         };
-        add(counter, 1);
+        add(counter, count as u64);
     }
 }
 

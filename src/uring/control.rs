@@ -78,33 +78,46 @@ fn timespec(data: &[u8]) -> Option<Duration> {
     Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
 }
 
-/// One IP_PKTINFO message, as sendmsg(2) takes it; empty where an egress says nothing.
+const PKTINFO_BYTES: usize = aligned(HEADER_LEN + PKTINFO_LEN);
+const SEGMENT_BYTES: usize = aligned(HEADER_LEN + size_of::<u16>());
+
+/// What sendmsg(2) is told beside a payload and its destination: IP_PKTINFO where an egress says
+/// something, UDP_SEGMENT for a train of datagrams; empty otherwise.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PacketInfo {
-    bytes: [u8; aligned(HEADER_LEN + PKTINFO_LEN)],
+pub(crate) struct SendControl {
+    bytes: [u8; PKTINFO_BYTES + SEGMENT_BYTES],
     len: usize,
 }
 
-impl PacketInfo {
-    pub fn new(egress: Egress) -> Self {
-        let mut info = Self { bytes: [0; aligned(HEADER_LEN + PKTINFO_LEN)], len: 0 };
-        if egress == Egress::default() {
-            return info;
+impl SendControl {
+    pub fn new(egress: Egress, segment_len: Option<u16>) -> Self {
+        let mut control = Self { bytes: [0; PKTINFO_BYTES + SEGMENT_BYTES], len: 0 };
+        if egress != Egress::default() {
+            // struct in_pktinfo: the interface, the source address, the header's address (unused).
+            let ifindex = egress.ifindex.unwrap_or(0).to_ne_bytes();
+            let source = egress.source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
+            let info = [ifindex, source, [0; 4]];
+            control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, info.as_flattened());
         }
-        info.len = info.bytes.len();
-        let mut at = 0;
+        if let Some(segment_len) = segment_len {
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment_len.to_ne_bytes());
+        }
+        control
+    }
+
+    fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let start = self.len;
+        let mut at = start;
         let mut put = |field: &[u8]| {
-            info.bytes[at..at + field.len()].copy_from_slice(field);
+            self.bytes[at..at + field.len()].copy_from_slice(field);
             at += field.len();
         };
-        put(&(HEADER_LEN + PKTINFO_LEN).to_ne_bytes());
-        put(&libc::IPPROTO_IP.to_ne_bytes());
-        put(&libc::IP_PKTINFO.to_ne_bytes());
-        // struct in_pktinfo: the interface, the source address, the header's address (unused).
-        put(&egress.ifindex.unwrap_or(0).to_ne_bytes());
-        put(&egress.source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
-        info
+        put(&(HEADER_LEN + data.len()).to_ne_bytes());
+        put(&level.to_ne_bytes());
+        put(&kind.to_ne_bytes());
+        put(data);
+        self.len = start + aligned(HEADER_LEN + data.len());
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -175,12 +188,34 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_decoded() {
         let egress = Egress { ifindex: Some(3), source: Some(Ipv4Addr::new(10, 1, 0, 1)) };
-        let info = PacketInfo::new(egress);
-        let mut message = nobody();
-        decode(info.as_bytes(), &mut message);
-        assert_eq!(message.ifindex, 3);
-        assert_eq!(info.as_bytes().len(), aligned(HEADER_LEN + PKTINFO_LEN));
-        assert!(PacketInfo::new(Egress::default()).as_bytes().is_empty());
+        for segment_len in [None, Some(700)] {
+            let control = SendControl::new(egress, segment_len);
+            let mut message = nobody();
+            decode(control.as_bytes(), &mut message);
+            assert_eq!(message.ifindex, 3);
+        }
+        assert!(SendControl::new(Egress::default(), None).as_bytes().is_empty());
+    }
+
+    #[test]
+    fn messages_are_laid_out_as_the_kernel_reads_them() {
+        let source = [10, 1, 0, 1];
+        let egress = Egress { ifindex: Some(3), source: Some(source.into()) };
+        let info = [3u32.to_ne_bytes(), source, [0; 4]].concat();
+        let pktinfo = (libc::IPPROTO_IP, libc::IP_PKTINFO, &info[..]);
+        let segment_len = 700u16.to_ne_bytes();
+        let segment = (libc::SOL_UDP, libc::UDP_SEGMENT, &segment_len[..]);
+        let rows = [
+            (egress, None, encoded(&[pktinfo])),
+            (egress, Some(700), encoded(&[pktinfo, segment])),
+            (Egress::default(), Some(700), encoded(&[segment])),
+        ];
+        for (egress, segment_len, expected) in rows {
+            let control = SendControl::new(egress, segment_len);
+            let padding = |byte: &u8| if *byte == 0xaa { 0 } else { *byte };
+            let expected: Vec<u8> = expected.iter().map(padding).collect();
+            assert_eq!(control.as_bytes(), expected);
+        }
     }
 
     #[test]

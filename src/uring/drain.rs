@@ -83,7 +83,7 @@ fn discard<K: Kernel>(uring: &mut Uring<K>, completion: Completion) {
             uring.receiver.discard((slot, generation), completion);
         }
         Some(UserData::Send { flight, index }) => {
-            uring.sender.complete((flight, index), completion, None);
+            uring.sender.discard((flight, index), completion);
         }
         Some(UserData::Wake) => uring.watch.complete(completion),
         Some(UserData::Cancel) | None => {}

@@ -30,10 +30,20 @@ const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
 /// A request, as it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
-    Receive { slot: u16 },
-    Send { slot: u16, payload: Vec<u8> },
+    Receive {
+        slot: u16,
+    },
+    /// With a segment's length, a train; with the address that the payload was read from.
+    Send {
+        slot: u16,
+        payload: Vec<u8>,
+        segment_len: Option<u16>,
+        address: usize,
+    },
     Watch,
-    Cancel { target: Option<u16> },
+    Cancel {
+        target: Option<u16>,
+    },
     CancelAll,
 }
 
@@ -80,7 +90,29 @@ pub(super) struct Fake {
     /// So many pushes find no room, for the moment.
     pub refused_count: usize,
     pub can_coalesce: bool,
-    sends: VecDeque<(u64, i32)>,
+    /// Every train ends with this error.
+    pub train_error: Option<i32>,
+    /// Trains of longer segments are refused, as where the path's MTU is small.
+    pub segment_len_max: Option<u16>,
+    sends: VecDeque<Sending>,
+}
+
+/// A send under way, with the memory that the kernel may read until it is completed.
+#[derive(Debug)]
+struct Sending {
+    user_data: u64,
+    result: i32,
+    payload: Vec<u8>,
+    address: usize,
+}
+
+impl Sending {
+    fn assert_untouched(&self) {
+        // SAFETY: the promise of whoever pushed the send, which has not been completed yet.
+        let memory =
+            unsafe { slice::from_raw_parts(self.address as *const u8, self.payload.len()) };
+        assert_eq!(memory, self.payload, "what is in flight was written to");
+    }
 }
 
 /// The registered buffer ring, of which the kernel has read as far as `head`.
@@ -176,6 +208,10 @@ impl Fake {
 
     /// Any completion at all.
     pub fn complete(&mut self, user_data: u64, result: i32, buffer: Option<u16>, then: Then) {
+        let sending = self.sends.iter().position(|send| send.user_data == user_data);
+        if let Some(send) = sending.and_then(|index| self.sends.remove(index)) {
+            send.assert_untouched();
+        }
         let buffer = buffer.map_or(0, |buffer| F_BUFFER | u32::from(buffer) << BUFFER_SHIFT);
         let flags = buffer | if then == Then::GoesOn { F_MORE } else { 0 };
         self.completions.push_back(Completion { user_data, result, flags });
@@ -194,7 +230,7 @@ impl Fake {
 
     /// Completes all sends under way, the oldest first; returns their user data.
     pub fn complete_sends(&mut self) -> Vec<u64> {
-        let sends: Vec<_> = self.sends.drain(..).collect();
+        let sends: Vec<_> = self.sends.iter().map(|send| (send.user_data, send.result)).collect();
         for (user_data, result) in &sends {
             self.complete(*user_data, *result, None, Then::Ends);
         }
@@ -220,8 +256,10 @@ impl Fake {
                 let former = self.arms.insert(*slot, user_data);
                 assert_eq!(former, None, "two receives on the socket in slot {slot}");
             }
-            Request::Send { payload, .. } => {
-                self.sends.push_back((user_data, payload.len() as i32));
+            Request::Send { payload, segment_len, address, .. } => {
+                let result = self.result_of(payload, *segment_len);
+                let (payload, address) = (payload.clone(), *address);
+                self.sends.push_back(Sending { user_data, result, payload, address });
                 if !self.keeps_sends {
                     self.complete_sends();
                 }
@@ -251,6 +289,21 @@ impl Fake {
                 self.complete(user_data, slots.len() as i32, None, Then::Ends);
             }
         }
+    }
+
+    /// What sending says in the end. A train that no kernel would take is the engine's mistake.
+    fn result_of(&self, payload: &[u8], segment_len: Option<u16>) -> i32 {
+        let sent = payload.len() as i32;
+        let Some(segment_len) = segment_len else {
+            return sent;
+        };
+        let count = payload.len().div_ceil(segment_len.into());
+        assert!((2..=64).contains(&count) && payload.len() <= 65_507, "{count} segments");
+        if let Some(errno) = self.train_error {
+            return -errno;
+        }
+        let is_too_long = self.segment_len_max.is_some_and(|max| segment_len > max);
+        if is_too_long { -libc::EINVAL } else { sent }
     }
 
     fn push(&mut self, request: Request, user_data: u64) -> io::Result<()> {
@@ -333,7 +386,14 @@ impl Kernel for Fake {
         let iovec = unsafe { &*message.msg_iov };
         // SAFETY: as above.
         let payload = unsafe { slice::from_raw_parts(iovec.iov_base.cast(), iovec.iov_len) };
-        self.push(Request::Send { slot, payload: payload.to_vec() }, user_data)
+        // SAFETY: as above.
+        let control = unsafe {
+            #[allow(clippy::unnecessary_cast, reason = "musl has 32 bits here")]
+            slice::from_raw_parts(message.msg_control.cast::<u8>(), message.msg_controllen as usize)
+        };
+        let (payload, address) = (payload.to_vec(), iovec.iov_base as usize);
+        let segment_len = segment_len(control);
+        self.push(Request::Send { slot, payload, segment_len, address }, user_data)
     }
 
     fn push_watch(&mut self, _: RawFd, user_data: u64) -> io::Result<()> {
@@ -384,4 +444,20 @@ impl Kernel for Fake {
     fn next_completion(&mut self) -> Option<Completion> {
         self.completions.pop_front()
     }
+}
+
+/// The length in a message UDP_SEGMENT, where there is one.
+fn segment_len(mut control: &[u8]) -> Option<u16> {
+    const HEADER_LEN: usize = size_of::<libc::cmsghdr>();
+    while let Some((len, rest)) = control.split_first_chunk() {
+        let kind = [libc::SOL_UDP.to_ne_bytes(), libc::UDP_SEGMENT.to_ne_bytes()].concat();
+        let len = usize::from_ne_bytes(*len);
+        assert!(len > HEADER_LEN && len <= control.len(), "a control message cut short");
+        if rest.starts_with(&kind) {
+            assert_eq!(len, HEADER_LEN + 2, "the kernel takes 16 bits (linux/udp.h)");
+            return Some(u16::from_ne_bytes([control[HEADER_LEN], control[HEADER_LEN + 1]]));
+        }
+        control = &control[len.next_multiple_of(size_of::<usize>())..];
+    }
+    None
 }

@@ -11,10 +11,13 @@ use std::{
 use crate::{
     admit::Message,
     outbox::{Outbox, Outgoing},
-    uring::control::{self, PacketInfo},
+    uring::{
+        control::{self, SendControl},
+        train::{Train, Trains},
+    },
 };
 
-/// How many datagrams one system call carries at most.
+/// How many datagrams one system call receives at most, or trains it sends.
 pub(crate) const COUNT_MAX: usize = 64;
 
 const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
@@ -26,7 +29,8 @@ pub(crate) struct Mmsg {
     names: Box<[libc::sockaddr_in; COUNT_MAX]>,
     received_names: Box<[[u8; NAME_BYTES]; COUNT_MAX]>,
     received_controls: Box<[Control; COUNT_MAX]>,
-    infos: Box<[PacketInfo; COUNT_MAX]>,
+    send_controls: Box<[SendControl; COUNT_MAX]>,
+    trains: Trains,
 }
 
 /// Aligned as cmsg(3) asks.
@@ -50,7 +54,8 @@ impl Mmsg {
             names: Box::new([control::socket_address(nobody); COUNT_MAX]),
             received_names: Box::new([[0; NAME_BYTES]; COUNT_MAX]),
             received_controls: Box::new([Control([0; control::RECEIVED_BYTES]); COUNT_MAX]),
-            infos: Box::new([PacketInfo::new(Default::default()); COUNT_MAX]),
+            send_controls: Box::new([SendControl::new(Default::default(), None); COUNT_MAX]),
+            trains: Trains::new(),
         }
     }
 
@@ -105,48 +110,88 @@ impl Mmsg {
         (message, (header.msg_len as usize).min(stride))
     }
 
-    /// Sends `outgoing`, at most [`COUNT_MAX`], from one socket; never waits. Says how many left.
+    /// From now on every datagram is sent by a message of its own.
+    pub fn turn_trains_off(&mut self) {
+        self.trains.turn_off();
+    }
+
+    /// Sends the first of `outgoing`, which are not empty, from one socket; never waits. Says how
+    /// many left.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first; nothing was sent then.
+    /// How many of the first were not sent, and why; nothing else was.
     pub fn send(
         &mut self,
         socket: BorrowedFd<'_>,
         outbox: &Outbox,
         outgoing: &[Outgoing],
-    ) -> io::Result<usize> {
-        let count = outgoing.len().min(COUNT_MAX);
-        for (index, outgoing) in outgoing.iter().take(count).enumerate() {
-            self.names[index] = control::socket_address(outgoing.destination);
-            self.infos[index] = PacketInfo::new(outgoing.egress);
-            let payload = outbox.payload(outgoing);
-            self.iovecs[index] = libc::iovec {
-                // sendmsg(2) reads from here only, whatever the type says.
-                iov_base: payload.as_ptr().cast_mut().cast(),
-                iov_len: payload.len(),
-            };
-            let info = self.infos[index].as_bytes();
-            let header = &mut self.headers[index].msg_hdr;
-            header.msg_name = ptr::from_mut(&mut self.names[index]).cast();
-            header.msg_namelen = NAME_BYTES as libc::socklen_t;
-            header.msg_iov = &mut self.iovecs[index];
-            header.msg_iovlen = 1;
-            header.msg_control = info.as_ptr().cast_mut().cast();
-            header.msg_controllen = info.len() as _;
-            header.msg_flags = 0;
+    ) -> Result<usize, (usize, io::Error)> {
+        loop {
+            let (first_count, result) = self.try_send(socket, outbox, outgoing);
+            match result {
+                Err(error) if first_count > 1 && self.is_refusal(&outgoing[0], &error) => {}
+                result => return result.map_err(|error| (first_count, error)),
+            }
         }
-        // SAFETY: the first `count` headers point to payloads of `outbox`, borrowed until the call
-        // returns, and to this struct's boxes; the kernel only reads them, during the call.
+    }
+
+    /// Whether a train was refused as such: then [`Trains::next`] has none in its place.
+    fn is_refusal(&mut self, first: &Outgoing, error: &io::Error) -> bool {
+        error.raw_os_error().is_some_and(|errno| self.trains.note_error(first, errno))
+    }
+
+    /// One call: of how many datagrams the first train was, and how many datagrams left.
+    fn try_send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        outbox: &Outbox,
+        outgoing: &[Outgoing],
+    ) -> (usize, io::Result<usize>) {
+        let mut counts = [0; COUNT_MAX];
+        let mut trains_count = 0;
+        let mut rest = outgoing;
+        while !rest.is_empty() && trains_count < COUNT_MAX {
+            let train = self.trains.next(rest);
+            self.prepare(trains_count, outbox, &train);
+            counts[trains_count] = train.count;
+            trains_count += 1;
+            rest = &rest[train.count..];
+        }
+        // SAFETY: the first `trains_count` headers point to payloads of `outbox`, borrowed until
+        // the call returns, and to this struct's boxes; the kernel only reads them, during the
+        // call.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                count as libc::c_uint,
+                trains_count as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
             )
         };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error());
+        (counts[0], sent.map(|sent| counts.iter().take(sent).sum()))
+    }
+
+    /// Fills the header at `index` for a train.
+    fn prepare(&mut self, index: usize, outbox: &Outbox, train: &Train) {
+        let payload = outbox.payload(&train.whole);
+        self.names[index] = control::socket_address(train.whole.destination);
+        self.send_controls[index] = SendControl::new(train.whole.egress, train.segment_len());
+        self.iovecs[index] = libc::iovec {
+            // sendmsg(2) reads from here only, whatever the type says.
+            iov_base: payload.as_ptr().cast_mut().cast(),
+            iov_len: payload.len(),
+        };
+        let control = self.send_controls[index].as_bytes();
+        let header = &mut self.headers[index].msg_hdr;
+        header.msg_name = ptr::from_mut(&mut self.names[index]).cast();
+        header.msg_namelen = NAME_BYTES as libc::socklen_t;
+        header.msg_iov = &mut self.iovecs[index];
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len() as _;
+        header.msg_flags = 0;
     }
 }
 

@@ -24,6 +24,7 @@ mod ring;
 mod send;
 #[cfg(test)]
 mod tests;
+pub(crate) mod train;
 mod user_data;
 mod wake;
 
@@ -254,8 +255,7 @@ impl<K: Kernel> Uring<K> {
             }
             Some(UserData::Send { flight, index }) => {
                 let of = (flight, index);
-                let counted = Some((&self.receiver, admission));
-                self.sender.complete(of, completion, counted);
+                self.sender.complete(ring, &self.receiver, admission, of, completion);
             }
             Some(UserData::Wake) => self.watch.complete(completion),
             Some(UserData::Cancel) => {}

@@ -1,17 +1,21 @@
-//! Sending: the datagrams of an outbox as one `sendmsg` each, submitted with the next wait.
+//! Sending: an outbox as one `sendmsg` a [`Train`], submitted with the next wait.
 //!
 //! The kernel reads payload and control message until the completion (msghdr, iovec and address
 //! only during submission, io_uring_enter(2)), so an outbox is in flight, untouched, until all its
 //! completions are in. With MSG_DONTWAIT that is by the end of the submission.
+//!
+//! A train that is refused as such is queued again from the same flight, one datagram a `sendmsg`,
+//! and leaves with the submission that follows. All counts are of datagrams.
 #![allow(unsafe_code)]
 
 use std::{fmt, io, mem, ptr};
 
 use super::{
     books::Tally,
-    control::{self, PacketInfo},
+    control::{self, SendControl},
     kernel::{Completion, Kernel},
     receive::Receiver,
+    train::{Train, Trains},
     user_data::UserData,
 };
 use crate::{
@@ -22,15 +26,17 @@ use crate::{
 /// What the kernel reads beside the payload.
 struct Header {
     name: libc::sockaddr_in,
-    info: PacketInfo,
+    control: SendControl,
     iovec: libc::iovec,
     message: libc::msghdr,
-    is_in_flight: bool,
+    /// How many datagrams the kernel may be reading by it.
+    in_flight_count: usize,
 }
 
 /// An outbox whose datagrams the kernel may be reading.
 struct Flight {
     outbox: Outbox,
+    /// One a datagram; a train has that of its first.
     headers: Box<[Header]>,
     remaining_count: usize,
 }
@@ -40,6 +46,7 @@ pub(super) struct Sender {
     flights: Vec<Flight>,
     replies_max: usize,
     remaining_count: usize,
+    trains: Trains,
     sent: Tally,
     completed: Tally,
 }
@@ -57,6 +64,7 @@ impl Sender {
             flights: Vec::with_capacity(FLIGHT_COUNT_MAX),
             replies_max,
             remaining_count: 0,
+            trains: Trains::new(),
             sent: Tally::default(),
             completed: Tally::default(),
         }
@@ -82,35 +90,70 @@ impl Sender {
         let Some(flight_index) = self.free_flight() else {
             return Ok(());
         };
-        let flight = &mut self.flights[flight_index];
-        mem::swap(&mut flight.outbox, outbox);
-        for index in 0..flight.outbox.len() {
-            let outgoing = *flight.outbox.outgoing(index);
-            let open = |slot: &u16| receiver.socket(*slot).is_some();
-            let Some(slot) = admission.sending_slot(&outgoing).filter(open) else {
-                admission.count_sent(&outgoing, None, Sent::Failed);
-                continue;
-            };
-            let message = flight.prepare(index, &outgoing);
-            let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
-            // SAFETY: the message points into the flight's headers and its outbox's arena, both on
-            // the heap and left alone until `remaining_count` is back at 0.
-            match unsafe { ring.push_send(slot, message, user_data.encode()) } {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    admission.count_sent(&outgoing, None, Sent::WouldBlock);
-                    continue;
-                }
-                pushed => pushed?,
-            }
-            flight.headers[index].is_in_flight = true;
-            flight.remaining_count += 1;
-            self.remaining_count += 1;
-            self.sent.add(1);
+        mem::swap(&mut self.flights[flight_index].outbox, outbox);
+        let mut first = 0;
+        while first < self.flights[flight_index].outbox.len() {
+            let outgoing = self.flights[flight_index].outbox.outgoing_from(first);
+            let train = self.trains.next(outgoing);
+            self.push(ring, receiver, admission, (flight_index, first), &train)?;
+            first += train.count;
         }
-        if flight.remaining_count == 0 {
-            flight.outbox.clear();
-        }
+        self.release(flight_index);
         Ok(())
+    }
+
+    /// Queues the train that begins at an index of a flight; counts what cannot be queued.
+    fn push(
+        &mut self,
+        ring: &mut impl Kernel,
+        receiver: &Receiver,
+        admission: &Admission,
+        (flight_index, index): (usize, usize),
+        train: &Train,
+    ) -> io::Result<()> {
+        let open = |slot: &u16| receiver.socket(*slot).is_some();
+        let Some(slot) = admission.sending_slot(&train.whole).filter(open) else {
+            admission.count_sent(&train.whole, None, Sent::Failed, train.count);
+            return Ok(());
+        };
+        let flight = &mut self.flights[flight_index];
+        let message = flight.prepare(index, train);
+        let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
+        // SAFETY: the message points into the flight's headers and its outbox's arena, both on the
+        // heap, which the flight owns and leaves alone until `remaining_count` is back at 0; this
+        // header is written anew only after its completion.
+        match unsafe { ring.push_send(slot, message, user_data.encode()) } {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                admission.count_sent(&train.whole, None, Sent::WouldBlock, train.count);
+                return Ok(());
+            }
+            pushed => pushed?,
+        }
+        flight.headers[index].in_flight_count = train.count;
+        flight.remaining_count += train.count;
+        self.remaining_count += train.count;
+        self.sent.add(train.count);
+        Ok(())
+    }
+
+    /// Queues the datagrams of a train that was refused, one by one.
+    fn push_singly(
+        &mut self,
+        ring: &mut impl Kernel,
+        receiver: &Receiver,
+        admission: &Admission,
+        (flight_index, first): (usize, usize),
+        count: usize,
+    ) {
+        for index in first..first + count {
+            let single = Train::single(self.flights[flight_index].outbox.outgoing(index));
+            let pushed = self.push(ring, receiver, admission, (flight_index, index), &single);
+            if let Err(error) = pushed {
+                // The next submission ends the engine with the same error.
+                tracing::error!(%error, "sending the datagrams of a train one by one");
+                admission.count_sent(&single.whole, None, Sent::Failed, 1);
+            }
+        }
     }
 
     /// Keeps for good what the kernel may still be reading.
@@ -127,28 +170,58 @@ impl Sender {
         free
     }
 
-    /// Takes the completion of one datagram, and counts it where the counters are at hand.
+    /// Takes the completion of a train, and counts its datagrams or queues them again one by one.
     pub fn complete(
         &mut self,
-        (flight, index): (u16, u32),
+        ring: &mut impl Kernel,
+        receiver: &Receiver,
+        admission: &Admission,
+        of: (u16, u32),
         completion: Completion,
-        counted: Option<(&Receiver, &Admission)>,
     ) {
-        let index = index as usize;
-        let Some(flight) = self.flights.get_mut(usize::from(flight)) else {
+        let Some((flight_index, first, count)) = self.take(of, completion) else {
             return;
         };
-        let header = flight.headers.get_mut(index);
-        if !header.is_some_and(|header| mem::take(&mut header.is_in_flight)) {
+        let outgoing = *self.flights[flight_index].outbox.outgoing(first);
+        if count > 1 && self.trains.note_error(&outgoing, -completion.result) {
+            self.push_singly(ring, receiver, admission, (flight_index, first), count);
+        } else {
+            count_sent(receiver, admission, &outgoing, completion.result, count);
+        }
+        self.release(flight_index);
+    }
+
+    /// Takes the completion of a train whose socket closes.
+    pub fn discard(&mut self, of: (u16, u32), completion: Completion) {
+        if let Some((flight_index, ..)) = self.take(of, completion) {
+            self.release(flight_index);
+        }
+    }
+
+    /// The flight, the index and the number of datagrams that a completion is about, which are in
+    /// flight no more; `None` if none were.
+    fn take(
+        &mut self,
+        (flight_index, first): (u16, u32),
+        completion: Completion,
+    ) -> Option<(usize, usize, usize)> {
+        let (flight_index, first) = (usize::from(flight_index), first as usize);
+        let flight = self.flights.get_mut(flight_index)?;
+        let header = flight.headers.get_mut(first);
+        let count = header.map_or(0, |header| mem::take(&mut header.in_flight_count));
+        if count == 0 {
             tracing::error!(?completion, "a completion of nothing that is being sent");
-            return;
+            return None;
         }
-        if let Some((receiver, admission)) = counted {
-            count(receiver, admission, flight.outbox.outgoing(index), completion.result);
-        }
-        flight.remaining_count -= 1;
-        self.remaining_count -= 1;
-        self.completed.add(1);
+        flight.remaining_count -= count;
+        self.remaining_count -= count;
+        self.completed.add(count);
+        Some((flight_index, first, count))
+    }
+
+    /// Empties the outbox of a flight if the kernel has read all of it.
+    fn release(&mut self, flight_index: usize) {
+        let flight = &mut self.flights[flight_index];
         if flight.remaining_count == 0 {
             flight.outbox.clear();
         }
@@ -157,10 +230,10 @@ impl Sender {
     /// What is in flight makes up for what was sent and is not completed; see [`super::books`].
     #[allow(dead_code, reason = "release builds keep no books")]
     pub fn is_balanced(&self) -> bool {
-        let in_flight =
-            |flight: &Flight| flight.headers.iter().filter(|header| header.is_in_flight).count();
         let is_whole = |flight: &Flight| {
-            in_flight(flight) == flight.remaining_count
+            let in_flight_count: usize =
+                flight.headers.iter().map(|header| header.in_flight_count).sum();
+            in_flight_count == flight.remaining_count
                 && (flight.remaining_count > 0) != flight.outbox.is_empty()
         };
         let remaining_count: usize = self.flights.iter().map(|flight| flight.remaining_count).sum();
@@ -170,7 +243,13 @@ impl Sender {
     }
 }
 
-fn count(receiver: &Receiver, admission: &Admission, outgoing: &Outgoing, result: i32) {
+fn count_sent(
+    receiver: &Receiver,
+    admission: &Admission,
+    outgoing: &Outgoing,
+    result: i32,
+    count: usize,
+) {
     let slot = admission.sending_slot(outgoing);
     let socket = slot.and_then(|slot| receiver.socket(slot));
     let sent = match -result {
@@ -178,7 +257,7 @@ fn count(receiver: &Receiver, admission: &Admission, outgoing: &Outgoing, result
         libc::EAGAIN | libc::ENOBUFS => Sent::WouldBlock,
         _ => Sent::Failed,
     };
-    admission.count_sent(outgoing, socket.map(AsRef::as_ref), sent);
+    admission.count_sent(outgoing, socket.map(AsRef::as_ref), sent, count);
 }
 
 impl Flight {
@@ -186,11 +265,11 @@ impl Flight {
         let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
         let header = || Header {
             name: control::socket_address(nobody),
-            info: PacketInfo::new(Default::default()),
+            control: SendControl::new(Default::default(), None),
             iovec: libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 },
             // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
             message: unsafe { mem::zeroed() },
-            is_in_flight: false,
+            in_flight_count: 0,
         };
         Self {
             outbox: Outbox::new(replies_max),
@@ -199,20 +278,20 @@ impl Flight {
         }
     }
 
-    /// Fills the header of one datagram; valid until the next one of the same index.
-    fn prepare(&mut self, index: usize, outgoing: &Outgoing) -> *const libc::msghdr {
-        let payload = self.outbox.payload(outgoing);
+    /// Fills the header of a train; valid until the next one of the same index.
+    fn prepare(&mut self, index: usize, train: &Train) -> *const libc::msghdr {
+        let payload = self.outbox.payload(&train.whole);
         let header = &mut self.headers[index];
-        header.name = control::socket_address(outgoing.destination);
-        header.info = PacketInfo::new(outgoing.egress);
+        header.name = control::socket_address(train.whole.destination);
+        header.control = SendControl::new(train.whole.egress, train.segment_len());
         header.iovec = libc::iovec {
             // sendmsg(2) reads from here only, whatever the type says.
             iov_base: payload.as_ptr().cast_mut().cast(),
             iov_len: payload.len(),
         };
-        let info = header.info.as_bytes();
-        header.message.msg_control = info.as_ptr().cast_mut().cast();
-        header.message.msg_controllen = info.len() as _;
+        let control = header.control.as_bytes();
+        header.message.msg_control = control.as_ptr().cast_mut().cast();
+        header.message.msg_controllen = control.len() as _;
         header.message.msg_name = ptr::from_mut(&mut header.name).cast();
         header.message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
         header.message.msg_iov = &mut header.iovec;

@@ -7,6 +7,7 @@ mod overflow;
 mod random;
 mod real;
 mod send;
+mod trains;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
