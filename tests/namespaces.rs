@@ -17,3 +17,5 @@ mod follow;
 mod paths;
 #[path = "namespaces/star.rs"]
 mod star;
+#[path = "namespaces/trains.rs"]
+mod trains;

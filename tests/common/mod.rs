@@ -11,6 +11,7 @@ mod raw_ring;
 mod raw_ring;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
+pub mod trains;
 
 use std::{
     env, io,

@@ -5,5 +5,7 @@
 mod linux;
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 mod sharing;
+#[cfg(target_os = "linux")]
+mod trains;
 #[cfg(windows)]
 mod windows;
