@@ -26,9 +26,9 @@
 //! 4. The **handler** reads payloads where the kernel put them, and writes **replies** into the
 //!    batch's **outbox**: each with its **egress**, the NIC and source address it leaves by
 //!    ([below](#the-way-of-a-reply)).
-//! 5. The next turn gives the buffers back to the kernel, queues one `sendmsg` for each reply, and
-//!    makes one system call, `io_uring_enter`, that submits all of it and waits for the next
-//!    datagrams. The kernel reads the replies straight from the outbox, which is used again once
+//! 5. The next turn gives the buffers back to the kernel, queues one `sendmsg` for each reply or
+//!    [train](#trains) of replies, and makes one system call, `io_uring_enter`, that submits all of
+//!    it and waits for the next datagrams. The kernel reads the replies straight from the outbox, which is used again once
 //!    the last of its completions is in.
 //!
 //! The portable backend has the same five steps. Its second is `epoll` and `recvmmsg` into memory
@@ -96,6 +96,27 @@
 //!
 //! The rules are a pure function over a snapshot of the NICs, two binary searches; a cache would
 //! save nothing.
+//!
+//! # Trains
+//!
+//! On Linux replies to one client often leave together. Those of a batch that are next to each
+//! other in the outbox, go to the same address and port from the same socket by the same egress,
+//! and are of equal length (the last may be shorter) are a *train*: one `sendmsg`, which the kernel
+//! cuts into datagrams again, its *segments* (`UDP_SEGMENT`,
+//! [udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html), Linux 4.18). In the kernel route,
+//! firewall and queue are passed once for up to 64 datagrams; on the wire nothing differs, but that
+//! "don't fragment" is not set where a train is longer than the MTU. Both backends do so. Nothing
+//! waits for a train, and a reply that is alone leaves as ever. A client that asks for many names at
+//! once is answered by trains.
+//!
+//! FIGURES
+//!
+//! Counters count datagrams. Where a train is refused, its datagrams are sent again one by one and
+//! counted then: by a path whose MTU is less than a segment needs, for segments of that length or
+//! longer to that address, until some 1,000 datagrams later; by a device that computes no checksums
+//! (before Linux 6.11), by IPsec, or by an old kernel, for good. Datagrams of the train that is
+//! refused may be overtaken by later ones. Replies longer than 1,472 bytes are never part of a
+//! train.
 //!
 //! # NICs that come and go
 //!
