@@ -8,10 +8,10 @@ use std::{
 
 use crate::{
     lock::lock,
-    meta::{Datagram, Record},
+    meta::{Datagram, Record, ReplyPath},
     nics::Nics,
     outbox::{Outbox, Queued},
-    route::{self, Asked, Egress},
+    route::{self, Egress},
     storage::Storage,
 };
 
@@ -80,9 +80,20 @@ impl Batch {
         destination: SocketAddrV4,
         payload: &[u8],
     ) -> Queued {
-        let egress = self.egress(datagram, *destination.ip());
-        let heard_by = Some(datagram.record.heard_by);
-        self.outbox().push(heard_by, egress, destination, payload)
+        self.reply_by(datagram.reply_path(), destination, payload)
+    }
+
+    /// Queues an answer to every datagram that came by `path`, to `destination`.
+    ///
+    /// ```
+    /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
+    /// let (path, asker) = (datagram.reply_path(), datagram.source());
+    /// batch.reply_by(path, asker, b"hello"); // as `batch.reply(datagram, b"hello")`
+    /// # }
+    /// ```
+    pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        let egress = route::egress(&self.nics, &path.asked, *destination.ip());
+        self.outbox().push(Some(path.heard_by), egress, destination, payload)
     }
 
     /// Queues an answer that `write` composes in place, in at most `len_max` bytes; `write` says
@@ -115,15 +126,7 @@ impl Batch {
 
     /// The way that an answer to `datagram` leaves by when it is sent to `destination`.
     pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
-        let record = datagram.record;
-        let asked = Asked {
-            destination: record.destination,
-            class: record.class,
-            asker: *record.source.ip(),
-            ifindex: record.ifindex,
-            nic: record.nic,
-        };
-        route::egress(&self.nics, &asked, destination)
+        route::egress(&self.nics, &datagram.reply_path().asked, destination)
     }
 
     /// The outbox, for whoever has the batch to himself.

@@ -45,7 +45,7 @@ pub use builder::Builder;
 pub use engine::{Engine, Handle};
 pub use error::{Error, Result, Unavailable};
 pub use listen::{Listen, OnFailedNic, Unicast};
-pub use meta::{Class, Datagram};
+pub use meta::{Class, Datagram, ReplyPath};
 pub use nics::{Nic, NicAddress, NicFilter, Nics};
 pub use outbox::Queued;
 pub use route::Egress;

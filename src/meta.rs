@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::route::Asked;
+
 /// The class of a datagram's destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
@@ -92,6 +94,19 @@ impl<'a> Datagram<'a> {
         (self.record.ifindex != 0).then_some(self.record.ifindex)
     }
 
+    /// How a reply to it leaves.
+    pub fn reply_path(&self) -> ReplyPath {
+        let record = self.record;
+        let asked = Asked {
+            destination: record.destination,
+            class: record.class,
+            asker: *record.source.ip(),
+            ifindex: record.ifindex,
+            nic: record.nic,
+        };
+        ReplyPath { heard_by: record.heard_by, asked }
+    }
+
     /// Whether it was longer than a buffer, so that [`Datagram::payload`] is its beginning only.
     pub fn is_truncated(&self) -> bool {
         self.record.is_truncated
@@ -120,8 +135,26 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
+/// How a datagram came, and hence how a reply to it leaves: see
+/// [`Batch::reply_by`](crate::Batch::reply_by).
+///
+/// Datagrams that have the same one can be answered together: what is sent to one address leaves
+/// from the same source address and port, by the same NIC.
+///
+/// ```
+/// # fn heard(one: &nicring::Datagram<'_>, other: &nicring::Datagram<'_>) {
+/// let same_asker = one.source() == other.source();
+/// let can_share_a_reply = same_asker && one.reply_path() == other.reply_path();
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplyPath {
+    pub(crate) heard_by: SocketKey,
+    pub(crate) asked: Asked,
+}
+
 /// Which socket of an engine: after a rescan another one may be in its slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SocketKey {
     pub slot: u16,
     /// That of [`ListenSocket::number`](crate::listen::ListenSocket::number).

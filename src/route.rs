@@ -25,7 +25,7 @@ pub struct Egress {
 }
 
 /// What a reply has to know of the datagram that it answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Asked {
     /// The address that was asked, unspecified where unknown.
     pub destination: Ipv4Addr,

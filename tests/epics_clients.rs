@@ -62,6 +62,19 @@ fn a_search_that_pvxs_passes_on_is_answered_by_portable() {
     a_search_that_pvxs_passes_on_is_answered("portable");
 }
 
+#[test]
+fn two_hundred_names_at_once_are_found_through_io_uring() {
+    if !has_io_uring() {
+        return;
+    }
+    two_hundred_names_at_once_are_found("io_uring");
+}
+
+#[test]
+fn two_hundred_names_at_once_are_found_through_portable() {
+    two_hundred_names_at_once_are_found("portable");
+}
+
 fn python_and_network() -> Option<(PathBuf, Network)> {
     let python = python_with_epics().map_err(|reason| skip("epics", &reason)).ok()?;
     let network = Network::new().map_err(|reason| skip("netns", &reason)).ok()?;
@@ -84,12 +97,37 @@ fn a_search_that_pvxs_passes_on_is_answered(backend: &str) {
     let _owner = owner.start(&network.server, &python, &files);
     let [pva, ..] = SERVERS;
     let _server = pva.start(&network.server, &python, &files);
-    let nicring = start_nicring(&network.server, backend, &[], &files);
+    let nicring = start_nicring(&network.server, backend, TABLE, &[], &files);
     let [pva, ..] = CLIENTS;
     let asker = &network.clients[0];
     let read = pva.read(asker, &python, &["nr:pva", "nr:owner"], &["--addr-list", "10.77.1.1"]);
     let logs = files.logs();
     assert_eq!(read, Ok(()), "on {backend}:\n{logs}");
+    assert!(nicring.ends_well_when_asked(), "nicring on {backend} did not end well:\n{logs}");
+}
+
+/// Clients ask for many names in several datagrams back to back; nicring packs its answers.
+fn two_hundred_names_at_once_are_found(backend: &str) {
+    let Some((python, network)) = python_and_network() else {
+        return;
+    };
+    let files = TemporaryDirectory::new(&format!("many-{backend}"));
+    let names: Vec<_> = (0..200).map(|number| format!("nr:many-{number:03}")).collect();
+    let [_, softioc, _] = SERVERS;
+    let pvs: Vec<_> = names.iter().map(|name| format!("{name}=1.25")).collect();
+    let _server = softioc.start_with(&pvs, &network.server, &python, &files);
+    let table: String = names.iter().map(|name| format!("ca {name} 10.77.1.1:5066\n")).collect();
+    let take = ["--unicast", "take"];
+    let nicring = start_nicring(&network.server, backend, &table, &take, &files);
+
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let [_, ca_clients @ ..] = CLIENTS;
+    for (client, address) in ca_clients.iter().zip(["10.77.1.1", "10.77.1.255"]) {
+        let asker = &network.clients[0];
+        let read = client.read(asker, &python, &names, &["--addr-list", address]);
+        assert_eq!(read, Ok(()), "on {backend}:\n{}", files.logs());
+    }
+    let logs = files.logs();
     assert!(nicring.ends_well_when_asked(), "nicring on {backend} did not end well:\n{logs}");
 }
 
@@ -100,7 +138,7 @@ fn clients_find_servers_through(backend: &str) {
     let files = TemporaryDirectory::new(backend);
     let _servers = SERVERS.map(|server| server.start(&network.server, &python, &files));
     let take = ["--unicast", "take"];
-    let nicring = start_nicring(&network.server, backend, &take, &files);
+    let nicring = start_nicring(&network.server, backend, TABLE, &take, &files);
 
     let failures = read_everything(&network, &python);
 
@@ -210,8 +248,18 @@ struct EpicsServer {
 
 impl EpicsServer {
     fn start(&self, namespace: &Namespace, python: &Path, files: &TemporaryDirectory) -> Server {
+        self.start_with(&self.pvs.map(str::to_owned), namespace, python, files)
+    }
+
+    fn start_with(
+        &self,
+        pvs: &[String],
+        namespace: &Namespace,
+        python: &Path,
+        files: &TemporaryDirectory,
+    ) -> Server {
         let mut command = inside(namespace, python);
-        command.arg(script(self.script)).args(self.pvs);
+        command.arg(script(self.script)).args(pvs);
         command.args(["--interface", self.address]).args(self.ports);
         let (server, line) = Server::start(command, files, self.script, "READY ");
         let port = self.ports[1];
@@ -256,13 +304,14 @@ impl Client {
 fn start_nicring(
     namespace: &Namespace,
     backend: &str,
+    table: &str,
     options: &[&str],
     files: &TemporaryDirectory,
 ) -> Server {
-    let table = files.path.join("table.txt");
-    fs::write(&table, TABLE).expect("the table can be written");
+    let path = files.path.join("table.txt");
+    fs::write(&path, table).expect("the table can be written");
     let mut command = inside(namespace, Path::new(env!("CARGO_BIN_EXE_nicring")));
-    command.arg("serve").args(options).args(["--backend", backend, "--pvs"]).arg(table);
+    command.arg("serve").args(options).args(["--backend", backend, "--pvs"]).arg(path);
     // A failing test must not leave it behind.
     command.args(["--duration-s", "300"]);
     Server::start(command, files, "nicring", "ready").0

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
     network::{self, Host, Network},
-    questions::Questions,
+    questions::{Questions, answered_ids},
     sender::{Counters, Sender, due},
     service::name,
 };
@@ -203,14 +203,18 @@ impl Client<'_> {
         let mut count = 0;
         while let Some(len) = self.receive()? {
             let now = self.start.elapsed();
-            match answered_id(protocol, &self.buffer[..len]).and_then(|id| flight.close(id)) {
+            let is_measuring = self.is_measuring();
+            let outcome = &mut self.outcome;
+            answered_ids(protocol, &self.buffer[..len], |id| match flight.close(id) {
                 Some(sent) => {
-                    self.keep_delay(now.saturating_sub(sent));
-                    self.outcome.answered_count += 1;
+                    if is_measuring {
+                        outcome.delays.push(now.saturating_sub(sent));
+                    }
+                    outcome.answered_count += 1;
                     count += 1;
                 }
-                None => self.outcome.duplicate_count += 1,
-            }
+                None => outcome.duplicate_count += 1,
+            });
         }
         Ok(count)
     }
@@ -241,9 +245,13 @@ impl Client<'_> {
     }
 
     fn keep_delay(&mut self, delay: Duration) {
-        if self.counters.is_measuring.load(Relaxed) {
+        if self.is_measuring() {
             self.outcome.delays.push(delay);
         }
+    }
+
+    fn is_measuring(&self) -> bool {
+        self.counters.is_measuring.load(Relaxed)
     }
 
     fn waited_since(&self, began: Duration) {
@@ -313,19 +321,6 @@ impl Question {
                 request.push(id, name.as_bytes());
                 request.datagram()
             }
-        }
-    }
-}
-
-fn answered_id(protocol: Protocol, datagram: &[u8]) -> Option<u32> {
-    match protocol {
-        Protocol::Ca => {
-            let search = ca::messages(datagram).flatten().find(|m| m.command == ca::SEARCH)?;
-            Some(search.search_reply().ok()?.id)
-        }
-        Protocol::Pva => {
-            let message = pva::messages(datagram).next()?.ok()?;
-            message.search_response().ok()?.ids().next()
         }
     }
 }

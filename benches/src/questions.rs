@@ -290,7 +290,7 @@ impl Train {
 }
 
 /// The ids in an answer; also in a question, for the echo's sake.
-fn answered_ids(protocol: Protocol, datagram: &[u8], mut with: impl FnMut(u32)) {
+pub(crate) fn answered_ids(protocol: Protocol, datagram: &[u8], mut with: impl FnMut(u32)) {
     match protocol {
         Protocol::Ca => {
             let searches = ca::messages(datagram).flatten().filter(|m| m.command == ca::SEARCH);

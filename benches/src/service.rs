@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use nicring::search::{CaResponder, NameTable, Protocol, PvaResponder};
+use nicring::{
+    ReplyPath,
+    search::{CaResponder, NameTable, Protocol, PvaResponder},
+};
 
 /// What a receiver shares with whoever measures it.
 #[derive(Debug, Default)]
@@ -46,10 +49,21 @@ pub fn name(number: u32) -> String {
 /// The way a datagram is to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// As an answer, by the way the question came.
-    Back,
+    /// As an answer, by the way the question came: its path, where an engine told it.
+    Back(Option<ReplyPath>),
     /// By the NIC of this position.
     Nic(usize),
+}
+
+/// A datagram that was received.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Who sent it.
+    pub source: SocketAddrV4,
+    /// Its bytes.
+    pub payload: &'a [u8],
+    /// How an engine answers it.
+    pub path: Option<ReplyPath>,
 }
 
 /// Does a [`Task`] and counts; one for each thread or task of a receiver.
@@ -58,7 +72,7 @@ pub struct Service {
     progress: Arc<Progress>,
     task: Task,
     names: Arc<NameTable>,
-    ca: CaResponder,
+    ca: CaResponder<Option<ReplyPath>>,
     pva: PvaResponder,
 }
 
@@ -93,17 +107,41 @@ impl Service {
         payload: &[u8],
         send: &mut dyn FnMut(Way, SocketAddrV4, &[u8]),
     ) {
+        self.handle_all([Question { source, payload, path: None }], send);
+    }
+
+    /// The same with what was received at once: answers of CA are packed.
+    pub fn handle_all<'a>(
+        &mut self,
+        questions: impl IntoIterator<Item = Question<'a>>,
+        send: &mut dyn FnMut(Way, SocketAddrV4, &[u8]),
+    ) {
+        if let Task::Search(Protocol::Ca) = self.task {
+            let send = |path, to, reply: &[u8]| send(Way::Back(path), to, reply);
+            let mut answers = self.ca.pack(&self.names, send);
+            for Question { source, payload, path } in questions {
+                answers.add(payload, source, path);
+            }
+            return;
+        }
+        for question in questions {
+            self.handle_one(question, send);
+        }
+    }
+
+    fn handle_one(
+        &mut self,
+        Question { source, payload, path }: Question<'_>,
+        send: &mut dyn FnMut(Way, SocketAddrV4, &[u8]),
+    ) {
         match &self.task {
             Task::Count => {
                 black_box((source, payload.first(), payload.len()));
             }
-            Task::Echo => send(Way::Back, source, payload),
-            Task::Search(Protocol::Ca) => {
-                let send = &mut |to, reply: &[u8]| send(Way::Back, to, reply);
-                self.ca.answer(&self.names, payload, source, send);
-            }
+            Task::Echo => send(Way::Back(path), source, payload),
+            Task::Search(Protocol::Ca) => unreachable!("answered all at once"),
             Task::Search(Protocol::Pva) => {
-                let send = &mut |to, reply: &[u8]| send(Way::Back, to, reply);
+                let send = &mut |to, reply: &[u8]| send(Way::Back(path), to, reply);
                 self.pva.answer(&self.names, payload, source.into(), send);
             }
             Task::FanOut(destinations) => {

@@ -27,7 +27,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Reject;
 
-/// The longest datagram written, in bytes: what CA servers and clients send at most.
+/// The longest datagram written, in bytes: what EPICS Base sends at most, its server's packed
+/// replies included (`MAX_UDP_SEND` in caProto.h, the limit of receivers too in its early days).
+/// Base's own library takes 65,551 today, caproto 4,096 where the system does not tell it the
+/// length; 1,472 would be the longest that no Ethernet fragments.
 pub const DATAGRAM_LEN_MAX: usize = 1024;
 /// The minor version of the protocol, as sent.
 pub const MINOR_VERSION: u16 = 13;
@@ -52,6 +55,9 @@ const SEQUENCE_VALID: u16 = 1;
 /// From this version on, the first parameter of VERSION is a sequence number.
 const MINOR_VERSION_SEQUENCE: u32 = 11;
 const REPLY_PAYLOAD_LEN: usize = 8;
+/// How many answers fit a datagram, behind its VERSION message.
+pub(super) const REPLY_NAME_COUNT_MAX: usize =
+    (DATAGRAM_LEN_MAX - HEADER_LEN) / (HEADER_LEN + REPLY_PAYLOAD_LEN);
 
 /// The messages of one datagram. After an `Err` comes nothing more.
 #[must_use]

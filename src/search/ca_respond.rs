@@ -1,16 +1,28 @@
 //! Answers CA SEARCH.
 
-use std::net::SocketAddrV4;
+use std::{cmp::Ordering, fmt, net::SocketAddrV4, thread};
 
 use super::{Counts, NameTable, Protocol, Reject, ca};
 
+/// How many answers are held back at most: then what is held is sent. They take 32 KiB.
+const HELD_MAX: usize = 1024;
+
 /// Turns datagrams of CA SEARCH into replies that name the servers of a [`NameTable`].
 ///
-/// Replies to one datagram are packed, go to its sender, and begin with a VERSION message that
-/// echoes the client's sequence number, by which clients measure round trips. A reply speaks of one
-/// server only: a real server answers for no other, and caproto takes the last server in a datagram
-/// for that of all names in it. Nobody is told of names that are not in the table: over UDP another
-/// server may have them.
+/// [`answer`](Self::answer) answers one datagram, [`pack`](Self::pack) all of a batch: a client
+/// that asks for thousands of names sends datagrams back to back, and most of what an answer costs
+/// is its datagram. Nobody is told of names that are not in the table: over UDP another server may
+/// have them.
+///
+/// Answers to one client share datagrams of up to [`ca::DATAGRAM_LEN_MAX`] bytes, in the order in
+/// which it asked. A datagram speaks of one server only: a real server answers for no other, and
+/// caproto takes the last server in a datagram for that of all names in it.
+///
+/// A datagram begins with a VERSION message that echoes the client's sequence number, by which
+/// clients measure round trips; where requests with several numbers are answered, that of the last
+/// one, as the server of EPICS Base does. Names are found whatever it says: Base's clients count
+/// the answer as one to their latest requests if it is a number of those, and not if it is an older
+/// one.
 ///
 /// # Examples
 ///
@@ -34,29 +46,43 @@ use super::{Counts, NameTable, Protocol, Reject, ca};
 /// assert_eq!(responder.counts().miss_count, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
-pub struct CaResponder {
+#[derive(Debug)]
+pub struct CaResponder<W = ()> {
     counts: Counts,
     reply: ca::ReplyWriter,
+    /// Those that `hits` answer.
+    questions: Vec<Question<W>>,
     /// Names found and not yet answered.
     hits: Vec<Hit>,
 }
 
-/// Ordered by server, and then as asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What the answers to a request have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Question<W> {
+    asker: SocketAddrV4,
+    way: W,
+    sequence: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Hit {
     server: SocketAddrV4,
-    position: usize,
     id: u32,
+    /// Its index among the questions.
+    question: u32,
+    position: u32,
+}
+
+/// Where a reply goes, and the bytes of it.
+type SendTo<'a, W> = &'a mut dyn FnMut(W, SocketAddrV4, &[u8]);
+
+impl<W: Copy + Ord> Default for CaResponder<W> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl CaResponder {
-    /// A responder whose counters are zero.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
     pub fn answer(
         &mut self,
@@ -65,16 +91,57 @@ impl CaResponder {
         source: SocketAddrV4,
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) {
-        self.counts.datagram_count += 1;
-        if source.port() == 0 {
-            return self.counts.reject(Reject::ReplyPortZero);
+        self.pack(names, |(), to, reply| send(to, reply)).add(payload, source, ());
+    }
+}
+
+impl<W: Copy + Ord> CaResponder<W> {
+    /// A responder whose counters are zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            counts: Counts::default(),
+            reply: ca::ReplyWriter::new(),
+            questions: Vec::with_capacity(HELD_MAX),
+            hits: Vec::with_capacity(HELD_MAX),
         }
-        let mut client = Client { address: source, sequence: None, minor_version: u16::MAX };
+    }
+
+    /// Answers several datagrams at once; what this returns is to be dropped at the end of each
+    /// batch, and then sends what is left: no answer waits longer than the batch in which it was
+    /// asked for.
+    ///
+    /// `send` is called with the way back, the destination and the bytes of each reply. The way is
+    /// whatever tells `send` how a reply has to leave; only what came with equal ones is answered
+    /// together. For an engine it is [`Datagram::reply_path`](crate::Datagram::reply_path).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::ops::ControlFlow;
+    /// # let names = nicring::search::NameTable::builder().build();
+    /// let mut responder = nicring::search::CaResponder::new();
+    /// let engine = nicring::Engine::builder().port(5064).open()?;
+    /// engine.run(|batch| {
+    ///     let mut answers = responder.pack(&names, |path, to, reply| {
+    ///         batch.reply_by(path, to, reply);
+    ///     });
+    ///     for datagram in batch {
+    ///         answers.add(datagram.payload(), datagram.source(), datagram.reply_path());
+    ///     }
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    pub fn pack<'a, F: FnMut(W, SocketAddrV4, &[u8])>(
+        &'a mut self,
+        names: &'a NameTable,
+        send: F,
+    ) -> CaAnswers<'a, W, F> {
+        // What a panic left.
+        self.questions.clear();
         self.hits.clear();
-        if let Err(reject) = self.answer_messages(names, payload, &mut client, send) {
-            self.counts.reject(reject);
-        }
-        self.flush(&client, send);
+        CaAnswers { responder: self, names, send }
     }
 
     /// What it has seen.
@@ -83,24 +150,34 @@ impl CaResponder {
         &self.counts
     }
 
+    fn add(&mut self, names: &NameTable, payload: &[u8], mut from: Client<W>, send: SendTo<'_, W>) {
+        self.counts.datagram_count += 1;
+        let read = match from.question.asker.port() {
+            0 => Err(Reject::ReplyPortZero),
+            _ => self.read(names, payload, &mut from, send),
+        };
+        if let Err(reject) = read {
+            self.counts.reject(reject);
+        }
+    }
+
     /// Stops at what makes the rest of the datagram doubtful.
-    fn answer_messages(
+    fn read(
         &mut self,
         names: &NameTable,
         payload: &[u8],
-        client: &mut Client,
-        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+        client: &mut Client<W>,
+        send: SendTo<'_, W>,
     ) -> Result<(), Reject> {
         for message in ca::messages(payload) {
             let message = message?;
             match message.command {
                 ca::VERSION => {
-                    self.flush(client, send);
                     client.minor_version = message.minor_version();
-                    client.sequence = message.sequence_to_echo();
+                    client.question.sequence = message.sequence_to_echo();
                 }
                 ca::SEARCH => match message.search() {
-                    Ok(search) => self.look_up(names, &search, client),
+                    Ok(search) => self.look_up(names, &search, client, send),
                     Err(reject) => self.counts.reject(reject),
                 },
                 _ => return Err(Reject::UnexpectedCommand),
@@ -109,7 +186,13 @@ impl CaResponder {
         Ok(())
     }
 
-    fn look_up(&mut self, names: &NameTable, search: &ca::Search<'_>, client: &Client) {
+    fn look_up(
+        &mut self,
+        names: &NameTable,
+        search: &ca::Search<'_>,
+        client: &Client<W>,
+        send: SendTo<'_, W>,
+    ) {
         if search.minor_version.min(client.minor_version) < ca::MINOR_VERSION_REDIRECT {
             return self.counts.reject(Reject::OldClient);
         }
@@ -119,44 +202,98 @@ impl CaResponder {
             return;
         };
         self.counts.hit_count += 1;
-        self.hits.push(Hit { server, position: self.hits.len(), id: search.id });
+        if self.hits.len() == HELD_MAX {
+            self.flush(send);
+        }
+        if self.questions.last() != Some(&client.question) {
+            self.questions.push(client.question);
+        }
+        let (question, position) = (self.questions.len() as u32 - 1, self.hits.len() as u32);
+        self.hits.push(Hit { server, id: search.id, question, position });
     }
 
-    /// Sends the answers to what was found, each server's apart from the others'.
-    fn flush(&mut self, client: &Client, send: &mut dyn FnMut(SocketAddrV4, &[u8])) {
-        self.hits.sort_unstable();
-        let mut previous = None;
-        for hit in &self.hits {
-            if previous != Some(hit.server) || !self.reply.push(hit.id, hit.server) {
-                self.counts.reply_count += send_reply(&self.reply, client, send);
-                self.reply.begin(client.sequence);
-                self.reply.push(hit.id, hit.server);
+    /// Sends the answers to what was found: those that one client awaits by one way together, each
+    /// server's apart from the others'.
+    fn flush(&mut self, send: SendTo<'_, W>) {
+        let Self { counts, reply, questions, hits } = self;
+        let question = |hit: &Hit| &questions[hit.question as usize];
+        hits.sort_unstable_by(|one, other| {
+            let by_asker = match one.question == other.question {
+                true => Ordering::Equal,
+                false => question(one).compare_askers(question(other)),
+            };
+            by_asker.then_with(|| (one.server, one.position).cmp(&(other.server, other.position)))
+        });
+        let share_a_reply = |one: &Hit, next: &Hit| {
+            let is_same_question = one.question == next.question;
+            one.server == next.server
+                && (is_same_question || question(one).compare_askers(question(next)).is_eq())
+        };
+        for alike in hits.chunk_by(share_a_reply) {
+            for together in alike.chunks(ca::REPLY_NAME_COUNT_MAX) {
+                let latest = question(&together[together.len() - 1]);
+                reply.begin(latest.sequence);
+                for hit in together {
+                    reply.push(hit.id, hit.server);
+                }
+                counts.reply_count += 1;
+                send(latest.way, latest.asker, reply.datagram());
             }
-            previous = Some(hit.server);
         }
-        self.counts.reply_count += send_reply(&self.reply, client, send);
-        self.reply.begin(None);
-        self.hits.clear();
+        hits.clear();
+        questions.clear();
     }
 }
 
-/// Sends what is written, if any, and says how many datagrams that were.
-fn send_reply(
-    reply: &ca::ReplyWriter,
-    client: &Client,
-    send: &mut dyn FnMut(SocketAddrV4, &[u8]),
-) -> u64 {
-    if reply.name_count() == 0 {
-        return 0;
+impl<W: Copy + Ord> Question<W> {
+    /// Equal where one reply can be the answer to both.
+    fn compare_askers(&self, other: &Self) -> Ordering {
+        (self.asker, self.way).cmp(&(other.asker, other.way))
     }
-    send(client.address, reply.datagram());
-    1
+}
+
+/// The answers to one batch of datagrams, by [`CaResponder::pack`]. Dropped, it sends those that it
+/// has held back.
+pub struct CaAnswers<'a, W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> {
+    responder: &'a mut CaResponder<W>,
+    names: &'a NameTable,
+    send: F,
+}
+
+impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> CaAnswers<'_, W, F> {
+    /// Answers one datagram; its replies leave by `way`.
+    pub fn add(&mut self, payload: &[u8], source: SocketAddrV4, way: W) {
+        let question = Question { asker: source, way, sequence: None };
+        let client = Client { question, minor_version: u16::MAX };
+        self.responder.add(self.names, payload, client, &mut self.send);
+    }
+
+    /// What the responder has seen; of replies, those that are sent.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        self.responder.counts()
+    }
+}
+
+impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> Drop for CaAnswers<'_, W, F> {
+    fn drop(&mut self) {
+        // It may be `send` that panicked.
+        if !thread::panicking() {
+            self.responder.flush(&mut self.send);
+        }
+    }
+}
+
+impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> fmt::Debug for CaAnswers<'_, W, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held_count = self.responder.hits.len();
+        f.debug_struct("CaAnswers").field("held_count", &held_count).finish_non_exhaustive()
+    }
 }
 
 /// What is known of who asks.
-struct Client {
-    address: SocketAddrV4,
-    sequence: Option<u32>,
+struct Client<W> {
+    question: Question<W>,
     /// Of its VERSION message; without one, SEARCH tells.
     minor_version: u16,
 }

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | [`NameTable`] | a million names and more, each with the server that has it, in few bytes |
 //! | [`read_pv_file`] | the table from a text file, with errors that name file, line and column |
-//! | [`CaResponder`], [`PvaResponder`] | a datagram and the table in, reply datagrams out |
+//! | [`CaResponder`], [`PvaResponder`] | datagrams and the table in, reply datagrams out |
 //! | [`ca`], [`pva`] | total parsers and writers of both protocols |
 //! | [`Counts`], [`Reject`] | what a responder saw, and why it did not answer |
 //!
@@ -52,7 +52,7 @@ mod subnet;
 
 use std::fmt;
 
-pub use ca_respond::CaResponder;
+pub use ca_respond::{CaAnswers, CaResponder};
 pub use counts::{Counts, Reject};
 pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
 pub use pv_file::{PvFileError, read_pv_file};

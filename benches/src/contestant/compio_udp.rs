@@ -52,7 +52,7 @@ async fn serve_one(sockets: &[UdpSocket], index: usize, mut service: Service) ->
             service.handle(source, datagram.data(), send);
             for (way, to, payload) in outgoing.iter() {
                 let socket = match way {
-                    Way::Back => &sockets[index],
+                    Way::Back(_) => &sockets[index],
                     Way::Nic(nic) => &sockets[nic],
                 };
                 reply.clear();

@@ -5,7 +5,7 @@ use std::{io, net::Ipv4Addr, ops::ControlFlow};
 use nicring::{Batch, Builder, Egress, Nics};
 
 use super::Setup;
-use crate::service::{Service, Way};
+use crate::service::{Question, Service, Way};
 
 pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let Setup { addresses, port, mut service, look_every } = setup;
@@ -35,15 +35,17 @@ pub(super) fn ways(nics: &Nics, addresses: &[Ipv4Addr]) -> Vec<Egress> {
 }
 
 pub(super) fn answer(batch: &Batch, service: &mut Service, ways: &[Egress]) {
-    for datagram in batch {
-        // What does not fit the outbox is missed by who counts the replies.
-        let send = &mut |way, to, payload: &[u8]| {
-            let _ = match way {
-                Way::Back => batch.reply_to(&datagram, to, payload),
-                Way::Nic(nic) => batch.send(ways[nic], to, payload),
-            };
+    let questions = batch.iter().map(|datagram| Question {
+        source: datagram.source(),
+        payload: datagram.payload(),
+        path: Some(datagram.reply_path()),
+    });
+    // What does not fit the outbox is missed by who counts the replies.
+    service.handle_all(questions, &mut |way, to, payload| {
+        let _ = match way {
+            Way::Back(path) => batch.reply_by(path.expect("an engine's"), to, payload),
+            Way::Nic(nic) => batch.send(ways[nic], to, payload),
         };
-        service.handle(datagram.source(), datagram.payload(), send);
-    }
+    });
     service.received(batch.len());
 }

@@ -126,7 +126,7 @@ async fn send_all(
 ) {
     for (way, to, payload) in outgoing.iter() {
         let nic = match way {
-            Way::Back => nic,
+            Way::Back(_) => nic,
             Way::Nic(position) => addresses[position],
         };
         let _ = sockets.send(payload, to, nic).await;

@@ -17,7 +17,7 @@ use super::{
     mmsg::{Outbox, Received},
     open_sockets,
 };
-use crate::service::Way;
+use crate::service::{Question, Way};
 
 pub(super) fn serve(sleep: Duration, setup: &Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let sockets = open_sockets(setup, false)?;
@@ -70,16 +70,16 @@ impl Receiver {
         let Self { sockets, service, received, replies } = self;
         let socket = sockets[index].as_fd();
         let count = received.receive(socket)?;
-        for datagram in received.iter() {
-            let send = &mut |way, to, payload: &[u8]| match way {
-                Way::Back => replies.push(socket, to, payload),
-                Way::Nic(nic) => {
-                    let _ = sockets[nic].send_to(payload, &to.into());
-                }
-            };
+        let questions = received.iter().map(|datagram| {
             std::hint::black_box(datagram.ifindex);
-            service.handle(datagram.source, datagram.payload, send);
-        }
+            Question { source: datagram.source, payload: datagram.payload, path: None }
+        });
+        service.handle_all(questions, &mut |way, to, payload| match way {
+            Way::Back(_) => replies.push(socket, to, payload),
+            Way::Nic(nic) => {
+                let _ = sockets[nic].send_to(payload, &to.into());
+            }
+        });
         replies.flush(socket);
         service.received(count);
         Ok(count)

@@ -56,7 +56,7 @@ async fn serve_one(endpoints: &[Endpoint], index: usize, mut service: Service) -
             for payload in buffer[..meta.len].chunks(meta.stride.max(1)) {
                 service.handle(source, payload, &mut |way, to, payload| {
                     let Endpoint { socket, state } = match way {
-                        Way::Back => &endpoints[index],
+                        Way::Back(_) => &endpoints[index],
                         Way::Nic(nic) => &endpoints[nic],
                     };
                     let transmit = Transmit {

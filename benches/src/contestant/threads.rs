@@ -33,7 +33,7 @@ fn serve_one(sockets: &[UdpSocket], index: usize, mut service: Service) -> io::R
         };
         service.handle(source, &buffer[..len], &mut |way, to, payload| {
             let socket = match way {
-                Way::Back => &sockets[index],
+                Way::Back(_) => &sockets[index],
                 Way::Nic(nic) => &sockets[nic],
             };
             let _ = socket.send_to(payload, to);

@@ -30,7 +30,7 @@ async fn serve_one(sockets: &[UdpSocket], index: usize, mut service: Service) ->
     let mut buffer = vec![0; BUFFER_LEN];
     let send = &mut |way, to: std::net::SocketAddrV4, payload: &[u8]| {
         let socket = match way {
-            Way::Back => &sockets[index],
+            Way::Back(_) => &sockets[index],
             Way::Nic(nic) => &sockets[nic],
         };
         let _ = socket.try_send_to(payload, to.into());

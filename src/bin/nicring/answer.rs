@@ -7,7 +7,7 @@ use std::{
 };
 
 use nicring::{
-    Batch, Class, Datagram,
+    Batch, Class, Datagram, ReplyPath,
     search::{Asked, CaResponder, Counts, Protocol, PvaResponder, Subnet},
 };
 
@@ -29,6 +29,15 @@ impl Tally {
         self.datagram_count += other.datagram_count;
         self.name_count += other.name_count;
         self.hit_count += other.hit_count;
+    }
+
+    /// What was counted after `before`.
+    fn since(self, before: Self) -> Self {
+        Self {
+            datagram_count: self.datagram_count - before.datagram_count,
+            name_count: self.name_count - before.name_count,
+            hit_count: self.hit_count - before.hit_count,
+        }
     }
 }
 
@@ -74,7 +83,7 @@ pub struct Answerer {
     table: TableReader,
     ports: Vec<(u16, Protocol)>,
     ignored: [Vec<Ignored>; 2],
-    ca: CaResponder,
+    ca: CaResponder<ReplyPath>,
     pva: PvaResponder,
     answers: Answers,
     cpu_at_start: Option<Duration>,
@@ -100,71 +109,69 @@ impl Answerer {
 
     pub fn handle(&mut self, batch: &Batch) -> ControlFlow<()> {
         self.table.refresh();
-        for datagram in batch.iter() {
-            self.answer(batch, &datagram);
-        }
+        self.answer(batch);
         if self.last_published.elapsed() >= PUBLISH_PERIOD {
             self.publish();
         }
         ControlFlow::Continue(())
     }
 
-    fn answer(&mut self, batch: &Batch, datagram: &Datagram<'_>) {
-        let Some(&(_, protocol)) = self.ports.iter().find(|(port, _)| *port == datagram.port())
-        else {
-            return;
-        };
-        let source = datagram.source();
-        if self.ignored[protocol as usize].iter().any(|ignored| ignored.covers(source)) {
-            self.answers.ignored_counts[protocol as usize] += 1;
-            return;
-        }
-        let before = tally(self.counts(protocol));
-        let (names, payload) = (self.table.table(), datagram.payload());
+    /// Answers of CA that are held back to be packed leave at the end.
+    fn answer(&mut self, batch: &Batch) {
+        let Self { table, ports, ignored, ca, pva, answers, .. } = self;
+        let names = table.table();
         // A refusal by the outbox is in the engine's statistics.
-        let mut send = |destination, reply: &[u8]| {
-            let _ = batch.reply_to(datagram, destination, reply);
-        };
-        match protocol {
-            Protocol::Ca => self.ca.answer(names, payload, source, &mut send),
-            Protocol::Pva => {
-                let asked = Asked { source, forwarded: is_forwarded(batch, datagram) };
-                self.pva.answer(names, payload, asked, &mut send);
+        let mut ca = ca.pack(names, |path, to, reply| {
+            batch.reply_by(path, to, reply);
+        });
+        for datagram in batch {
+            let spoken = ports.iter().find(|(port, _)| *port == datagram.port());
+            let Some(&(_, protocol)) = spoken else { continue };
+            let (source, payload) = (datagram.source(), datagram.payload());
+            if ignored[protocol as usize].iter().any(|ignored| ignored.covers(source)) {
+                answers.ignored_counts[protocol as usize] += 1;
+                continue;
             }
+            let (before, after);
+            match protocol {
+                Protocol::Ca => {
+                    before = tally(ca.counts());
+                    ca.add(payload, source, datagram.reply_path());
+                    after = tally(ca.counts());
+                }
+                Protocol::Pva => {
+                    before = tally(pva.counts());
+                    let asked = Asked { source, forwarded: is_forwarded(batch, &datagram) };
+                    pva.answer(names, payload, asked, &mut |to, reply| {
+                        batch.reply_to(&datagram, to, reply);
+                    });
+                    after = tally(pva.counts());
+                }
+            }
+            let nic = datagram.nic().unwrap_or(0);
+            nic_tally(&mut answers.nics, nic, protocol).add(after.since(before));
         }
-        let after = tally(self.counts(protocol));
-        let counted = self.nic_tally(datagram.nic().unwrap_or(0), protocol);
-        counted.add(Tally {
-            datagram_count: after.datagram_count - before.datagram_count,
-            name_count: after.name_count - before.name_count,
-            hit_count: after.hit_count - before.hit_count,
-        });
-    }
-
-    fn counts(&self, protocol: Protocol) -> &Counts {
-        match protocol {
-            Protocol::Ca => self.ca.counts(),
-            Protocol::Pva => self.pva.counts(),
-        }
-    }
-
-    fn nic_tally(&mut self, nic: u32, protocol: Protocol) -> &mut Tally {
-        let nics = &mut self.answers.nics;
-        let position = nics.iter().position(|(index, _)| *index == nic).unwrap_or_else(|| {
-            nics.push((nic, Default::default()));
-            nics.len() - 1
-        });
-        &mut nics[position].1[protocol as usize]
     }
 
     /// Shows what was done so far.
     pub fn publish(&mut self) {
         self.last_published = Instant::now();
-        self.answers.counts = Protocol::ALL.map(|protocol| *self.counts(protocol));
+        self.answers.counts = Protocol::ALL.map(|protocol| match protocol {
+            Protocol::Ca => *self.ca.counts(),
+            Protocol::Pva => *self.pva.counts(),
+        });
         let cpu = host::thread_cpu().zip(self.cpu_at_start);
         self.answers.cpu = cpu.map(|(now, start)| now.saturating_sub(start));
         self.board.lock().clone_from(&self.answers);
     }
+}
+
+fn nic_tally(nics: &mut Vec<(u32, [Tally; 2])>, nic: u32, protocol: Protocol) -> &mut Tally {
+    let position = nics.iter().position(|(index, _)| *index == nic).unwrap_or_else(|| {
+        nics.push((nic, Default::default()));
+        nics.len() - 1
+    });
+    &mut nics[position].1[protocol as usize]
 }
 
 fn tally(counts: &Counts) -> Tally {
