@@ -118,6 +118,23 @@
 //! refused may be overtaken by later ones. Replies longer than 1,472 bytes are never part of a
 //! train.
 //!
+//! # Answers that share a datagram
+//!
+//! `search::CaResponder::pack` answers the CA SEARCHes of a batch together. Answers for one asker by
+//! one [way](crate::Datagram::reply_path), about one server, share datagrams of up to 1,024 bytes, 42
+//! of them in each. None waits for anything but the end of its batch, when all replies leave.
+//!
+//! CPU time a search of `nicring serve` and of EPICS Base's server, which packs as well: names it
+//! has, one a datagram, 64 on their way, by subnet broadcast (`compare --work ca-broadcast --hits 100`,
+//! Linux 6.18, 2 virtual CPUs that had other work too, medians of 3 rounds, without trains):
+//!
+//! | `nicring serve` | ns | ratio to EPICS Base's server, 90 % interval |
+//! |---|---|---|
+//! | a reply for each datagram | 2,569 | 2.23 [2.18, 2.34] |
+//! | packed | 1,169 | 0.98 [0.98, 1.00] |
+//!
+//! PVA is not packed: clients of pvxs read only the first message of a datagram.
+//!
 //! # NICs that come and go
 //!
 //! [`Handle::rescan`] lists the NICs again, closes the sockets of those that left or changed, opens

@@ -6,6 +6,9 @@
 #[path = "../benches/src/allocations.rs"]
 mod allocations;
 mod common;
+#[cfg(feature = "search")]
+#[path = "allocations/search.rs"]
+mod search;
 #[cfg(feature = "udp-v4")]
 #[path = "allocations/udp_v4.rs"]
 mod udp_v4;
@@ -13,7 +16,7 @@ mod udp_v4;
 use std::{
     net::{SocketAddrV4, UdpSocket},
     ops::ControlFlow,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -43,10 +46,16 @@ const COUNT: usize = 20_000;
 const WINDOW: usize = 32;
 
 fn alone(backend: Backend, case: fn(Backend)) {
-    static LOCK: Mutex<()> = Mutex::new(());
-    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    thread::sleep(SETTLE); // the runner prints, and starts its next thread
+    let _guard = quiet();
     common::on(backend, case);
+}
+
+/// No other test runs until the guard is dropped.
+fn quiet() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    thread::sleep(SETTLE); // the runner prints, and starts its next thread
+    guard
 }
 
 fn run_allocates_nothing(backend: Backend) {
