@@ -95,7 +95,11 @@ impl Sender {
         while first < self.flights[flight_index].outbox.len() {
             let outgoing = self.flights[flight_index].outbox.outgoing_from(first);
             let train = self.trains.next(outgoing);
-            self.push(ring, receiver, admission, (flight_index, first), &train)?;
+            let pushed = self.push(ring, receiver, admission, (flight_index, first), &train);
+            if pushed.is_err() {
+                self.release(flight_index);
+                return pushed;
+            }
             first += train.count;
         }
         self.release(flight_index);

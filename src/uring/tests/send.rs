@@ -80,6 +80,15 @@ fn what_the_kernel_does_not_take_for_the_moment_is_counted_and_ends_nothing() {
 }
 
 #[test]
+fn what_the_kernel_refuses_for_good_ends_the_engine_with_that_error() {
+    let mut rig = fake(1, 4);
+    post(&mut rig, 0, "refused");
+    rig.ring().push_error = Some(libc::EPERM);
+    assert_eq!(rig.try_turn().unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    rig.ring().push_error = None;
+}
+
+#[test]
 fn what_is_in_flight_is_not_touched_until_its_completion() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
