@@ -34,8 +34,6 @@ pub(super) struct Transport {
 
 impl Transport {
     pub const DETAILS: &str = "recvmsg and sendmsg";
-    /// Whether a call returns before the queue is empty however much was asked for.
-    pub const RECEIVES_ONE: bool = true;
 
     pub fn new(_stride: usize) -> Self {
         let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
@@ -46,14 +44,14 @@ impl Transport {
         Ok(Prepared)
     }
 
-    /// Fills the start of `memory`; says with how many datagrams.
+    /// Fills the start of `memory`; says with how many datagrams, and whether there may be more.
     pub fn receive(
         &mut self,
         socket: &ListenSocket,
         _: &Prepared,
         stride: usize,
         memory: &mut [u8],
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         let mut pieces = [IoSliceMut::new(&mut memory[..stride])];
         let received = recvmsg::<SockaddrIn>(
             socket.socket.as_raw_fd(),
@@ -69,7 +67,7 @@ impl Transport {
             controls.for_each(|control| control::decode(&control, &mut message));
         }
         self.last = (message, received.bytes.min(stride));
-        Ok(1)
+        Ok((1, true))
     }
 
     /// What is known of the datagram of the last receive, and its length.

@@ -24,8 +24,6 @@ pub(super) struct Transport {
 
 impl Transport {
     pub const DETAILS: &str = "epoll, recvmmsg and sendmmsg";
-    /// Whether a call returns before the queue is empty however much was asked for.
-    pub const RECEIVES_ONE: bool = false;
 
     pub fn new(stride: usize) -> Self {
         Self { mmsg: Mmsg::new(), stride }
@@ -39,14 +37,15 @@ impl Transport {
         Ok(Prepared)
     }
 
-    /// Fills `memory` from its start, `stride` bytes a datagram; says with how many.
+    /// Fills `memory` from its start, `stride` bytes a datagram; says with how many, and whether there
+    /// may be more.
     pub fn receive(
         &mut self,
         socket: &ListenSocket,
         _: &Prepared,
         stride: usize,
         memory: &mut [u8],
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         self.mmsg.receive(socket.socket.as_fd(), memory, stride)
     }
 

@@ -146,9 +146,9 @@ impl Portable {
                 .watched
                 .try_io(|| self.transport.receive(&entry.socket, &entry.prepared, stride, memory));
             let may_have_more = match &received {
-                Ok(count) => {
+                Ok((_, may_have_more)) => {
                     entry.error_count = 0;
-                    *count == wanted || Transport::RECEIVES_ONE
+                    *may_have_more
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
@@ -166,7 +166,7 @@ impl Portable {
             if may_have_more {
                 self.ready.push_back(slot);
             }
-            for index in 0..received.unwrap_or(0) {
+            for index in 0..received.map_or(0, |received| received.0) {
                 let (message, len) = self.transport.message(index);
                 let span = Span { buffer: 0, start: (used * stride) as u32, len: len as u32 };
                 used += 1;

@@ -30,8 +30,6 @@ pub(super) struct Transport {
 
 impl Transport {
     pub const DETAILS: &str = "WSARecvMsg and WSASendTo";
-    /// Whether a call returns before the queue is empty however much was asked for.
-    pub const RECEIVES_ONE: bool = true;
 
     pub fn new(_stride: usize) -> Self {
         let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
@@ -42,14 +40,14 @@ impl Transport {
         Ok(Prepared)
     }
 
-    /// Fills the start of `memory`; says with how many datagrams.
+    /// Fills the start of `memory`; says with how many datagrams, and whether there may be more.
     pub fn receive(
         &mut self,
         socket: &ListenSocket,
         _: &Prepared,
         stride: usize,
         memory: &mut [u8],
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         let received = socket.packet_info.recv(&mut self.whole);
         let (whole_len, info) = received.map_err(|error| match error.raw_os_error() {
             Some(WSAENETRESET) => io::ErrorKind::ConnectionReset.into(),
@@ -68,7 +66,7 @@ impl Transport {
         message.ifindex = u32::try_from(info.if_index).unwrap_or(0);
         message.is_truncated = whole_len > stride;
         self.last = (message, len);
-        Ok(1)
+        Ok((1, true))
     }
 
     /// What is known of the datagram of the last receive, and its length.

@@ -38,9 +38,10 @@ impl Scratch {
     pub fn receive(&mut self, sock: &UdpSocket) -> io::Result<(usize, bool)> {
         let mut count = 0;
         let result = sock.try_io(Interest::READABLE, || {
-            count = self.mmsg.receive(sock.as_fd(), &mut self.memory, STRIDE)?;
-            // Fewer than asked for: the queue is empty, and the next datagram is a new event.
-            if count < COUNT_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            let may_have_more;
+            (count, may_have_more) = self.mmsg.receive(sock.as_fd(), &mut self.memory, STRIDE)?;
+            // The queue is empty, and the next datagram is a new event.
+            if may_have_more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         match result {
             Ok(()) => Ok((count, true)),

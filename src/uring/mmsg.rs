@@ -20,6 +20,9 @@ use crate::{
 /// How many datagrams one system call receives at most, or trains it sends.
 pub(crate) const COUNT_MAX: usize = 64;
 
+/// The least that a receive asks for: what a socket has that woke for one datagram, and some to spare.
+const WANTED_COUNT_MIN: usize = 4;
+
 const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
 
 /// Headers for one call, allocated once.
@@ -30,6 +33,8 @@ pub(crate) struct Mmsg {
     received_names: Box<[[u8; NAME_BYTES]; COUNT_MAX]>,
     received_controls: Box<[Control; COUNT_MAX]>,
     send_controls: Box<[SendControl; COUNT_MAX]>,
+    /// How many datagrams the next receive asks for: each costs a header, also one that stays empty.
+    wanted_count: usize,
     trains: Trains,
 }
 
@@ -55,11 +60,14 @@ impl Mmsg {
             received_names: Box::new([[0; NAME_BYTES]; COUNT_MAX]),
             received_controls: Box::new([Control([0; control::RECEIVED_BYTES]); COUNT_MAX]),
             send_controls: Box::new([SendControl::new(Default::default(), None); COUNT_MAX]),
+            wanted_count: WANTED_COUNT_MIN,
             trains: Trains::new(),
         }
     }
 
-    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits.
+    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits. Says how many
+    /// datagrams came, and whether there may be more. It asks for twice as many as the last time
+    /// came.
     ///
     /// The lengths are set anew each time: the kernel shortens them to what it wrote.
     pub fn receive(
@@ -67,9 +75,9 @@ impl Mmsg {
         socket: BorrowedFd<'_>,
         memory: &mut [u8],
         stride: usize,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         let mut count = 0;
-        for (index, piece) in memory.chunks_exact_mut(stride).take(COUNT_MAX).enumerate() {
+        for (index, piece) in memory.chunks_exact_mut(stride).take(self.wanted_count).enumerate() {
             self.iovecs[index] =
                 libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() };
             let header = &mut self.headers[index].msg_hdr;
@@ -94,7 +102,10 @@ impl Mmsg {
                 ptr::null_mut(),
             )
         };
-        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error());
+        let received_count = received.as_ref().map_or(0, |count| *count);
+        self.wanted_count = (2 * received_count).clamp(WANTED_COUNT_MIN, COUNT_MAX);
+        Ok((received?, received_count == count))
     }
 
     /// The message that the last [`Mmsg::receive`] put into piece `index`, and its length there.
@@ -198,5 +209,33 @@ impl Mmsg {
 impl fmt::Debug for Mmsg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mmsg").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::UdpSocket, os::fd::AsFd};
+
+    #[test]
+    fn a_long_queue_takes_few_calls_and_the_last_one_says_so() {
+        const STRIDE: usize = 64;
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for number in 0..100 {
+            socket.send_to(&[number], socket.local_addr().unwrap()).unwrap();
+        }
+        let (mut mmsg, mut memory) = (Mmsg::new(), vec![0; COUNT_MAX * STRIDE]);
+        let mut heard = Vec::new();
+        let mut call_counts = Vec::new();
+        loop {
+            let (count, may_have_more) = mmsg.receive(socket.as_fd(), &mut memory, STRIDE).unwrap();
+            heard.extend((0..count).map(|index| memory[index * STRIDE]));
+            call_counts.push(count);
+            if !may_have_more {
+                break;
+            }
+        }
+        assert_eq!(heard, (0..100).collect::<Vec<_>>());
+        assert_eq!(call_counts, [4, 8, 16, 32, 40]);
     }
 }
