@@ -56,8 +56,18 @@ impl Ready {
 
     /// Puts a socket behind the other ready ones and wakes all who wait.
     pub fn push_and_wake(&self, socket: usize) {
-        self.push(socket);
-        self.wake_all();
+        let mut state = self.state();
+        state.push(socket);
+        // Most often one task receives: then the lock is taken once.
+        let first = state.waiting.pop();
+        let has_others = !state.waiting.is_empty();
+        drop(state);
+        if let Some((_, waker)) = first {
+            waker.wake();
+        }
+        if has_others {
+            self.wake_all();
+        }
     }
 
     /// Wakes all who wait.
@@ -125,6 +135,11 @@ impl<'a> Waiter<'a> {
             None => state.waiting.push((id, cx.waker().clone())),
         }
         None
+    }
+
+    /// Whether it has ever been among those who wait.
+    pub fn has_waited(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Call it without holding a lock.

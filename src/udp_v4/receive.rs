@@ -54,8 +54,11 @@ impl<'a> Receive<'a> {
 
 impl Drop for Receive<'_> {
     fn drop(&mut self) {
-        let has_queued = self.feed.inbox().has_queued();
-        self.waiter.leave(has_queued);
+        // Who never waited was not woken for what it leaves to others.
+        if self.waiter.has_waited() {
+            let has_queued = self.feed.inbox().has_queued();
+            self.waiter.leave(has_queued);
+        }
     }
 }
 
