@@ -47,7 +47,10 @@ pub enum Contestant {
         sleep: Duration,
     },
     /// tokio's `UdpSocket`, one task a socket.
-    Tokio,
+    Tokio {
+        /// Whether it asks for destination, interface and drops.
+        is_told: bool,
+    },
     /// quinn-udp on tokio's readiness, one task a socket.
     QuinnUdp,
     /// tokio-uring's `UdpSocket`, one task a socket.
@@ -105,7 +108,8 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("portable-off", Contestant::Run(Tuning::new(Backend::Portable, Coalesce::Off))),
     ("epoll", Contestant::Epoll { sleep: Duration::ZERO }),
     ("epoll-sleep", Contestant::Epoll { sleep: WAIT }),
-    ("tokio", Contestant::Tokio),
+    ("tokio", Contestant::Tokio { is_told: false }),
+    ("tokio-told", Contestant::Tokio { is_told: true }),
     ("quinn-udp", Contestant::QuinnUdp),
     ("tokio-uring", Contestant::TokioUring),
     ("compio", Contestant::Compio),
@@ -193,7 +197,7 @@ impl Contestant {
             #[cfg(feature = "peers")]
             Self::RecvBatch(runtime, coalesce) => batches::serve(runtime, coalesce, &setup, ready),
             #[cfg(feature = "peers")]
-            Self::Tokio => tokio_udp::serve(setup, ready),
+            Self::Tokio { is_told } => tokio_udp::serve(is_told, setup, ready),
             #[cfg(feature = "peers")]
             Self::QuinnUdp => quinn::serve(setup, ready),
             #[cfg(feature = "peers")]
