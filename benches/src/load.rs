@@ -23,6 +23,8 @@ use crate::{
 pub enum Load {
     /// Datagrams that nobody answers, at a rate or as fast as one CPU can.
     Flood(Option<u32>),
+    /// The same in trains of 16 to one address, as fast as one CPU can: more than is taken.
+    Bursts,
     /// Datagrams at a rate that carry their time, so that answers tell their delay.
     Paced(u32),
     /// SEARCH for one name each, so many on their way at once.
@@ -31,6 +33,8 @@ pub enum Load {
     Questions(Questions),
 }
 
+/// How many datagrams come to one NIC at once.
+const BURST_LEN: u16 = 16;
 /// The port of the client that takes answers.
 pub const CLIENT_PORT: u16 = 40_076;
 /// No load lasts longer, whatever becomes of who started it.
@@ -92,8 +96,13 @@ impl Load {
     }
 
     fn run(self, addresses: &[Ipv4Addr], port: u16, counters: &Counters) -> io::Result<Outcome> {
-        if let Self::Flood(rate) = self {
-            let sender = Sender::new(addresses.iter().copied(), port, rate);
+        let sender = |rate| Sender::new(addresses.iter().copied(), port, rate);
+        let sender = match self {
+            Self::Flood(rate) => Some(sender(rate)),
+            Self::Bursts => Some(Sender { train_len: BURST_LEN, ..sender(None) }),
+            _ => None,
+        };
+        if let Some(sender) = sender {
             let sent_count = sender.send(TIME_MAX, counters)?;
             return Ok(Outcome { sent_count, ..Outcome::default() });
         }
@@ -115,7 +124,7 @@ impl Load {
         match self {
             Self::Search(protocol, window) => client.search(protocol, window)?,
             Self::Paced(rate) => client.pace(rate)?,
-            Self::Flood(_) | Self::Questions(_) => {}
+            Self::Flood(_) | Self::Bursts | Self::Questions(_) => {}
         }
         Ok(client.outcome)
     }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 /// What a load shares with whoever measures it.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -31,27 +33,32 @@ pub struct Sender {
     pub rate: Option<u32>,
     /// Bytes a datagram.
     pub payload_len: usize,
+    /// How many datagrams leave by one call, cut apart by the kernel (`UDP_SEGMENT`).
+    pub train_len: u16,
 }
 
 impl Sender {
     /// 80 bytes to each address and port in turn.
     pub fn new(addresses: impl Iterator<Item = Ipv4Addr>, port: u16, rate: Option<u32>) -> Self {
         let destination = |address| SocketAddrV4::new(address, port);
-        Self { destinations: addresses.map(destination).collect(), rate, payload_len: 80 }
+        let destinations = addresses.map(destination).collect();
+        Self { destinations, rate, payload_len: 80, train_len: 1 }
     }
 
     /// Sends until it is told to stop, or for `time_max`; returns how many datagrams left.
     ///
     /// Each datagram has its own moment, 1/rate after the one before; a sender that was held up
-    /// catches up. Nothing is bunched on purpose.
+    /// catches up. Nothing is bunched but trains.
     ///
     /// # Errors
     ///
     /// What the socket says beyond a full buffer.
     pub fn send(&self, time_max: Duration, counters: &Counters) -> io::Result<u64> {
         let sockets: Vec<UdpSocket> =
-            self.destinations.iter().map(|to| connected(*to)).collect::<io::Result<_>>()?;
-        let payload = vec![0x5a; self.payload_len];
+            self.destinations.iter().map(|to| self.connected(*to)).collect::<io::Result<_>>()?;
+        let train_len = usize::from(self.train_len);
+        let payload = vec![0x5a; self.payload_len * train_len];
+        let train_len = train_len as u64;
         let start = Instant::now();
         let mut sent_count = 0u64;
         while !counters.stop.load(Relaxed) && start.elapsed() < time_max {
@@ -59,17 +66,28 @@ impl Sender {
                 let waited = spin_until(start, due(sent_count, rate));
                 counters.waited_ns.fetch_add(waited.as_nanos() as u64, Relaxed);
             }
-            let socket = &sockets[sent_count as usize % sockets.len()];
+            let socket = &sockets[(sent_count / train_len) as usize % sockets.len()];
             match socket.send(&payload) {
-                Ok(_) => sent_count += 1,
+                Ok(_) => sent_count += train_len,
                 // Nobody listens yet, or any more; or the buffer is full: try the next.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => sent_count += 1,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    sent_count += train_len;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
             counters.sent_count.store(sent_count, Relaxed);
         }
         Ok(sent_count)
+    }
+
+    fn connected(&self, to: SocketAddrV4) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(to)?;
+        if self.train_len > 1 {
+            setsockopt(&socket, sockopt::UdpGsoSegment, &(self.payload_len as i32))?;
+        }
+        Ok(socket)
     }
 }
 
@@ -84,10 +102,4 @@ fn spin_until(start: Instant, due: Duration) -> Duration {
         std::hint::spin_loop();
     }
     due.saturating_sub(began)
-}
-
-fn connected(to: SocketAddrV4) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect(to)?;
-    Ok(socket)
 }

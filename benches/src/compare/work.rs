@@ -16,6 +16,8 @@ use nicring_bench::{
 pub enum Work {
     /// Datagrams as fast as one CPU sends them; they are counted.
     Storm,
+    /// The same in bursts, more than a receiver takes.
+    Burst,
     /// 100,000 datagrams a second; they are counted.
     Paced,
     /// SEARCH in a closed loop of so many questions; they are answered.
@@ -33,7 +35,8 @@ const FAN_OUT_RATE: u32 = 1_000;
 
 impl Work {
     /// The names of all kinds.
-    pub const NAMES: &[&str] = &["storm", "paced", "search", "trickle", "fanout", "servers"];
+    pub const NAMES: &[&str] =
+        &["storm", "burst", "paced", "search", "trickle", "fanout", "servers"];
 
     /// The kinds that a name stands for.
     pub fn named(name: &str, windows: &[u16], hits: &[u16]) -> Result<Vec<Self>, String> {
@@ -51,6 +54,7 @@ impl Work {
         let search = |window: &u16| Protocol::ALL.map(|protocol| Self::Search(protocol, *window));
         match name {
             "storm" => Ok(vec![Self::Storm]),
+            "burst" => Ok(vec![Self::Burst]),
             "paced" => Ok(vec![Self::Paced]),
             "search" => Ok(windows.iter().flat_map(search).collect()),
             "trickle" => Ok(vec![Self::Trickle(1_000), Self::Trickle(10_000)]),
@@ -101,6 +105,7 @@ impl Work {
     pub fn load(self) -> Load {
         match self {
             Self::Storm => Load::Flood(None),
+            Self::Burst => Load::Bursts,
             Self::Paced => Load::Flood(Some(PACED_RATE)),
             Self::Search(protocol, window) => Load::Search(protocol, usize::from(window)),
             Self::Trickle(rate) => Load::Paced(rate),
@@ -111,7 +116,7 @@ impl Work {
 
     pub fn task(self, nic_count: u8) -> Task {
         match self {
-            Self::Storm | Self::Paced => Task::Count,
+            Self::Storm | Self::Burst | Self::Paced => Task::Count,
             Self::Search(protocol, _) => Task::Search(protocol),
             Self::Trickle(_) | Self::Servers(_) => Task::Echo,
             Self::FanOut => {
@@ -124,7 +129,7 @@ impl Work {
     /// How many datagrams are to come back for each that is sent; 0 if none is.
     pub fn answer_count(self, nic_count: u8) -> u64 {
         match self {
-            Self::Storm | Self::Paced => 0,
+            Self::Storm | Self::Burst | Self::Paced => 0,
             Self::Search(..) | Self::Trickle(_) | Self::Servers(_) => 1,
             Self::FanOut => u64::from(nic_count),
         }
@@ -140,6 +145,7 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Storm => f.write_str("storm, full speed"),
+            Self::Burst => f.write_str("bursts of 16, full speed"),
             Self::Paced => f.write_str("paced, 100,000/s"),
             Self::Search(protocol, window) => {
                 let name = protocol.to_string().to_uppercase();
