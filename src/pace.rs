@@ -15,6 +15,9 @@ const OFF_PER_S: u64 = 30_000;
 const WAIT_MAX: Duration = Duration::from_micros(100);
 /// A wait ends early once so many sockets have something.
 const DATAGRAM_COUNT: u32 = 256;
+/// Where turns bring so many by themselves, waking up costs next to nothing a datagram, and a wait
+/// would only delay the answers.
+const CROWD_COUNT: u64 = 16;
 /// The rate is taken over at least this long.
 const WINDOW_MIN: Duration = Duration::from_millis(5);
 
@@ -27,14 +30,19 @@ const FIRST_TRIAL: u32 = 2;
 ///
 /// Senders that wait for answers send less while we wait: they would be slowed down, and nothing
 /// saved. So every now and then the other choice is tried for one window, and waiting is given up
-/// for a while where a quarter more comes without it.
+/// for a while where a quarter more comes without it. It is given up, too, where whole crowds come
+/// at once without it.
 #[derive(Debug)]
 pub(crate) struct Pace {
     coalesce: Coalesce,
     window_start: Option<Instant>,
     window_count: u64,
+    /// How many turns of the window brought anything.
+    turn_count: u64,
     is_fast: bool,
     is_waiting: bool,
+    /// Whether crowds came in the last window without waiting.
+    is_crowded: bool,
     /// Of the last window without waiting, and of the last one with it.
     rates: [u64; 2],
     /// Until the other choice is tried; none while it is.
@@ -47,8 +55,10 @@ impl Pace {
             coalesce,
             window_start: None,
             window_count: 0,
+            turn_count: 0,
             is_fast: false,
             is_waiting: false,
+            is_crowded: false,
             rates: [0; 2],
             window_count_left: TRIAL_EVERY,
         }
@@ -61,12 +71,16 @@ impl Pace {
         }
         let now = now();
         self.window_count += count as u64;
+        self.turn_count += u64::from(count > 0);
         let elapsed = now.duration_since(*self.window_start.get_or_insert(now));
         if elapsed < WINDOW_MIN {
             return;
         }
         let per_s = u128::from(self.window_count) * 1_000_000_000 / elapsed.as_nanos();
-        (self.window_start, self.window_count) = (Some(now), 0);
+        if !self.is_waiting {
+            self.is_crowded = self.window_count >= CROWD_COUNT * self.turn_count;
+        }
+        (self.window_start, self.window_count, self.turn_count) = (Some(now), 0, 0);
         self.choose(per_s as u64);
     }
 
@@ -83,7 +97,8 @@ impl Pace {
         if was_trial || !was_fast {
             let [without, with] = self.rates;
             let is_known = with != 0;
-            self.is_waiting = !is_known || without <= with + with / 4;
+            let brings_less = is_known && without > with + with / 4;
+            self.is_waiting = !brings_less && !self.is_crowded;
             self.window_count_left = if is_known { TRIAL_EVERY } else { FIRST_TRIAL };
             return;
         }
@@ -143,7 +158,7 @@ mod tests {
     fn a_pause_ends_the_waiting() {
         let mut pace = Pace::new(Coalesce::Adaptive);
         let mut now = Instant::now();
-        feed(&mut pace, &mut now, 64, Duration::from_micros(100));
+        feed(&mut pace, &mut now, 4, Duration::from_micros(10));
         assert!(pace.wait().is_some());
         now += Duration::from_secs(1);
         pace.note(|| now, 1);
@@ -157,8 +172,10 @@ mod tests {
         let windows = (0..1000).filter(|_| {
             let is_waiting = pace.wait().is_some();
             let per_s = if is_waiting { with } else { without };
+            let count = per_s * WINDOW_MIN.as_millis() as u64 / 1000;
+            (0..count).for_each(|_| pace.note(|| now, 1));
             now += WINDOW_MIN;
-            pace.note(|| now, (per_s * WINDOW_MIN.as_millis() as u64 / 1000) as usize);
+            pace.note(|| now, 0);
             is_waiting
         });
         windows.count()
@@ -186,6 +203,23 @@ mod tests {
         assert!(waiting_count(&mut pace, 300_000, 100_000) < 50);
         assert!(waiting_count(&mut pace, 100_000, 100_000) > 850);
         assert!(waiting_count(&mut pace, 300_000, 100_000) < 130);
+    }
+
+    #[test]
+    fn crowds_are_not_waited_for() {
+        let mut pace = Pace::new(Coalesce::Adaptive);
+        let mut now = Instant::now();
+        let mut waiting_turns = |count| {
+            let turns = (0..100_000).filter(|_| {
+                now += Duration::from_micros(20);
+                pace.note(|| now, count);
+                pace.wait().is_some()
+            });
+            turns.count()
+        };
+        assert!(waiting_turns(20) < 3_000, "1,000,000 a second, 20 a turn");
+        assert!(waiting_turns(4) > 80_000, "200,000 a second, 4 a turn");
+        assert!(waiting_turns(20) < 20_000, "crowds again: noticed at the next trial");
     }
 
     #[test]
