@@ -231,16 +231,21 @@ impl Shared {
         }
     }
 
+    fn refresh_drop_counts(&self) {
+        lock(&self.sockets).iter().for_each(|socket| socket.refresh_drop_count());
+    }
+
     fn stats(&self) -> Stats {
-        for socket in lock(&self.sockets).iter() {
-            socket.refresh_drop_count();
-        }
+        self.refresh_drop_counts();
         self.stats.snapshot()
     }
 }
 
 /// How long an engine that is told to stop goes on handing out what was received.
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
+/// After so many turns the kernel is asked for its drops though nobody wants to know: it counts by 32
+/// bits, and more than half of that at once would pass for a step back.
+const DROPS_EVERY: u32 = 4096;
 
 /// The parts of an engine that its thread owns.
 #[derive(Debug)]
@@ -255,6 +260,8 @@ pub(crate) struct Core {
     posted: Outbox,
     slot_max: usize,
     agenda: Agenda,
+    /// Until the kernel is asked for its drops.
+    turns_left: u32,
     is_closed: bool,
 }
 
@@ -319,6 +326,7 @@ impl Core {
             posted: Outbox::new(builder.sizes.replies_max),
             slot_max: builder.sizes.slot_max,
             agenda: Agenda::new(builder.follow_nics),
+            turns_left: DROPS_EVERY,
             is_closed: false,
         })
     }
@@ -338,6 +346,10 @@ impl Core {
         if self.shared.wants_rescan.swap(false, Ordering::SeqCst) || self.is_rescan_due() {
             self.rescan();
         }
+        self.turns_left = self.turns_left.checked_sub(1).unwrap_or_else(|| {
+            self.shared.refresh_drop_counts();
+            DROPS_EVERY
+        });
         self.count_refusals(batch);
         // Whoever stores an errand after this sees that the engine waits, and wakes it.
         self.shared.is_waiting.store(true, Ordering::SeqCst);
@@ -444,6 +456,7 @@ impl Core {
             };
             if let Some(socket) = self.sockets[slot].take_if(|socket| is_stale(socket)) {
                 tracing::info!(%socket, "no longer heard: its NIC or address has gone");
+                socket.refresh_drop_count();
                 drop(socket);
                 self.driver.remove(slot as u16);
                 self.agenda.note_closed();

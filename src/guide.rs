@@ -17,8 +17,8 @@
 //! 2. On that socket an **arm** waits in the **ring**: one multishot `recvmsg`
 //!    ([io_uring_prep_recvmsg_multishot(3)](https://man7.org/linux/man-pages/man3/io_uring_prep_recvmsg_multishot.3.html),
 //!    Linux 6.0). It takes a **buffer** from the ring of provided buffers and fills it: a header,
-//!    the sender's address, the control messages (destination and interface by `IP_PKTINFO`, drops
-//!    by `SO_RXQ_OVFL`), the payload. No system call is made for it.
+//!    the sender's address, the control message (destination and interface by `IP_PKTINFO`), the
+//!    payload. No system call is made for it.
 //! 3. The engine's thread wakes, takes all completions of all sockets at once, and makes of each a
 //!    record: who sent it, to which address, of which class, on which NIC. What no answer can be
 //!    right for (a multicast or broadcast source, port 0) is counted and dropped. The records are

@@ -71,7 +71,7 @@ counters! {
     /// Datagrams that were longer than a buffer.
     pub truncated_count,
     /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_RXQ_OVFL` and `SO_MEMINFO`,
+    /// (`SO_MEMINFO`,
     /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)).
     pub(crate) kernel_drop_count,
     /// Datagrams dropped because no answer to them can be right: source port 0, or a multicast,
@@ -106,7 +106,7 @@ impl Counts {
     }
 
     /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_RXQ_OVFL` and `SO_MEMINFO`,
+    /// (`SO_MEMINFO`,
     /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). `None` where the platform
     /// has no such counter: only Linux has.
     pub fn kernel_drop_count(&self) -> Option<u64> {

@@ -63,7 +63,7 @@ pub(super) fn drop_count(sock: &UdpSocket) -> Option<u32> {
     meminfo::drop_count(sock)
 }
 
-pub(super) fn tell_drops(sock: &UdpSocket) -> io::Result<()> {
+pub(super) fn tell_drops(sock: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(sock, sockopt::RxqOvfl, &1)?)
 }
 

@@ -9,7 +9,7 @@ use std::{
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-use super::{FailedNic, NicSocket, inbox::Home};
+use super::{FailedNic, NicSocket, inbox::Home, platform};
 use crate::{
     listen::{Layout, Listen, Role, Unicast, Wanted, plan},
     meta::Class,
@@ -183,6 +183,7 @@ fn open(
     socket.set_broadcast(broadcast)?;
     options::hear_own_groups_alone(&socket)?;
     options::ask_for_control_messages(&socket, false)?;
+    platform::tell_drops(&socket)?;
     if let (Some((name, index)), true) = (&wanted.nic, wanted.is_device_bound) {
         options::bind_device(&socket, name, *index)?;
     }

@@ -52,7 +52,7 @@ pub(super) fn drop_count(_sock: &UdpSocket) -> Option<u32> {
 }
 
 /// Nothing to ask for.
-pub(super) fn tell_drops(_sock: &UdpSocket) -> io::Result<()> {
+pub(super) fn tell_drops<S>(_sock: &S) -> io::Result<()> {
     Ok(())
 }
 

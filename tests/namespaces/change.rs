@@ -10,7 +10,7 @@ use std::{
 use nicring::{Backend, Class, Listen};
 
 use crate::{
-    common::{Server, for_each_backend, wait_until},
+    common::{self, Server, for_each_backend, wait_until},
     star::{GROUPS, PORT, Question, Star, broadcast, nic, on_every_nic, own},
 };
 
@@ -21,6 +21,7 @@ for_each_backend!(crate::common::netns::on:
     a_link_that_goes_down_and_up_is_heard_again,
     an_address_that_changes_is_followed,
     a_rescan_without_a_change_changes_nothing,
+    what_a_nic_dropped_is_counted_though_it_has_gone,
 );
 
 fn a_nic_that_comes_goes_and_comes_back_is_heard_and_the_others_lose_nothing(backend: Backend) {
@@ -217,4 +218,21 @@ fn a_rescan_without_a_change_changes_nothing(backend: Backend) {
     server.take(50);
     let stats = server.stop_having_heard_all();
     assert_eq!(stats.total().rearmed_count, 0, "{stats}");
+}
+
+fn what_a_nic_dropped_is_counted_though_it_has_gone(backend: Backend) {
+    const COUNT: u64 = 300;
+    let star = Star::new(2);
+    let builder = on_every_nic(backend).recv_buffer_bytes(1);
+    let engine = star.server.run(|| common::open(builder));
+    let client = star.client(2).client([0, 0, 0, 0]);
+    (0..COUNT).for_each(|_| client.ask("queued or dropped", Ipv4Addr::BROADCAST, PORT));
+    star.server.configure("link delete nic2");
+    engine.handle().rescan();
+    // The one turn that is left begins with the rescan.
+    engine.handle().stop();
+    let run = || engine.run(|batch| panic!("heard on a NIC that has gone: {batch:?}"));
+    let stats = star.server.run(run).expect("it ends at once");
+    let dropped = stats.total().kernel_drop_count().expect("Linux counts them");
+    assert!((COUNT - 20..COUNT).contains(&dropped), "{stats}");
 }

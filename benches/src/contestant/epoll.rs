@@ -25,7 +25,6 @@ pub(super) fn serve(sleep: Duration, setup: &Setup, ready: &mut dyn FnMut()) -> 
     for (index, socket) in sockets.iter().enumerate() {
         // What nicring asks for too, and a SEARCH server needs.
         setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
-        setsockopt(socket, sockopt::RxqOvfl, &1)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(socket, EpollEvent::new(flags, index as u64))?;
     }
