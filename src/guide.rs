@@ -182,6 +182,11 @@
 //! looks into memory that it shares with the kernel, without a system call; while coalescing waits
 //! for more, it does not spin. Only io_uring offers it; the portable backend sleeps at once.
 //!
+//! At 10,000 datagrams a second a spin of 200 µs answers after 13 µs where a thread that blocks in
+//! `recvfrom` takes 42 µs (0.30 [0.26, 0.35] of it, half of the answers being faster; 4 NICs, medians of
+//! 5 rounds, AMD EPYC, 2 virtual CPUs), for all the time of a processor, five times as much as the
+//! thread. At 1,000 a second it changes nothing: the next datagram is later than the spin is long.
+//!
 //! # Which face for which program
 //!
 //! - A thread to spare: [`Engine::run`]. Nothing is cheaper.
@@ -221,6 +226,10 @@
 //! | `AsyncUdpV4` of epics-base-rs 0.18.3 | 56,336 ns | 33.3 [32.7, 34.1] | 57,309 ns | 33.9 [32.1, 34.3] |
 //! | the tokio loop, which is told neither destination nor drops | 1,694 ns | 1 | 1,693 ns | 1 |
 //!
+//! That loop is told neither destination nor interface nor drops. One that asks the kernel for them, as
+//! nicring does, costs more than readiness: 0.94 [0.86, 1.01] of it are taken over 4 NICs, 0.93 [0.88,
+//! 0.95] over 16 (contestant `tokio-told`, medians of 9 rounds, AMD EPYC, 2 virtual CPUs).
+//!
 //! The ring is nowhere ahead: its thread hands every datagram over, and tokio watches the same
 //! sockets and is woken too. So readiness is what [`Backend::Auto`] means for this face.
 //!
@@ -234,6 +243,53 @@
 //! ring is cancelled, and the last completion awaited, before the sockets are closed and memory is
 //! freed; what the kernel does not let go of within two seconds is leaked on purpose.
 //!
+//! # Tuning
+//!
+//! The defaults are meant to be left alone. What each knob does, and what it was measured to do
+//! (`compare --nics 4 --work burst,storm --contestants run,run+KNOB=VALUE --against run`: bursts of 16
+//! as fast as one processor can send them, 1.2 million a second, 0.7 µs each; and single datagrams, at
+//! which the receiver falls asleep after every few. Linux 6.18, AMD EPYC, 2 virtual CPUs, medians of 9
+//! rounds):
+//!
+//! | knob | default | it is for | CPU time a datagram, ratio to the default |
+//! |---|---|---|---|
+//! | [`Builder::coalesce`] | adaptive | fewer wake-ups for up to 100 µs of delay | [above](#coalescing) |
+//! | [`Builder::spin`] | none | the least delay, for a processor of its own | [above](#spinning) |
+//! | [`Builder::buffer_bytes`] | 2,048 | the longest datagram that is received whole | 256: 0.94 to 1.01; 8,192: 0.98 to 1.00, and 6 MiB more memory |
+//! | [`Builder::buffer_count`] | 1,024 | how much handlers and leases may hold at once | 64: 1.00 to 1.01, and 2 MiB less; 4,096: 1.00 to 1.01, and 7 MiB more |
+//! | [`Builder::batch_max`] | 256 | how soon the first of many is answered | 32: 0.95 to 1.00; 1,024: 0.98 to 1.02 |
+//! | [`Builder::replies_max`] | 1,024 | how many replies a batch can have | not measured |
+//! | [`Builder::recv_buffer_bytes`] | 1 MiB a socket | bursts while the handler is busy; some 1,300 short datagrams a MiB | none |
+//! | [`Builder::kernel_time`] | off | when the kernel received each | 1.02 to 1.05 |
+//!
+//! What matters more: a handler that does not block, a processor that is not shared with the NIC's
+//! interrupts, and a `net.core.rmem_max` that allows the receive buffers (`nicring doctor` tells).
+//!
+//! # What was tried
+//!
+//! In a burst six sevenths of a datagram's time are the kernel's: the queue of the socket, copying, the
+//! free list of packets. A loop of epoll and recvmmsg pays that too, and a few per cent are left to win
+//! (0.92 to 0.98 of its time, 4 and 16 NICs). Where datagrams come one by one, waking up is what costs (2.3 µs a
+//! datagram at two a wake-up, on the machine above, for everybody), and only waking less helps.
+//!
+//! | experiment | effect | kept |
+//! |---|---|---|
+//! | waiting for several datagrams at a high rate | 0.75 to 1.17 of the receiver's time, 0.60 of the whole machine's, by machine and rate | yes: [Coalescing](#coalescing) |
+//! | not waiting where turns bring 16 and more by themselves | the same time, 100 µs less delay | yes |
+//! | looking for datagrams before sleeping | 0.30 of the delay at 10,000/s, five times the time | yes, where asked for |
+//! | replies to one client as segments of one send | 0.64 (PVA by broadcast), 0.48 (by unicast) of the server's time | yes: [Trains](#trains) |
+//! | CA answers packed | 0.45 of the server's time | yes |
+//! | drops asked of the socket (`SO_MEMINFO`), not told with every datagram (`SO_RXQ_OVFL`) | 0.90 [0.76, 0.97] in a burst, 1.03 [1.00, 1.07] one by one | yes |
+//! | no control messages at all | 0.83 [0.70, 0.91] in a burst, 1.00 [0.96, 1.02] one by one | no: replies need the address and the NIC that were asked |
+//! | headers for twice what came last in `recvmmsg`, not always for 64 | portable backend: some 60 writes to memory less a call | yes |
+//! | `COOP_TASKRUN` in place of `DEFER_TASKRUN` | 0.95 [0.77, 1.05] in a burst, 1.01 [0.94, 1.06] one by one; 0.4 to 0.6 of the system calls | no: completions would interrupt what the handler waits in (`EINTR`) |
+//! | buffers, rings and batches of other sizes | none | the table above |
+//! | receive offload (`UDP_GRO`) | 0.29 [0.22, 0.29] of a tokio loop's time for bursts that arrive as one packet, 1.34 [1.14, 1.61] for single datagrams (contestant `quinn-udp`) | no: buffers would have to hold 64 KiB each, and only datagrams of one length and one sender, by unicast, are joined; those of SEARCH differ in length |
+//! | a registered descriptor of the ring | not tried, saves a lookup a system call: `fget` and `fput` are 1.6 % of a storm's samples at two datagrams a call, nothing at eighty | no: the number belongs to one thread |
+//! | prefetching the next buffer; sending from the receive buffer | not tried: nicring's own code is 7 to 11 % of the samples, reading headers 2 % | no |
+//! | sends that end without a completion (`IOSQE_CQE_SKIP_SUCCESS`) | not tried: the completion tells when the outbox is free again | no |
+//! | `SO_BUSY_POLL`, NAPI | not tried: veth, which all of this was measured over, has no queue to poll | no |
+//!
 //! # What nicring does not do
 //!
 //! - IPv6, and TCP.
@@ -243,7 +299,13 @@
 //!
 //! [`AsyncEngine::recv_batch`]: crate::AsyncEngine::recv_batch
 //! [`Backend::Auto`]: crate::Backend::Auto
+//! [`Builder::batch_max`]: crate::Builder::batch_max
+//! [`Builder::buffer_bytes`]: crate::Builder::buffer_bytes
+//! [`Builder::buffer_count`]: crate::Builder::buffer_count
+//! [`Builder::coalesce`]: crate::Builder::coalesce
+//! [`Builder::kernel_time`]: crate::Builder::kernel_time
 //! [`Builder::recv_buffer_bytes`]: crate::Builder::recv_buffer_bytes
+//! [`Builder::replies_max`]: crate::Builder::replies_max
 //! [`Builder::follow_nics`]: crate::Builder::follow_nics
 //! [`Builder::spin`]: crate::Builder::spin
 //! [`Coalesce::Adaptive`]: crate::Coalesce::Adaptive
