@@ -35,6 +35,8 @@ pub(crate) struct Mmsg {
     send_controls: Box<[SendControl; COUNT_MAX]>,
     /// How many datagrams the next receive asks for: each costs a header, also one that stays empty.
     wanted_count: usize,
+    /// How many came since a receive got fewer than it asked for.
+    run_count: usize,
     trains: Trains,
 }
 
@@ -61,13 +63,14 @@ impl Mmsg {
             received_controls: Box::new([Control([0; control::RECEIVED_BYTES]); COUNT_MAX]),
             send_controls: Box::new([SendControl::new(Default::default(), None); COUNT_MAX]),
             wanted_count: WANTED_COUNT_MIN,
+            run_count: 0,
             trains: Trains::new(),
         }
     }
 
     /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits. Says how many
-    /// datagrams came, and whether there may be more. It asks for twice as many as the last time
-    /// came.
+    /// datagrams came, and whether there may be more. It asks for twice as many as the last
+    /// times came.
     ///
     /// The lengths are set anew each time: the kernel shortens them to what it wrote.
     pub fn receive(
@@ -103,9 +106,20 @@ impl Mmsg {
             )
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error());
-        let received_count = received.as_ref().map_or(0, |count| *count);
-        self.wanted_count = (2 * received_count).clamp(WANTED_COUNT_MIN, COUNT_MAX);
-        Ok((received?, received_count == count))
+        let may_have_more = received.as_ref().is_ok_and(|received| *received == count);
+        self.learn(received.as_ref().map_or(0, |count| *count), may_have_more);
+        Ok((received?, may_have_more))
+    }
+
+    /// Twice what came, the calls before that were filled included; less only bit by bit, because
+    /// other sockets are received from in between.
+    fn learn(&mut self, received_count: usize, may_have_more: bool) {
+        self.run_count += received_count;
+        let wanted_count = (2 * self.run_count).max(self.wanted_count - self.wanted_count / 4);
+        self.wanted_count = wanted_count.clamp(WANTED_COUNT_MIN, COUNT_MAX);
+        if !may_have_more {
+            self.run_count = 0;
+        }
     }
 
     /// The message that the last [`Mmsg::receive`] put into piece `index`, and its length there.
@@ -221,7 +235,7 @@ mod tests {
     fn a_long_queue_takes_few_calls_and_the_last_one_says_so() {
         const STRIDE: usize = 64;
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for number in 0..100 {
+        for number in 0..110 {
             socket.send_to(&[number], socket.local_addr().unwrap()).unwrap();
         }
         let (mut mmsg, mut memory) = (Mmsg::new(), vec![0; COUNT_MAX * STRIDE]);
@@ -235,7 +249,27 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(heard, (0..100).collect::<Vec<_>>());
-        assert_eq!(call_counts, [4, 8, 16, 32, 40]);
+        assert_eq!(heard, (0..110).collect::<Vec<_>>());
+        assert_eq!(call_counts, [4, 8, 24, 64, 10]);
+    }
+
+    #[test]
+    fn a_socket_that_always_wakes_for_a_few_is_emptied_by_one_call() {
+        for few in [1, 3, 4, 6, 8, 15] {
+            let mut mmsg = Mmsg::new();
+            let mut calls = |left: usize| {
+                let mut left = left;
+                (1..).find(|_| {
+                    let (wanted, received) = (mmsg.wanted_count, left.min(mmsg.wanted_count));
+                    left -= received;
+                    mmsg.learn(received, received == wanted);
+                    received < wanted
+                })
+            };
+            let call_counts = [(); 6].map(|()| calls(few));
+            assert_eq!(call_counts[2..], [Some(1); 4], "{few} each time: {call_counts:?}");
+            // Others that have one each are not in the way.
+            assert_eq!([calls(1), calls(few)], [Some(1); 2], "{few}");
+        }
     }
 }
