@@ -29,7 +29,8 @@ pub(crate) struct Message {
     pub destination: Ipv4Addr,
     /// 0 where the platform does not tell.
     pub ifindex: u32,
-    /// Drops of the socket so far; 0 where there was none or the platform does not tell.
+    /// Drops of the socket so far; 0 where there was none, the platform does not tell, or nobody
+    /// asked to be told with each datagram.
     pub drop_count: u32,
     pub kernel_time: Option<Duration>,
     pub is_truncated: bool,

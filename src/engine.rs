@@ -422,6 +422,7 @@ impl Core {
             return;
         }
         self.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.shared.refresh_drop_counts();
         lock(&self.shared.sockets).clear();
         self.sockets.clear();
         self.driver.close();
@@ -448,6 +449,7 @@ impl Core {
         let layout = self.shared.layout;
         let (groups, unicast) = (&self.settings.groups, self.settings.unicast);
         let wanted = listen::plan(&selected, groups, unicast, layout);
+        self.shared.refresh_drop_counts();
         // So that those which are removed close, and their addresses can be bound again.
         lock(&self.shared.sockets).clear();
         for slot in 0..self.sockets.len() {

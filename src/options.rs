@@ -68,8 +68,8 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
 }
 
 /// Asks for destination and interface, and optionally the time of receipt. For drops a kernel that
-/// has `SO_MEMINFO` (Linux 4.12) is asked when somebody wants to know: with every datagram they cost
-/// a tenth of its receipt.
+/// has `SO_MEMINFO` (Linux 4.12) is asked when somebody wants to know: told with every datagram of a
+/// burst they cost a tenth of its receipt.
 #[cfg(target_os = "linux")]
 pub(crate) fn ask_for_control_messages(socket: &Socket, wants_time: bool) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};

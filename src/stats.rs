@@ -71,8 +71,8 @@ counters! {
     /// Datagrams that were longer than a buffer.
     pub truncated_count,
     /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_MEMINFO`,
-    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)).
+    /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
+    /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)).
     pub(crate) kernel_drop_count,
     /// Datagrams dropped because no answer to them can be right: source port 0, or a multicast,
     /// broadcast or unspecified source. And what a wildcard socket heard on a NIC, at an address or
@@ -106,8 +106,8 @@ impl Counts {
     }
 
     /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_MEMINFO`,
-    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). `None` where the platform
+    /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
+    /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the platform
     /// has no such counter: only Linux has.
     pub fn kernel_drop_count(&self) -> Option<u64> {
         COUNTS_KERNEL_DROPS.then_some(self.kernel_drop_count)

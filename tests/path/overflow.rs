@@ -11,6 +11,7 @@ for_each_backend!(crate::alone:
     what_overflowed_before_run_is_known_before_and_after_it,
     sent_is_received_and_dropped_over_many_overflows,
     each_port_has_its_own_queue_and_the_sum_is_right,
+    what_overflowed_is_counted_though_the_handler_panics,
 );
 
 fn sum(stats: &Stats) -> u64 {
@@ -30,7 +31,7 @@ fn what_overflowed_before_run_is_known_before_and_after_it(backend: Backend) {
     assert!(0 < dropped && dropped < COUNT, "{dropped} drops");
     let server = Server::over(engine, |_| ControlFlow::Continue(()));
     common::wait_until("all is received", || sum(&server.handle.stats()) == COUNT);
-    // The closing datagram tells of the drops as well, which adds nothing.
+    // A closing datagram adds nothing.
     client.ask("closing", LOCALHOST, port);
     common::wait_until("it is received", || sum(&server.handle.stats()) == COUNT + 1);
     let (stats, heard) = server.stop();
@@ -74,4 +75,15 @@ fn each_port_has_its_own_queue_and_the_sum_is_right(backend: Backend) {
     let (stats, heard) = server.stop();
     assert_eq!(sum(&stats), 820);
     assert_eq!(stats.total().received_count(), heard.len() as u64);
+}
+
+fn what_overflowed_is_counted_though_the_handler_panics(backend: Backend) {
+    const COUNT: u64 = 500;
+    let engine = common::open(on_loopback(backend).recv_buffer_bytes(1));
+    let (client, port, handle) = (Client::on_loopback(), engine.ports()[0], engine.handle());
+    (0..COUNT).for_each(|_| client.ask("queued or dropped", LOCALHOST, port));
+    let server = thread::spawn(move || engine.run(|_| panic!("as this test wants it")));
+    server.join().expect_err("the handler's panic");
+    let dropped = drop_count(&handle.stats());
+    assert!((COUNT - 20..COUNT).contains(&dropped), "{dropped} drops");
 }
