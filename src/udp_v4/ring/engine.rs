@@ -172,6 +172,11 @@ impl Engine {
         if self.is_over() {
             return Ok(false);
         }
+        if !self.to_wake.is_empty() {
+            // First those whom a bundle that left, or one that the ring refuses, left work to.
+            self.hub.is_waiting.store(false, Ordering::SeqCst);
+            return Ok(true);
+        }
         let result = self.receive();
         self.hub.is_waiting.store(false, Ordering::SeqCst);
         result.map(|()| true)
