@@ -140,7 +140,8 @@ pub enum Coalesce {
     /// A batch is handed out as soon as there is a datagram.
     Off,
     /// Off, but while 50,000 datagrams a second or more come, up to 100 µs, unless fewer come
-    /// because of that: from clients that wait for their answers.
+    /// because of that, from clients that wait for their answers, or 16 and more come at once
+    /// anyway.
     #[default]
     Adaptive,
     /// Always.

@@ -158,7 +158,8 @@
 //! 64th window of 5 ms the other choice is tried, and waiting is given up for as long as a quarter
 //! more comes without it: against 64 searches on their way, one in 20 a hit, `nicring serve` answered
 //! after 58 µs in place of 159 µs, for less CPU time. Nor is anything waited for where turns bring 16
-//! datagrams and more by themselves, as in a burst: waking up then costs next to nothing a datagram.
+//! datagrams and more by themselves, as in a burst: waking up then costs next to nothing a datagram. That,
+//! too, is looked at anew every 64th window.
 //!
 //! Receiver's CPU time a datagram, evenly spaced datagrams of 80 bytes over 4 NICs
 //! (veth between network namespaces, Linux 6.18, 2 virtual CPUs, one of them the sender's), none
@@ -182,10 +183,11 @@
 //! looks into memory that it shares with the kernel, without a system call; while coalescing waits
 //! for more, it does not spin. Only io_uring offers it; the portable backend sleeps at once.
 //!
-//! At 10,000 datagrams a second a spin of 200 µs answers after 13 µs where a thread that blocks in
-//! `recvfrom` takes 42 µs (0.30 [0.26, 0.35] of it, half of the answers being faster; 4 NICs, medians of
-//! 5 rounds, AMD EPYC, 2 virtual CPUs), for all the time of a processor, five times as much as the
-//! thread. At 1,000 a second it changes nothing: the next datagram is later than the spin is long.
+//! At 10,000 datagrams a second the median delay of an answer is 13 µs with a spin of 200 µs, 46 µs
+//! without, and 42 µs by a thread that blocks in `recvfrom` (0.30 [0.26, 0.35] of the latter; 4 NICs, 5
+//! rounds, AMD EPYC, 2 virtual CPUs). It takes all the time of a processor, four times as much as
+//! without. At 1,000 a second it saves nothing, because the next datagram is later than the spin is
+//! long, and takes a fifth of a processor.
 //!
 //! # Which face for which program
 //!
@@ -207,8 +209,8 @@
 //! | epoll with recvmmsg and sendmmsg | 1,022 ns | 0.67 [0.65, 0.68] | 2,805 ns | 0.92 [0.91, 0.93] |
 //! | tokio, a task a socket, drained by try_recv_from | 1,531 ns | 1 | 3,033 ns | 1 |
 //!
-//! A batch that changes threads costs a wake-up. With coalescing there are few, and each carries a
-//! hundred datagrams: the engine's thread is then the right way in every runtime. Without it there
+//! A batch that changes threads costs a wake-up. With coalescing there are few, and each carries
+//! dozens of datagrams: the engine's thread is then the right way in every runtime. Without it there
 //! is one for every few datagrams, and handing over costs more than a plain tokio loop: that is why
 //! [`Coalesce::Adaptive`] is the default of this face too. Below its threshold, where it waits for
 //! nothing, a datagram costs a second wake-up; what has to answer a trickle with the least delay is
@@ -226,8 +228,8 @@
 //! | `AsyncUdpV4` of epics-base-rs 0.18.3 | 56,336 ns | 33.3 [32.7, 34.1] | 57,309 ns | 33.9 [32.1, 34.3] |
 //! | the tokio loop, which is told neither destination nor drops | 1,694 ns | 1 | 1,693 ns | 1 |
 //!
-//! That loop is told neither destination nor interface nor drops. One that asks the kernel for them, as
-//! nicring does, costs more than readiness: 0.94 [0.86, 1.01] of it are taken over 4 NICs, 0.93 [0.88,
+//! That loop is told neither destination nor interface nor drops. Readiness takes 0.94 [0.86, 1.01] of
+//! the time of one that asks the kernel for all three, as `AsyncUdpV4` does, over 4 NICs, and 0.93 [0.88,
 //! 0.95] over 16 (contestant `tokio-told`, medians of 9 rounds, AMD EPYC, 2 virtual CPUs).
 //!
 //! The ring is nowhere ahead: its thread hands every datagram over, and tokio watches the same
@@ -245,8 +247,8 @@
 //!
 //! # Tuning
 //!
-//! The defaults are meant to be left alone. What each knob does, and what it was measured to do
-//! (`compare --nics 4 --work burst,storm --contestants run,run+KNOB=VALUE --against run`: bursts of 16
+//! The defaults are meant to be left alone. What each knob does, and what it was measured to do, with
+//! coalescing off (`compare --nics 4 --work burst,storm --contestants run,run+KNOB=VALUE --against run`: bursts of 16
 //! as fast as one processor can send them, 1.2 million a second, 0.7 µs each; and single datagrams, at
 //! which the receiver falls asleep after every few. Linux 6.18, AMD EPYC, 2 virtual CPUs, medians of 9
 //! rounds):
@@ -259,7 +261,7 @@
 //! | [`Builder::buffer_count`] | 1,024 | how much handlers and leases may hold at once | 64: 1.00 to 1.01, and 2 MiB less; 4,096: 1.00 to 1.01, and 7 MiB more |
 //! | [`Builder::batch_max`] | 256 | how soon the first of many is answered | 32: 0.95 to 1.00; 1,024: 0.98 to 1.02 |
 //! | [`Builder::replies_max`] | 1,024 | how many replies a batch can have | not measured |
-//! | [`Builder::recv_buffer_bytes`] | 1 MiB a socket | bursts while the handler is busy; some 1,300 short datagrams a MiB | none |
+//! | [`Builder::recv_buffer_bytes`] | 1 MiB a socket | bursts while the handler is busy; a short datagram counts as about 800 | none |
 //! | [`Builder::kernel_time`] | off | when the kernel received each | 1.02 to 1.05 |
 //!
 //! What matters more: a handler that does not block, a processor that is not shared with the NIC's
@@ -268,25 +270,25 @@
 //! # What was tried
 //!
 //! In a burst six sevenths of a datagram's time are the kernel's: the queue of the socket, copying, the
-//! free list of packets. A loop of epoll and recvmmsg pays that too, and a few per cent are left to win
-//! (0.92 to 0.98 of its time, 4 and 16 NICs). Where datagrams come one by one, waking up is what costs (2.3 µs a
+//! free list of packets. A loop of epoll and recvmmsg pays that too, and a few per cent are left to win:
+//! io_uring takes 0.92 to 0.98 of that loop's time, over 4 and 16 NICs. Where datagrams come one by one, waking up is what costs (2.3 µs a
 //! datagram at two a wake-up, on the machine above, for everybody), and only waking less helps.
 //!
 //! | experiment | effect | kept |
 //! |---|---|---|
 //! | waiting for several datagrams at a high rate | 0.75 to 1.17 of the receiver's time, 0.60 of the whole machine's, by machine and rate | yes: [Coalescing](#coalescing) |
-//! | not waiting where turns bring 16 and more by themselves | the same time, 100 µs less delay | yes |
-//! | looking for datagrams before sleeping | 0.30 of the delay at 10,000/s, five times the time | yes, where asked for |
+//! | not waiting where turns bring 16 and more by themselves | 0.84 to 0.87 against 0.90 to 1.03 of a tokio loop's time in a burst, with the row on drops below; up to 100 µs less delay | yes |
+//! | looking for datagrams before sleeping | 0.28 of the delay at 10,000/s, four times the time | yes, where asked for |
 //! | replies to one client as segments of one send | 0.64 (PVA by broadcast), 0.48 (by unicast) of the server's time | yes: [Trains](#trains) |
 //! | CA answers packed | 0.45 of the server's time | yes |
 //! | drops asked of the socket (`SO_MEMINFO`), not told with every datagram (`SO_RXQ_OVFL`) | 0.90 [0.76, 0.97] in a burst, 1.03 [1.00, 1.07] one by one | yes |
 //! | no control messages at all | 0.83 [0.70, 0.91] in a burst, 1.00 [0.96, 1.02] one by one | no: replies need the address and the NIC that were asked |
-//! | headers for twice what came last in `recvmmsg`, not always for 64 | portable backend: some 60 writes to memory less a call | yes |
+//! | headers for twice what came last in `recvmmsg`, not always for 64 | up to 60 headers less to write a call on the portable backend, 12 with `AsyncUdpV4` | yes |
 //! | `COOP_TASKRUN` in place of `DEFER_TASKRUN` | 0.95 [0.77, 1.05] in a burst, 1.01 [0.94, 1.06] one by one; 0.4 to 0.6 of the system calls | no: completions would interrupt what the handler waits in (`EINTR`) |
 //! | buffers, rings and batches of other sizes | none | the table above |
 //! | receive offload (`UDP_GRO`) | 0.29 [0.22, 0.29] of a tokio loop's time for bursts that arrive as one packet, 1.34 [1.14, 1.61] for single datagrams (contestant `quinn-udp`) | no: buffers would have to hold 64 KiB each, and only datagrams of one length and one sender, by unicast, are joined; those of SEARCH differ in length |
 //! | a registered descriptor of the ring | not tried, saves a lookup a system call: `fget` and `fput` are 1.6 % of a storm's samples at two datagrams a call, nothing at eighty | no: the number belongs to one thread |
-//! | prefetching the next buffer; sending from the receive buffer | not tried: nicring's own code is 7 to 11 % of the samples, reading headers 2 % | no |
+//! | prefetching the next buffer; sending from the receive buffer | not tried: nicring's own code and the bench's are 11 % of the samples, reading headers 2 % | no |
 //! | sends that end without a completion (`IOSQE_CQE_SKIP_SUCCESS`) | not tried: the completion tells when the outbox is free again | no |
 //! | `SO_BUSY_POLL`, NAPI | not tried: veth, which all of this was measured over, has no queue to poll | no |
 //!

@@ -78,7 +78,8 @@ impl Pace {
         }
         let per_s = u128::from(self.window_count) * 1_000_000_000 / elapsed.as_nanos();
         if !self.is_waiting {
-            self.is_crowded = self.window_count >= CROWD_COUNT * self.turn_count;
+            let is_crowd = self.window_count >= CROWD_COUNT * self.turn_count;
+            self.is_crowded = is_crowd && self.turn_count > 0;
         }
         (self.window_start, self.window_count, self.turn_count) = (Some(now), 0, 0);
         self.choose(per_s as u64);
