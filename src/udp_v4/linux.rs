@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many datagrams a socket gives before the next one has its turn.
-pub(super) const COUNT_MAX: usize = 16;
+const COUNT_MAX: usize = 16;
 /// Room for the longest datagram, and a little more, lest all start in the same cache sets.
 const STRIDE: usize = (1 << 16) + 64;
 

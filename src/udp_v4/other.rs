@@ -9,9 +9,6 @@ use tokio::net::UdpSocket;
 
 use crate::admit::Message;
 
-/// How many datagrams a socket gives before the next one has its turn.
-pub(super) const COUNT_MAX: usize = 16;
-
 /// Where the system writes to: room for one datagram.
 #[derive(Debug)]
 pub(super) struct Scratch {
