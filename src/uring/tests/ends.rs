@@ -164,6 +164,8 @@ fn a_socket_that_can_never_work_is_left_alone_at_once() {
         assert_eq!(rig.armed(), [0; 0], "errno {errno}");
         assert_eq!(rig.counts().receive_error_count, 1);
         assert!(rig.ring().is_armed(1));
+        // The second one hears, and there is no third.
+        assert_eq!([0, 1, 2].map(|slot| rig.driver.is_silent(slot)), [true, false, false]);
     }
 }
 
