@@ -89,6 +89,24 @@ fn a_refused_train_is_sent_one_by_one_and_none_is_tried_again() {
 }
 
 #[test]
+fn a_datagram_alone_that_is_refused_is_not_sent_again_and_ends_no_trains() {
+    for errno in [libc::EINVAL, libc::EMSGSIZE, libc::EIO, libc::EOPNOTSUPP] {
+        let mut rig = fake(1, 4);
+        rig.ring().keeps_sends = true;
+        post(&mut rig, 0, "alone");
+        rig.turn();
+        let user_data = UserData::Send { flight: 0, index: 0 }.encode();
+        rig.ring().complete(user_data, -errno, None, Then::Ends);
+        rig.ring().keeps_sends = false;
+        rig.turn();
+        assert_eq!((lengths(&mut rig), outcome(&rig)), (vec![1], (0, 0, 1)), "{errno}");
+        posted_all(&mut rig, &FIVE);
+        rig.turn();
+        assert_eq!((lengths(&mut rig), outcome(&rig)), (vec![5], (5, 0, 1)), "{errno}");
+    }
+}
+
+#[test]
 fn segments_that_fit_leave_as_trains_where_longer_ones_are_refused() {
     let mut rig = fake(1, 4);
     rig.ring().segment_len_max = Some(4);
