@@ -43,7 +43,7 @@ fn a_cancellation_that_the_kernel_does_not_take_for_the_moment_is_tried_again() 
 }
 
 #[test]
-fn a_ring_that_takes_no_cancellation_for_good_is_kept_at_once() {
+fn a_ring_that_takes_no_cancellation_is_kept_for_good_at_once() {
     let mut rig = fake(2, 4);
     rig.ring().push_error = Some(libc::EPERM);
     let start = Instant::now();

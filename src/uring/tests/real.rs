@@ -167,8 +167,12 @@ fn sockets_that_leave_under_traffic_free_their_ports_and_disturb_no_other() {
                 kept_count += count_kept(&heard);
             }
         });
-        rig.turn();
-        assert_eq!(rig.driver.receiver.armed_count(), 3);
+        // What is left of the traffic may have taken all buffers.
+        let are_armed = |_| {
+            rig.turn();
+            rig.driver.receiver.armed_count() == 3
+        };
+        assert!((0..100).any(are_armed), "a socket is not received from any more");
     });
 }
 
