@@ -245,7 +245,7 @@ impl Shared {
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
 /// After so many turns the kernel is asked for its drops though nobody wants to know: it counts by 32
 /// bits, and more than half of that at once would pass for a step back.
-const DROPS_EVERY: u32 = 4096;
+const DROPS_EVERY: u64 = 4096;
 
 /// The parts of an engine that its thread owns.
 #[derive(Debug)]
@@ -260,8 +260,6 @@ pub(crate) struct Core {
     posted: Outbox,
     slot_max: usize,
     agenda: Agenda,
-    /// Until the kernel is asked for its drops.
-    turns_left: u32,
     is_closed: bool,
 }
 
@@ -326,7 +324,6 @@ impl Core {
             posted: Outbox::new(builder.sizes.replies_max),
             slot_max: builder.sizes.slot_max,
             agenda: Agenda::new(builder.follow_nics),
-            turns_left: DROPS_EVERY,
             is_closed: false,
         })
     }
@@ -346,10 +343,9 @@ impl Core {
         if self.shared.wants_rescan.swap(false, Ordering::SeqCst) || self.is_rescan_due() {
             self.rescan();
         }
-        self.turns_left = self.turns_left.checked_sub(1).unwrap_or_else(|| {
+        if (self.shared.stats.turn_count.load(Ordering::Relaxed) + 1) % DROPS_EVERY == 0 {
             self.shared.refresh_drop_counts();
-            DROPS_EVERY
-        });
+        }
         self.count_refusals(batch);
         // Whoever stores an errand after this sees that the engine waits, and wakes it.
         self.shared.is_waiting.store(true, Ordering::SeqCst);
