@@ -24,13 +24,13 @@ impl Tally {
 
 /// Fails where something was lost or is held twice.
 pub(super) fn check<K: Kernel>(uring: &Uring<K>) {
-    let (given_count, backlog_count) = (uring.buffers.given_count(), uring.backlog.len());
+    let (free_count, backlog_count) = (uring.buffers.free_count(), uring.backlog.len());
     let Tally(lent_count) = uring.lent;
     let all_count = uring.buffers.slab().count();
     assert_eq!(
-        given_count + lent_count + backlog_count,
+        free_count + lent_count + backlog_count,
         all_count,
-        "buffers: {given_count} given, {lent_count} lent, {backlog_count} in the backlog"
+        "buffers: {free_count} free, {lent_count} lent, {backlog_count} in the backlog"
     );
     assert!(uring.buffers.is_balanced(), "{:?}", uring.buffers);
     assert!(uring.receiver.is_balanced(), "{:?}", uring.receiver);

@@ -1,8 +1,12 @@
 //! The buffers that the kernel receives into, and the ring by which it is given them.
 //!
-//! Each buffer belongs to exactly one side at any time: to the kernel from [`BufferRing::give`]
-//! and the next publication on until a completion names it, to us from then on until it is given
-//! again.
+//! Each buffer belongs to exactly one side at any time: to the kernel from [`BufferRing::restock`] on
+//! until a completion names it, to us from then on. What is given back is spare until a restocking
+//! hands it to the kernel again.
+//!
+//! The kernel takes buffers in the order in which it was given them. Given all of them, it would
+//! write to each in turn, and find none of them in the cache. So it gets a small stock, from the
+//! spare ones that were used last.
 #![allow(unsafe_code)]
 
 use std::{
@@ -112,19 +116,53 @@ pub(super) struct BufferRing {
     slab: Arc<Slab>,
     entries: Pages,
     mask: u16,
-    /// Where the next buffer goes; the kernel sees it once it is published.
+    /// Where the next buffer goes.
     tail: u16,
-    published_tail: u16,
-    /// Which buffers belong to the kernel, those not yet published included, and how many.
+    /// Which buffers belong to the kernel, and how many.
     is_given: Box<[bool]>,
     given_count: usize,
+    /// Those that belong to us and hold nothing, the last one the warmest.
+    spare: Vec<u16>,
+    stock: Stock,
+}
+
+/// How many buffers the kernel has at once: up to three times what a turn takes.
+#[derive(Debug)]
+struct Stock {
+    size: usize,
+    size_max: usize,
+    /// How many turns in a row would have done with half of it.
+    slack_count: u32,
+}
+
+/// The least that the kernel has, as long as there are so many.
+const STOCK_MIN: usize = 64;
+/// After so many turns in a row that would have done with half the stock it is halved.
+const SLACK_COUNT_MAX: u32 = 256;
+
+impl Stock {
+    fn new(size_max: usize) -> Self {
+        Self { size: STOCK_MIN.min(size_max), size_max, slack_count: 0 }
+    }
+
+    /// A turn has left so many buffers of the stock.
+    fn note(&mut self, left_count: usize) {
+        if left_count < self.size / 4 {
+            self.size = (2 * self.size).min(self.size_max);
+        }
+        self.slack_count = if left_count > self.size * 3 / 4 { self.slack_count + 1 } else { 0 };
+        if self.slack_count == SLACK_COUNT_MAX {
+            self.size = (self.size / 2).max(STOCK_MIN.min(self.size_max));
+            self.slack_count = 0;
+        }
+    }
 }
 
 /// The one group of buffers there is.
 pub(super) const GROUP: u16 = 0;
 
 impl BufferRing {
-    /// Registers a ring for the buffers of `slab`, a power of two, and gives them all.
+    /// Registers a ring for the buffers of `slab`, a power of two, and gives some.
     pub fn register(ring: &mut impl Kernel, slab: Arc<Slab>) -> io::Result<Self> {
         let count = slab.count();
         assert!(count.is_power_of_two() && count <= 1 << 15);
@@ -135,14 +173,12 @@ impl BufferRing {
             entries,
             mask: count as u16 - 1,
             tail: 0,
-            published_tail: 0,
             is_given: vec![false; count].into_boxed_slice(),
             given_count: 0,
+            spare: (0..count as u16).rev().collect(),
+            stock: Stock::new(count),
         };
-        for buffer in 0..count {
-            buffers.give(buffer as u16);
-        }
-        buffers.publish();
+        buffers.fill();
         Ok(buffers)
     }
 
@@ -163,12 +199,24 @@ impl BufferRing {
         self.given_count
     }
 
-    /// The count is that of the buffers given, and the kernel sees all of them; see
+    /// Whether buffers are left to bring the kernel's stock to its size.
+    pub fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
+    }
+
+    /// How many buffers hold nothing, the kernel's included.
+    #[allow(dead_code, reason = "release builds keep no books")]
+    pub fn free_count(&self) -> usize {
+        self.given_count + self.spare.len()
+    }
+
+    /// The count is that of the buffers given, and no spare one is among them; see
     /// [`super::books`].
     #[allow(dead_code, reason = "release builds keep no books")]
     pub fn is_balanced(&self) -> bool {
         let given = self.is_given.iter().filter(|is_given| **is_given);
-        given.count() == self.given_count && self.tail == self.published_tail
+        let is_given = |buffer: &u16| self.is_given[usize::from(*buffer)];
+        given.count() == self.given_count && !self.spare.iter().any(is_given)
     }
 
     /// The kernel has named a buffer in a completion: it belongs to us now. `false` if the kernel
@@ -181,19 +229,43 @@ impl BufferRing {
         is_taken
     }
 
-    /// Takes and gives back a buffer that came with nothing to hand out.
+    /// Takes back a buffer that came with nothing to hand out.
     pub fn reclaim(&mut self, buffer: u16) {
         if self.take(buffer) {
-            self.give(buffer);
+            self.give_back(buffer);
         }
     }
 
-    /// Gives a buffer back; the kernel may write to it after the next [`BufferRing::publish`].
-    pub fn give(&mut self, buffer: u16) {
-        if mem::replace(&mut self.is_given[usize::from(buffer)], true) {
-            debug_assert!(false, "buffer {buffer} was given twice");
-            return;
+    /// A buffer of ours that holds nothing any more.
+    pub fn give_back(&mut self, buffer: u16) {
+        debug_assert!(!self.is_given[usize::from(buffer)], "buffer {buffer} is the kernel's");
+        debug_assert!(!self.spare.contains(&buffer), "buffer {buffer} was given back twice");
+        self.spare.push(buffer);
+    }
+
+    /// Brings the kernel's stock to its size again; once a turn.
+    pub fn restock(&mut self) {
+        self.stock.note(self.given_count);
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        let tail = self.tail;
+        while self.given_count < self.stock.size {
+            let Some(buffer) = self.spare.pop() else {
+                break;
+            };
+            if !mem::replace(&mut self.is_given[usize::from(buffer)], true) {
+                self.put(buffer);
+            }
         }
+        if self.tail != tail {
+            self.publish();
+        }
+    }
+
+    /// Writes a buffer behind the tail; the kernel may write to it once that is published.
+    fn put(&mut self, buffer: u16) {
         let index = usize::from(self.tail & self.mask);
         let address = self.slab.address(buffer) as u64;
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
@@ -210,12 +282,8 @@ impl BufferRing {
         self.given_count += 1;
     }
 
-    /// Lets the kernel see the buffers given so far.
-    pub fn publish(&mut self) {
-        if self.tail == self.published_tail {
-            return;
-        }
-        self.published_tail = self.tail;
+    /// Lets the kernel see the buffers put so far.
+    fn publish(&mut self) {
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: the address of entry 0 of the ring, initialised, as `tail` asks.
         let tail = unsafe { BufRingEntry::tail(entries) };
@@ -229,7 +297,8 @@ impl BufferRing {
 
 impl fmt::Debug for BufferRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BufferRing({:?}; {} given)", self.slab, self.given_count)
+        let (given_count, spare_count) = (self.given_count, self.spare.len());
+        write!(f, "BufferRing({:?}; {given_count} given, {spare_count} spare)", self.slab)
     }
 }
 

@@ -28,7 +28,6 @@ pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
     while !is_at_rest && Instant::now() < end && cancel_and_reap(uring) {
         is_at_rest = self::is_at_rest(uring);
     }
-    uring.buffers.publish();
     if let Err(error) = uring.ring.unregister_files() {
         tracing::warn!(%error, "the ports may be held until the ring is gone");
     }

@@ -162,6 +162,7 @@ impl<K: Kernel> Uring<K> {
     fn queue(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) -> io::Result<()> {
         self.give_back(batch);
         let Self { ring, buffers, .. } = self;
+        buffers.restock();
         if !ring.is_enabled() {
             ring.enable()?;
         }
@@ -223,8 +224,6 @@ impl<K: Kernel> Uring<K> {
                 self.backlog.push_back(record);
             }
         }
-        // Buffers of datagrams that the guard dropped.
-        self.buffers.publish();
         books::check(self);
     }
 
@@ -237,15 +236,15 @@ impl<K: Kernel> Uring<K> {
         batch.records.push(record);
     }
 
-    /// Gives the buffers of a batch back to the kernel.
+    /// Takes the buffers of a batch back.
     fn give_back(&mut self, batch: &mut Batch) {
         self.lent.subtract(batch.records.len());
         for record in batch.records.drain(..) {
-            self.buffers.give(record.buffer);
+            self.buffers.give_back(record.buffer);
         }
-        self.buffers.publish();
     }
 
+    #[inline]
     fn complete(&mut self, admission: &Admission, completion: Completion) -> Option<Record> {
         let Self { ring, buffers, .. } = self;
         match UserData::decode(completion.user_data) {

@@ -201,6 +201,7 @@ impl Receiver {
 
     /// Takes a completion of a receive: a record, or `None` if there is nothing to hand out. A
     /// buffer that holds nothing to hand out goes back at once.
+    #[inline]
     pub fn complete(
         &mut self,
         ring: &mut impl Kernel,
@@ -224,7 +225,7 @@ impl Receiver {
                     admit(arm, slot, buffers, admission, (buffer, len))
                 });
                 if !completion.has_more() {
-                    self.ended(ring, slot, completion.result);
+                    self.ended(ring, slot, completion.result, buffers.has_spare());
                 }
                 record
             }
@@ -232,7 +233,7 @@ impl Receiver {
             _ => None,
         };
         if let (Some(buffer), None) = (buffer, &record) {
-            buffers.give(buffer);
+            buffers.give_back(buffer);
         }
         record
     }
@@ -247,7 +248,7 @@ impl Receiver {
     }
 
     /// A receive has ended: decides whether and when it is armed again.
-    fn ended(&mut self, ring: &mut impl Kernel, slot: u16, result: i32) {
+    fn ended(&mut self, ring: &mut impl Kernel, slot: u16, result: i32, has_spare: bool) {
         let Some(Some(arm)) = self.arms.get_mut(usize::from(slot)) else {
             return;
         };
@@ -264,6 +265,8 @@ impl Receiver {
             // With data, a datagram of no bytes included: the queue of completions was full, or
             // the kernel ended it for a reason of its own.
             ..=0 => State::Due,
+            // The kernel's stock was short, and will be larger.
+            libc::ENOBUFS if has_spare => State::Due,
             libc::ENOBUFS => {
                 add(&counters.starved_count, 1);
                 State::Starved
@@ -340,6 +343,7 @@ fn layout() -> libc::msghdr {
     layout
 }
 
+#[inline]
 fn admit(
     arm: &Arm,
     slot: u16,
@@ -357,6 +361,7 @@ fn admit(
 }
 
 /// What the kernel wrote into a buffer, and how long the payload after it is.
+#[inline]
 pub(super) fn parse(bytes: &[u8]) -> Option<(Message, usize)> {
     let out = RecvMsgOut::parse(bytes, &layout()).ok()?;
     let mut message = Message::from(control::source(out.name_data()));

@@ -25,7 +25,7 @@ fn closing_cancels_all_takes_all_and_gives_everything_up() {
     }
     assert!(rig.ring().submitted().contains(&Request::CancelAll));
     assert_eq!(rig.ring().slots(), [0u32; 0], "no file is left");
-    assert_eq!(rig.driver.buffers.given_count(), 8);
+    assert_eq!(rig.driver.buffers.free_count(), 8);
     assert_eq!(rig.driver.sender.remaining_count(), 0);
     assert_eq!(holder_count(&rig), 2, "nothing is leaked");
     let enter_count = rig.ring().enter_count;

@@ -232,7 +232,7 @@ fn a_late_completion_of_a_socket_that_left_is_not_taken_for_its_successor() {
     rig.turn();
     assert!(rig.ring().is_armed(0), "its successor lives on");
     assert_eq!(rig.driver.receiver.armed_count(), 1);
-    assert_eq!(rig.driver.buffers.given_count(), 2, "the buffers went back");
+    assert_eq!(rig.driver.buffers.free_count(), 2, "the buffers went back");
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_buffer_that_is_lent_is_not_handed_out_twice() {
     assert_eq!(rig.counts().malformed_count, 1);
     assert_eq!(texts(&heard(&lent)), ["mine"]);
     rig.driver.take_back(&mut lent);
-    assert_eq!(rig.driver.buffers.given_count(), 2);
+    assert_eq!(rig.driver.buffers.free_count(), 2);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn an_error_that_brings_a_buffer_gives_it_back() {
     let user_data = rig.ring().user_data(0);
     rig.ring().complete(user_data, -libc::EIO, Some(buffer), Then::GoesOn);
     assert_eq!(rig.turn(), []);
-    assert_eq!(rig.driver.buffers.given_count(), 2);
+    assert_eq!(rig.driver.buffers.free_count(), 2);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn completions_of_no_request_are_passed_over_and_their_buffers_go_back() {
         let (buffer, result) = rig.ring().fill(b"whose?").expect("a buffer");
         rig.ring().complete(user_data, result, Some(buffer), Then::Ends);
         assert_eq!(rig.turn(), [], "{user_data:#x}");
-        assert_eq!(rig.driver.buffers.given_count(), 2);
+        assert_eq!(rig.driver.buffers.free_count(), 2);
     }
     assert!(rig.ring().is_armed(0));
     rig.ring().deliver(0, b"fine");

@@ -7,6 +7,7 @@ mod overflow;
 mod random;
 mod real;
 mod send;
+mod stock;
 mod trains;
 
 use std::{

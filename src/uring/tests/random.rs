@@ -130,7 +130,7 @@ impl Story {
             self.hear(heard);
         }
         assert!(self.sent.values().all(Vec::is_empty), "lost: {:?}", self.sent);
-        assert_eq!(self.rig.driver.buffers.given_count(), 8);
+        assert_eq!(self.rig.driver.buffers.free_count(), 8);
         self.rig.driver.close();
         assert_eq!(self.rig.ring().slots(), [0u32; 0]);
     }

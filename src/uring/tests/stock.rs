@@ -1,0 +1,86 @@
+//! How many buffers the kernel has, and which.
+
+use std::collections::HashSet;
+
+use super::*;
+
+const BUFFER_COUNT: usize = 1024;
+
+/// Takes all that was delivered, over several turns where batches are shorter.
+fn take_all(rig: &mut Rig<Uring<Fake>>) -> usize {
+    let mut count = 0;
+    loop {
+        match rig.turn().len() {
+            0 => return count,
+            more => count += more,
+        }
+    }
+}
+
+#[test]
+fn the_kernel_writes_to_the_buffers_that_were_used_last() {
+    let mut rig = fake(1, BUFFER_COUNT);
+    let mut used = HashSet::new();
+    for _ in 0..BUFFER_COUNT {
+        assert!(rig.ring().deliver(0, b"x"));
+        rig.turn();
+        used.extend(rig.batch.records.iter().map(|record| record.buffer));
+    }
+    assert!(used.len() <= 65, "one datagram a turn went through {} buffers", used.len());
+}
+
+#[test]
+fn a_stock_that_was_too_small_for_a_turn_is_larger_in_the_next_and_nobody_starves() {
+    let mut rig = fake(1, BUFFER_COUNT);
+    let mut sent_count = 0;
+    let mut taken_count = 0;
+    for expected in [64, 128, 256, 512, BUFFER_COUNT] {
+        assert_eq!(rig.driver.buffers.given_count(), expected);
+        while rig.ring().deliver(0, b"x") {
+            sent_count += 1;
+        }
+        let mut batch = rig.driver.new_batch();
+        while taken_count < sent_count {
+            rig.turn_with(&mut batch).expect("a turn");
+            taken_count += batch.records.len();
+        }
+        rig.driver.take_back(&mut batch);
+        rig.turn();
+        assert!(rig.ring().is_armed(0));
+    }
+    let counts = rig.counts();
+    assert_eq!((counts.starved_count, counts.rearmed_count), (1, 5), "at last all were taken");
+}
+
+#[test]
+fn a_stock_that_is_not_needed_any_more_is_halved_until_it_is_the_least() {
+    let mut rig = fake(1, BUFFER_COUNT);
+    while rig.ring().deliver(0, b"x") {}
+    take_all(&mut rig);
+    let mut sizes = Vec::new();
+    for _ in 0..10_000 {
+        assert!(rig.ring().deliver(0, b"x"));
+        rig.turn();
+        // What the last turns took is not back yet.
+        let size = (rig.driver.buffers.given_count() + 1).next_power_of_two();
+        if sizes.last() != Some(&size) {
+            sizes.push(size);
+        }
+    }
+    assert!(sizes[0] >= 128, "{sizes:?}");
+    assert!(sizes.windows(2).all(|pair| pair[0] == 2 * pair[1]), "{sizes:?}");
+    assert_eq!(sizes.last(), Some(&64));
+}
+
+#[test]
+fn where_there_are_few_buffers_the_kernel_has_all_of_them() {
+    for count in [1, 2, 32, 64] {
+        let mut rig = fake(1, count);
+        for _ in 0..2_000 {
+            assert_eq!(rig.driver.buffers.given_count(), count);
+            assert!(rig.ring().deliver(0, b"x"));
+            rig.turn();
+            rig.turn();
+        }
+    }
+}
