@@ -156,6 +156,7 @@ impl Admission {
     }
 
     /// The record of a datagram, or `None` if it is dropped; counts it either way.
+    #[inline]
     pub fn admit(
         &self,
         socket: &ListenSocket,
@@ -195,14 +196,18 @@ impl Admission {
         if message.is_truncated {
             add(&counters.truncated_count, 1);
         }
+        let (destination, ifindex) = match socket.wanted.tells_arrival() {
+            Some(arrival) if message.ifindex == 0 => arrival,
+            _ => (message.destination, message.ifindex),
+        };
         Some(Record {
             source: message.source,
-            destination: message.destination,
+            destination,
             port: socket.port,
             class,
             is_truncated: message.is_truncated,
             nic,
-            ifindex: message.ifindex,
+            ifindex,
             kernel_time: message.kernel_time,
             drop_count: message.drop_count,
             heard_by: SocketKey { slot, number: socket.number },

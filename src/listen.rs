@@ -130,6 +130,13 @@ impl Wanted {
         key(self) == key(other) && self.nic == other.nic
     }
 
+    /// The destination and the interface of all that it hears, where its bindings leave no other:
+    /// what the kernel need not tell with each datagram.
+    pub fn tells_arrival(&self) -> Option<(Ipv4Addr, u32)> {
+        let (_, index) = self.nic.as_ref().filter(|_| self.is_device_bound)?;
+        Some((self.address, *index))
+    }
+
     /// Whether it joins this group on some NIC.
     pub fn joins(&self, group: Ipv4Addr) -> bool {
         self.joins.iter().any(|(joined, _)| *joined == group)
@@ -323,7 +330,9 @@ impl ListenSocket {
             if wanted.role != Role::HearAll {
                 options::hear_own_groups_alone(&socket)?;
             }
-            options::ask_for_control_messages(&socket, settings.wants_kernel_time)?;
+            let arrival = wanted.tells_arrival().is_none();
+            let asked = options::Asked { arrival, time: settings.wants_kernel_time };
+            options::ask_for_control_messages(&socket, asked)?;
             options::grow_recv_buffer(&socket, settings.recv_buffer_bytes)?;
             options::fit_send_buffer(&socket)
         };

@@ -67,17 +67,25 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for destination and interface, and optionally the time of receipt. For drops a kernel that
-/// has `SO_MEMINFO` (Linux 4.12) is asked when somebody wants to know: told with every datagram of a
-/// burst they cost a tenth of its receipt.
+/// What a socket is to tell of each datagram.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// Destination and interface.
+    pub arrival: bool,
+    /// The time of receipt, where the system knows it.
+    pub time: bool,
+}
+
+/// Asks for control messages. For drops a kernel that has `SO_MEMINFO` (Linux 4.12) is asked when
+/// somebody wants to know: told with every datagram of a burst they cost a tenth of its receipt.
 #[cfg(target_os = "linux")]
-pub(crate) fn ask_for_control_messages(socket: &Socket, wants_time: bool) -> io::Result<()> {
+pub(crate) fn ask_for_control_messages(socket: &Socket, asked: Asked) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
-    setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    setsockopt(socket, sockopt::Ipv4PacketInfo, &asked.arrival)?;
     if kernel_drop_count(socket).is_none() {
         setsockopt(socket, sockopt::RxqOvfl, &1)?;
     }
-    if wants_time {
+    if asked.time {
         setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
     }
     Ok(())
@@ -96,16 +104,16 @@ pub(crate) fn hear_own_groups_alone(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// As on Linux, less what these systems do not tell.
+/// As on Linux, less what these systems do not tell. Destination and interface always.
 #[cfg(any(target_vendor = "apple", target_os = "netbsd"))]
-pub(crate) fn ask_for_control_messages(socket: &Socket, _wants_time: bool) -> io::Result<()> {
+pub(crate) fn ask_for_control_messages(socket: &Socket, _asked: Asked) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
 }
 
-/// As on Linux, less what these systems do not tell.
+/// As on Linux, less what these systems do not tell. Destination and interface always.
 #[cfg(any(target_os = "freebsd", target_os = "openbsd", target_os = "dragonfly"))]
-pub(crate) fn ask_for_control_messages(socket: &Socket, _wants_time: bool) -> io::Result<()> {
+pub(crate) fn ask_for_control_messages(socket: &Socket, _asked: Asked) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     setsockopt(socket, sockopt::Ipv4RecvDstAddr, &true)?;
     Ok(setsockopt(socket, sockopt::Ipv4RecvIf, &true)?)
@@ -113,7 +121,7 @@ pub(crate) fn ask_for_control_messages(socket: &Socket, _wants_time: bool) -> io
 
 /// [`new_socket`] has asked.
 #[cfg(windows)]
-pub(crate) fn ask_for_control_messages(_socket: &Socket, _wants_time: bool) -> io::Result<()> {
+pub(crate) fn ask_for_control_messages(_socket: &Socket, _asked: Asked) -> io::Result<()> {
     Ok(())
 }
 

@@ -447,7 +447,8 @@ impl AsyncUdpV4 {
     /// That of the last socket if all refused.
     pub fn enable_kernel_time(&self) -> io::Result<()> {
         self.set("enable_kernel_time", |nic| {
-            options::ask_for_control_messages(&SockRef::from(&*nic.sock), true)
+            let asked = options::Asked { arrival: true, time: true };
+            options::ask_for_control_messages(&SockRef::from(&*nic.sock), asked)
         })
     }
 

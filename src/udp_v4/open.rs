@@ -182,7 +182,8 @@ fn open(
     }
     socket.set_broadcast(broadcast)?;
     options::hear_own_groups_alone(&socket)?;
-    options::ask_for_control_messages(&socket, false)?;
+    let asked = options::Asked { arrival: wanted.tells_arrival().is_none(), time: false };
+    options::ask_for_control_messages(&socket, asked)?;
     platform::tell_drops(&socket)?;
     if let (Some((name, index)), true) = (&wanted.nic, wanted.is_device_bound) {
         options::bind_device(&socket, name, *index)?;
