@@ -31,6 +31,7 @@ fn bytes<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// Writes into `message` what `control` tells. Unknown messages are passed over, and a message
 /// whose length makes no sense ends the list.
+#[inline]
 pub(crate) fn decode(mut control: &[u8], message: &mut Message) {
     while let (Some(len), Some(level), Some(kind)) = (
         bytes(control, 0).map(usize::from_ne_bytes),
@@ -126,6 +127,7 @@ impl SendControl {
 }
 
 /// A socket address of IPv4 as the kernel writes it (ip(7)).
+#[inline]
 pub(crate) fn source(name: &[u8]) -> SocketAddrV4 {
     let family = bytes(name, 0).map(u16::from_ne_bytes);
     let is_ipv4 = family == Some(libc::AF_INET as u16);
