@@ -14,6 +14,8 @@ use nicring::{
     search::{CaResponder, NameTable, Protocol, PvaResponder},
 };
 
+use crate::lot::Lot;
+
 /// What a receiver shares with whoever measures it.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -23,6 +25,8 @@ pub struct Progress {
     ///
     /// [`Setup::look_every`]: crate::contestant::Setup::look_every
     pub stop: AtomicBool,
+    /// What the receiver's thread sends itself.
+    pub lot: Option<Lot>,
 }
 
 /// What is done with a datagram.
@@ -155,6 +159,9 @@ impl Service {
     /// Counts datagrams that were handled.
     pub fn received(&self, count: usize) {
         self.progress.received_count.fetch_add(count as u64, Relaxed);
+        if let Some(lot) = &self.progress.lot {
+            lot.received(count);
+        }
     }
 
     /// Whether the receiver is to end.

@@ -1,0 +1,98 @@
+//! Datagrams that wait in the sockets before a receiver asks for them: what receiving itself costs,
+//! without waking up, and without another CPU.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+/// A number of datagrams for each address, sent by the receiver's own thread, by itself, whenever it
+/// has received all of them.
+#[derive(Debug)]
+pub struct Lot {
+    sockets: Vec<UdpSocket>,
+    /// How many go to each address.
+    depth: usize,
+    state: Mutex<State>,
+    /// How long receiving took, all lots together.
+    spent_ns: AtomicU64,
+    is_last: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    left_count: usize,
+    sent_at: Instant,
+}
+
+impl Lot {
+    /// `depth` datagrams of 80 bytes to each address.
+    ///
+    /// # Errors
+    ///
+    /// What the sockets say.
+    pub fn new(
+        addresses: impl Iterator<Item = Ipv4Addr>,
+        port: u16,
+        depth: usize,
+    ) -> io::Result<Self> {
+        let connected = |address| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect(SocketAddrV4::new(address, port))?;
+            Ok(socket)
+        };
+        Ok(Self {
+            sockets: addresses.map(connected).collect::<io::Result<_>>()?,
+            depth,
+            state: Mutex::new(State { left_count: 0, sent_at: Instant::now() }),
+            spent_ns: AtomicU64::new(0),
+            is_last: AtomicBool::new(false),
+        })
+    }
+
+    /// Sends the first lot.
+    pub fn start(&self) {
+        self.send(&mut self.state());
+    }
+
+    /// The receiver has taken so many.
+    pub fn received(&self, count: usize) {
+        let mut state = self.state();
+        state.left_count = state.left_count.saturating_sub(count);
+        if state.left_count == 0 && !self.is_last.load(Relaxed) {
+            let spent = state.sent_at.elapsed();
+            self.spent_ns.fetch_add(spent.as_nanos() as u64, Relaxed);
+            self.send(&mut state);
+        }
+    }
+
+    /// From a lot's sending to its last receive, all lots together.
+    pub fn spent_ns(&self) -> u64 {
+        self.spent_ns.load(Relaxed)
+    }
+
+    /// Lets no lot follow.
+    pub fn stop(&self) {
+        self.is_last.store(true, Relaxed);
+    }
+
+    fn send(&self, state: &mut State) {
+        state.left_count = self.sockets.len() * self.depth;
+        for socket in &self.sockets {
+            for _ in 0..self.depth {
+                // Loopback delivers at once.
+                socket.send(&[0x5a; 80]).expect("a socket that listens");
+            }
+        }
+        state.sent_at = Instant::now();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
