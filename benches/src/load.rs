@@ -59,6 +59,17 @@ pub struct Outcome {
     pub delays: Vec<Duration>,
 }
 
+impl Outcome {
+    /// Adds what became of another load.
+    pub fn add(&mut self, other: Self) {
+        self.sent_count += other.sent_count;
+        self.expected_count += other.expected_count;
+        self.answered_count += other.answered_count;
+        self.duplicate_count += other.duplicate_count;
+        self.delays.extend(other.delays);
+    }
+}
+
 /// A load under way.
 #[derive(Debug)]
 pub struct Running {

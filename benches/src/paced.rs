@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let network = Network::new(arguments.nics)?;
-    let mut receiver = Receiver::start(arguments.backend, &Task::Count, &network)?;
+    let mut receiver = Receiver::start(arguments.backend, &Task::Count, PORT, &network)?;
     let load = Load::Flood(Some(arguments.rate)).start(&network, PORT);
     // The first second warms up.
     thread::sleep(Duration::from_secs(1));

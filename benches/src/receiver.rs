@@ -25,9 +25,9 @@ use crate::{
     service::{Progress, Service, Task},
 };
 
-/// The port that is served.
+/// The port that is served, or the first of several.
 pub const PORT: u16 = 5076;
-/// Tells a program that it is the receiver: contestant, task, number of NICs, namespace.
+/// Tells a program that it is the receiver: contestant, task, port, number of NICs, namespace.
 const VARIABLE: &str = "NICRING_BENCH_RECEIVER";
 
 /// Is the receiver until standard input ends, if this process was started as one; to be called
@@ -43,7 +43,7 @@ pub fn serve_if_asked() -> Option<ExitCode> {
 
 fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     let words: Vec<&str> = order.split(' ').collect();
-    let [contestant, task, nic_count, namespace] = words[..] else {
+    let [contestant, task, port, nic_count, namespace] = words[..] else {
         return Err(format!("{VARIABLE} is not {order:?}").into());
     };
     let contestant: Contestant = contestant.parse()?;
@@ -54,7 +54,7 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     let progress = Arc::new(Progress::default());
     let setup = Setup {
         addresses: (0..nic_count).map(Network::server_address).collect(),
-        port: PORT,
+        port: port.parse()?,
         service: Service::new(task, Arc::clone(&progress)),
         look_every: None,
     };
@@ -138,11 +138,12 @@ impl Receiver {
     pub fn start(
         contestant: Contestant,
         task: &Task,
+        port: u16,
         network: &Network,
     ) -> Result<Self, Box<dyn Error>> {
         let (nic_count, namespace) = (network.nic_count(), network.namespace(Host::Server));
-        let order = format!("{contestant} {} {nic_count} {namespace}", task_text(task));
-        network.wait_until_free(PORT)?;
+        let order = format!("{contestant} {} {port} {nic_count} {namespace}", task_text(task));
+        network.wait_until_free(port)?;
         let mut child = Command::new(env::current_exe()?)
             .env(VARIABLE, order)
             .stdin(Stdio::piped())

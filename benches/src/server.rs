@@ -17,7 +17,7 @@ use crate::{
     affinity,
     clock::ProcessClock,
     network::{Host, Network},
-    receiver::{PORT, rss_bytes},
+    receiver::rss_bytes,
     service::{NAME_COUNT, name},
 };
 
@@ -99,12 +99,17 @@ impl Programs {
         self.files.join("names.txt")
     }
 
-    fn log(&self) -> PathBuf {
-        self.files.join("server.log")
+    fn log(&self, port: u16) -> PathBuf {
+        self.files.join(format!("server-{port}.log"))
     }
 
-    fn command(&self, server: Server, protocol: Protocol) -> Result<Command, Box<dyn Error>> {
-        let port = PORT.to_string();
+    fn command(
+        &self,
+        server: Server,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<Command, Box<dyn Error>> {
+        let port = port.to_string();
         if let Server::Nicring(backend) = server {
             let program = self.nicring.as_ref().ok_or("nicring was not built")?;
             let mut command = Command::new(program);
@@ -157,7 +162,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a server in the network's server and waits until it listens.
+    /// Starts a server of SEARCH at a port in the network's server, and waits until it listens.
     ///
     /// # Errors
     ///
@@ -165,12 +170,14 @@ impl Process {
     pub fn start(
         server: Server,
         protocol: Protocol,
+        port: u16,
         programs: &Programs,
         network: &Network,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut command = programs.command(server, protocol)?;
-        network.wait_until_free(PORT)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(programs.log())?);
+        let mut command = programs.command(server, protocol, port)?;
+        network.wait_until_free(port)?;
+        let log = File::create(programs.log(port))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         for (key, _) in env::vars_os() {
             let key_bytes = key.as_encoded_bytes();
             if key_bytes.starts_with(b"EPICS_") || key_bytes.starts_with(b"NICRING_") {
@@ -183,11 +190,11 @@ impl Process {
         let ready = lines.map_while(Result::ok).find(is_ready);
         let process = Self { clock: ProcessClock::of(child.id())?, child };
         match ready {
-            Some(line) if server.script().is_none_or(|_| says_right_port(server, &line)) => {
+            Some(line) if server.script().is_none_or(|_| says_right_port(server, port, &line)) => {
                 Ok(process)
             }
             Some(line) => Err(format!("took another port: {line}").into()),
-            None => Err(reason(&programs.log())?.into()),
+            None => Err(reason(&programs.log(port))?.into()),
         }
     }
 
@@ -223,8 +230,8 @@ impl Drop for Process {
 }
 
 /// rsrv and caproto say the port of both TCP and UDP, pvxs that of TCP.
-fn says_right_port(server: Server, ready: &str) -> bool {
-    let port = if server == Server::Pvxs { 5075 } else { PORT };
+fn says_right_port(server: Server, search_port: u16, ready: &str) -> bool {
+    let port = if server == Server::Pvxs { 5075 } else { search_port };
     ready.split_whitespace().nth(1) == Some(port.to_string().as_str())
 }
 

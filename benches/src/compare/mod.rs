@@ -110,7 +110,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// All turns of all rounds, each round from another contestant on; progress on standard error.
+/// All turns of all rounds; progress on standard error.
 fn take_turns(plan: &Plan) -> Result<Vec<Turn>, Box<dyn Error>> {
     let programs = Programs::prepare(&plan.servers())?;
     let turn_count = plan.turn_count();
@@ -121,17 +121,10 @@ fn take_turns(plan: &Plan) -> Result<Vec<Turn>, Box<dyn Error>> {
         network.prime()?;
         for (row, round) in rows.iter().flat_map(|row| (0..plan.round_count).map(move |r| (row, r)))
         {
-            let mut order = row.contestants.clone();
-            order.rotate_left(round as usize % row.contestants.len());
-            for contestant in order {
-                show_progress(began, turns.len(), turn_count, |f| {
-                    let (work, nic_count) = (row.work, row.nic_count);
-                    write!(f, "{work}, {nic_count} NICs, round {}: {contestant}", round + 1)
-                });
-                let turn =
-                    Turn::take(row.work, contestant, round, &network, &programs, &plan.lengths);
-                turns.push(turn);
-            }
+            show_progress(began, turns.len(), turn_count, |f| {
+                write!(f, "{}, {} NICs, round {}", row.work, row.nic_count, round + 1)
+            });
+            turns.extend(turn::take_round(row, round, &network, &programs, &plan.lengths));
         }
     }
     eprintln!("\r\x1b[K{turn_count} turns in {} s", began.elapsed().as_secs());

@@ -22,16 +22,17 @@ impl Side {
     pub fn start(
         work: Work,
         contestant: Contestant,
+        port: u16,
         network: &Network,
         programs: &Programs,
     ) -> Result<Self, Box<dyn Error>> {
         Ok(match (contestant, work) {
             (Contestant::Server(server), Work::Servers(questions)) => {
-                Self::Server(Process::start(server, questions.protocol, programs, network)?)
+                Self::Server(Process::start(server, questions.protocol, port, programs, network)?)
             }
             _ => {
                 let task = work.task(network.nic_count());
-                Self::Receiver(Receiver::start(contestant, &task, network)?)
+                Self::Receiver(Receiver::start(contestant, &task, port, network)?)
             }
         })
     }

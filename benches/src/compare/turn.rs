@@ -1,4 +1,5 @@
-//! One turn of one contestant.
+//! A round: one turn of each contestant, in slices that alternate, so that a machine that is slow for a
+//! second is slow for all of them.
 
 use std::{
     error::Error,
@@ -17,27 +18,31 @@ use nicring_bench::{
     syscalls,
 };
 
-use super::{side::Side, work::Work};
+use super::{plan::Row, side::Side, work::Work};
 
 /// How long the parts of a turn last.
 #[derive(Debug)]
 pub struct Lengths {
+    /// Before each slice.
     warm_up: Duration,
     /// CPU time, allocations, rate and delays.
-    window: Duration,
+    slice: Duration,
+    slice_count: u32,
     /// System calls: apart, because counting them costs.
     syscalls: Duration,
 }
 
 impl Lengths {
     pub const LONG: Self = Self {
-        warm_up: Duration::from_millis(400),
-        window: Duration::from_millis(1500),
+        warm_up: Duration::from_millis(60),
+        slice: Duration::from_millis(190),
+        slice_count: 8,
         syscalls: Duration::from_millis(400),
     };
     pub const SHORT: Self = Self {
-        warm_up: Duration::from_millis(250),
-        window: Duration::from_millis(700),
+        warm_up: Duration::from_millis(60),
+        slice: Duration::from_millis(180),
+        slice_count: 4,
         syscalls: Duration::from_millis(250),
     };
 }
@@ -75,20 +80,71 @@ pub struct Figures {
     pub delays_us: Option<[f64; 3]>,
 }
 
-impl Turn {
-    pub fn take(
-        work: Work,
-        contestant: Contestant,
-        round: u32,
-        network: &Network,
-        programs: &Programs,
-        lengths: &Lengths,
-    ) -> Self {
-        let side = Side::start(work, contestant, network, programs);
-        let result = side.and_then(|side| measure(work, side, network, lengths));
-        let result = result.map_err(|error| error.to_string());
-        Self { work, nic_count: network.nic_count(), contestant, round, result }
+/// A turn of each contestant, each slice and each round from another one on.
+pub fn take_round(
+    row: &Row,
+    round: u32,
+    network: &Network,
+    programs: &Programs,
+    lengths: &Lengths,
+) -> Vec<Turn> {
+    let mut order = row.contestants.clone();
+    order.rotate_left(round as usize % row.contestants.len());
+    let racers = order
+        .iter()
+        .zip(PORT..)
+        .map(|(contestant, port)| Racer::start(row.work, *contestant, port, network, programs));
+    let results = race(row.work, racers.collect(), network, lengths);
+    let turn = |(contestant, result): (Contestant, Result<Figures, Box<dyn Error>>)| Turn {
+        work: row.work,
+        nic_count: network.nic_count(),
+        contestant,
+        round,
+        result: result.map_err(|error| error.to_string()),
+    };
+    order.into_iter().zip(results).map(turn).collect()
+}
+
+/// Lets them run until each has had its turn.
+fn race(
+    work: Work,
+    mut racers: Vec<Result<Racer, Box<dyn Error>>>,
+    network: &Network,
+    lengths: &Lengths,
+) -> Vec<Result<Figures, Box<dyn Error>>> {
+    for slice in 0..lengths.slice_count as usize {
+        for number in 0..racers.len() {
+            let number = (number + slice) % racers.len();
+            let racer = &mut racers[number];
+            if let Ok(running) = racer
+                && let Err(error) = running.take_slice(work, network, lengths)
+            {
+                *racer = Err(error);
+            }
+        }
     }
+    racers.into_iter().map(|racer| racer?.figures(work, network, lengths)).collect()
+}
+
+/// A contestant that is measured, and what was measured so far.
+struct Racer {
+    side: Side,
+    port: u16,
+    tally: Tally,
+}
+
+/// The sum of its slices.
+#[derive(Default)]
+struct Tally {
+    datagram_count: u64,
+    cpu_ns: u64,
+    allocation_count: u64,
+    answered_count: u64,
+    elapsed: Duration,
+    machine: Duration,
+    waited: Duration,
+    /// Of whole loads, their warming up included.
+    outcome: Outcome,
 }
 
 /// The books at one moment.
@@ -112,49 +168,88 @@ impl Moment {
     }
 }
 
-fn measure(
-    work: Work,
-    mut side: Side,
-    network: &Network,
-    lengths: &Lengths,
-) -> Result<Figures, Box<dyn Error>> {
-    let nic_count = network.nic_count();
-    let load = work.load().start(network, PORT);
-    thread::sleep(lengths.warm_up);
-    load.counters.is_measuring.store(true, Relaxed);
-    let before = Moment::now(&mut side, &load)?;
-    thread::sleep(lengths.window);
-    let after = Moment::now(&mut side, &load)?;
-    load.counters.is_measuring.store(false, Relaxed);
-    let units = work.unit_count(nic_count) as f64;
-    let syscalls = count_syscalls(&mut side, &load, lengths.syscalls)?.map(|count| count / units);
-    let rss_bytes = side.rss_bytes()?;
-    let outcome = load.stop()?;
-    let received_count = side.drained_count()?;
-
-    let datagrams = after.receiver.received_count - before.receiver.received_count;
-    if datagrams == 0 {
-        return Err("received nothing".into());
+impl Racer {
+    fn start(
+        work: Work,
+        contestant: Contestant,
+        port: u16,
+        network: &Network,
+        programs: &Programs,
+    ) -> Result<Self, Box<dyn Error>> {
+        let side = Side::start(work, contestant, port, network, programs)?;
+        Ok(Self { side, port, tally: Tally::default() })
     }
-    let seconds = (after.at - before.at).as_secs_f64();
-    let per_unit = |amount: f64| amount / (datagrams as f64 * units);
-    let waited = after.waited - before.waited;
-    let busy = (after.machine - before.machine).saturating_sub(waited);
-    let allocations = after.receiver.allocation_count - before.receiver.allocation_count;
-    Ok(Figures {
-        cpu_ns: per_unit((after.receiver.cpu_ns - before.receiver.cpu_ns) as f64),
-        machine_ns: per_unit(busy.as_nanos() as f64),
-        syscalls,
-        allocations: side.counts_allocations().then(|| per_unit(allocations as f64)),
-        per_second: datagrams as f64 * units / seconds,
-        answers_per_second: (after.answered_count - before.answered_count) as f64 / seconds,
-        client_busy: 1.0 - waited.as_secs_f64() / seconds,
-        loss: loss(work, nic_count, received_count, &outcome),
-        duplicate_count: outcome.duplicate_count,
-        rss_bytes,
-        own_rss_bytes: side.own_bytes(rss_bytes),
-        delays_us: (work.answer_count(nic_count) == 1).then(|| percentiles(outcome.delays)),
-    })
+
+    fn take_slice(
+        &mut self,
+        work: Work,
+        network: &Network,
+        lengths: &Lengths,
+    ) -> Result<(), Box<dyn Error>> {
+        let load = work.load().start(network, self.port);
+        thread::sleep(lengths.warm_up);
+        load.counters.is_measuring.store(true, Relaxed);
+        let before = Moment::now(&mut self.side, &load)?;
+        thread::sleep(lengths.slice);
+        let after = Moment::now(&mut self.side, &load)?;
+        load.counters.is_measuring.store(false, Relaxed);
+        self.tally.add(&before, &after);
+        self.tally.outcome.add(load.stop()?);
+        Ok(())
+    }
+
+    fn figures(
+        mut self,
+        work: Work,
+        network: &Network,
+        lengths: &Lengths,
+    ) -> Result<Figures, Box<dyn Error>> {
+        let nic_count = network.nic_count();
+        let units = work.unit_count(nic_count) as f64;
+        let load = work.load().start(network, self.port);
+        thread::sleep(lengths.warm_up);
+        let syscalls = count_syscalls(&mut self.side, &load, lengths.syscalls)?;
+        let rss_bytes = self.side.rss_bytes()?;
+        let Self { mut side, mut tally, .. } = self;
+        tally.outcome.add(load.stop()?);
+        let received_count = side.drained_count()?;
+        if tally.datagram_count == 0 {
+            return Err("received nothing".into());
+        }
+        let seconds = tally.elapsed.as_secs_f64();
+        let datagrams = tally.datagram_count as f64;
+        let per_unit = |amount: f64| amount / (datagrams * units);
+        let busy = tally.machine.saturating_sub(tally.waited);
+        let allocations = tally.allocation_count as f64;
+        Ok(Figures {
+            cpu_ns: per_unit(tally.cpu_ns as f64),
+            machine_ns: per_unit(busy.as_nanos() as f64),
+            syscalls: syscalls.map(|count| count / units),
+            allocations: side.counts_allocations().then(|| per_unit(allocations)),
+            per_second: datagrams * units / seconds,
+            answers_per_second: tally.answered_count as f64 / seconds,
+            client_busy: 1.0 - tally.waited.as_secs_f64() / seconds,
+            loss: loss(work, nic_count, received_count, &tally.outcome),
+            duplicate_count: tally.outcome.duplicate_count,
+            rss_bytes,
+            own_rss_bytes: side.own_bytes(rss_bytes),
+            delays_us: (work.answer_count(nic_count) == 1)
+                .then(|| percentiles(tally.outcome.delays)),
+        })
+    }
+}
+
+impl Tally {
+    fn add(&mut self, before: &Moment, after: &Moment) {
+        let (first, last) = (&before.receiver, &after.receiver);
+        self.datagram_count += last.received_count - first.received_count;
+        self.cpu_ns += last.cpu_ns - first.cpu_ns;
+        self.allocation_count += last.allocation_count - first.allocation_count;
+        self.answered_count += after.answered_count - before.answered_count;
+        self.elapsed += after.at - before.at;
+        self.machine += after.machine - before.machine;
+        self.waited += after.waited - before.waited;
+    }
 }
 
 /// System calls a datagram received; the rate is that while they were counted.
