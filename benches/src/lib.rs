@@ -27,6 +27,8 @@ pub mod server;
 #[cfg(target_os = "linux")]
 pub mod service;
 #[cfg(target_os = "linux")]
+pub mod statistics;
+#[cfg(target_os = "linux")]
 pub mod syscalls;
 #[cfg(target_os = "linux")]
 pub mod thread_bench;

@@ -76,8 +76,14 @@ impl Lot {
         self.spent_ns.load(Relaxed)
     }
 
-    /// Lets no lot follow.
-    pub fn stop(&self) {
+    /// Sends lots again, from the calling thread the first one.
+    pub fn go_on(&self) {
+        self.is_last.store(false, Relaxed);
+        self.start();
+    }
+
+    /// Lets no lot follow: the receiver falls asleep.
+    pub fn pause(&self) {
         self.is_last.store(true, Relaxed);
     }
 

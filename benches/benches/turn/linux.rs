@@ -1,63 +1,106 @@
 //! The bench on Linux.
 
 use std::{
+    env,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread,
     time::Duration,
 };
 
-use criterion::{Criterion, Throughput};
 use nicring_bench::{
     affinity,
     contestant::{Contestant, Setup},
     lot::Lot,
     network::{Host, Network},
     service::{Progress, Service, Task},
+    statistics::{median, ratio},
 };
 
-const NIC_COUNT: u8 = 4;
-/// Each has a port of its own: some contestants end with the program only.
-const FIRST_PORT: u16 = 5076;
+const NIC_COUNTS: [u8; 2] = [4, 16];
 /// How many datagrams wait in each socket.
-const DEPTHS: [usize; 3] = [1, 4, 16];
+const DEPTHS: [usize; 4] = [1, 4, 16, 64];
 const CONTESTANTS: &[&str] = if cfg!(feature = "peers") {
-    &["run", "portable-off", "epoll", "tokio", "tokio-told", "udp-v4-ready", "udp-v4-batch"]
+    &["epoll", "run", "portable-off", "tokio", "tokio-told", "udp-v4-ready", "udp-v4-batch"]
 } else {
-    &["run", "portable-off", "epoll"]
+    &["epoll", "run", "portable-off"]
 };
+const ROUND_COUNT: usize = 30;
+const SLICE: Duration = Duration::from_millis(40);
 
 pub fn main() {
-    let network = match Network::new(NIC_COUNT) {
-        Ok(network) => Arc::new(network),
-        Err(error) => {
-            println!("turn: skipped: {error}");
-            return;
-        }
-    };
-    let mut criterion = Criterion::default().configure_from_args();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let is_test = arguments.iter().any(|argument| argument == "--test");
+    let named = arguments.into_iter().filter(|argument| !argument.starts_with("--"));
+    let mut contestants: Vec<String> = named.collect();
+    if contestants.is_empty() {
+        contestants = CONTESTANTS.iter().map(|name| (*name).to_owned()).collect();
+    }
+    let (nic_counts, depths) =
+        if is_test { (&NIC_COUNTS[..1], &DEPTHS[..1]) } else { (&NIC_COUNTS[..], &DEPTHS[..]) };
+    let round_count = if is_test { 1 } else { ROUND_COUNT };
     // The receivers then have the others.
     let _ = affinity::pin_to_first_cpu();
-    let mut ports = FIRST_PORT..;
-    for depth in DEPTHS {
-        let name = format!("turn, {NIC_COUNT} NICs, {depth} waiting at each");
-        let mut group = criterion.benchmark_group(name);
-        group.throughput(Throughput::Elements(1)).sample_size(20);
-        for name in CONTESTANTS {
-            let contestant = name.parse().expect("a contestant");
-            let progress = start(&network, contestant, ports.next().expect("a port"), depth);
-            group.bench_function(*name, |bencher| {
-                bencher.iter_custom(|count| spent_on(&progress, count));
-            });
-            lot_of(&progress).stop();
-            progress.stop.store(true, Relaxed);
+    for nic_count in nic_counts {
+        let network = match Network::new(*nic_count) {
+            Ok(network) => Arc::new(network),
+            Err(error) => {
+                println!("turn: skipped: {error}");
+                return;
+            }
+        };
+        // Each has a port of its own: some contestants end with the program only.
+        let mut ports = 5076..;
+        for depth in depths {
+            println!("\n{nic_count} NICs, {depth} waiting at each: ns a datagram");
+            let names = contestants.iter();
+            let racers: Vec<_> = names
+                .zip(&mut ports)
+                .map(|(name, port)| start(&network, name, port, *depth))
+                .collect();
+            show(&contestants, &race(&racers, round_count));
+            racers.iter().for_each(|racer| racer.stop.store(true, Relaxed));
         }
-        group.finish();
     }
-    criterion.final_summary();
 }
 
-/// Starts a contestant in a thread of its own, which ends with the program at the latest.
-fn start(network: &Arc<Network>, contestant: Contestant, port: u16, depth: usize) -> Arc<Progress> {
+/// What each took a datagram, round by round.
+fn race(racers: &[Arc<Progress>], round_count: usize) -> Vec<Vec<f64>> {
+    let mut rows = vec![Vec::new(); racers.len()];
+    for round in 0..round_count {
+        for number in 0..racers.len() {
+            let number = (number + round) % racers.len();
+            rows[number].push(slice(&racers[number]));
+        }
+    }
+    rows
+}
+
+fn slice(racer: &Progress) -> f64 {
+    let lot = lot_of(racer);
+    lot.go_on();
+    thread::sleep(SLICE / 8);
+    let state = || (racer.received_count.load(Relaxed) as f64, lot.spent_ns() as f64);
+    let (count_before, spent_before) = state();
+    thread::sleep(SLICE);
+    let (count_after, spent_after) = state();
+    lot.pause();
+    thread::sleep(SLICE / 8);
+    (spent_after - spent_before) / (count_after - count_before)
+}
+
+/// The ratio is to the first one.
+fn show(names: &[String], rows: &[Vec<f64>]) {
+    for (name, row) in names.iter().zip(rows) {
+        let pairs: Vec<_> = row.iter().copied().zip(rows[0].iter().copied()).collect();
+        let ratio = ratio(&pairs).map_or("-".into(), |ratio| format!("{ratio:.2}"));
+        println!("{name:28} {:6.0}  {ratio}", median(row.iter().copied()));
+    }
+}
+
+/// Starts a contestant in a thread of its own, which ends with the program at the latest; it has no
+/// lot to receive yet.
+fn start(network: &Arc<Network>, name: &str, port: u16, depth: usize) -> Arc<Progress> {
+    let contestant: Contestant = name.parse().expect("a contestant");
     let (ready, is_ready) = mpsc::channel();
     let network = Arc::clone(network);
     thread::spawn(move || {
@@ -69,29 +112,12 @@ fn start(network: &Arc<Network>, contestant: Contestant, port: u16, depth: usize
         let service = Service::new(Task::Count, Arc::clone(&progress));
         let look_every = Some(Duration::from_millis(20));
         let setup = Setup { addresses, port, service, look_every };
-        let served = contestant.serve(setup, &mut || {
-            lot_of(&progress).start();
-            ready.send(Arc::clone(&progress)).expect("a listener");
-        });
-        served.expect("receiving");
+        let ready = &mut || ready.send(Arc::clone(&progress)).expect("a listener");
+        contestant.serve(setup, ready).expect("receiving");
     });
     is_ready.recv().expect("the contestant starts")
 }
 
 fn lot_of(progress: &Progress) -> &Lot {
     progress.lot.as_ref().expect("made with one")
-}
-
-/// What receiving `count` datagrams takes, in proportion if it is a few more.
-fn spent_on(progress: &Progress, count: u64) -> Duration {
-    let state = || (progress.received_count.load(Relaxed), lot_of(progress).spent_ns());
-    let (first, spent_before) = state();
-    loop {
-        thread::sleep(Duration::from_millis(1));
-        let (last, spent_after) = state();
-        if last >= first + count {
-            let ratio = count as f64 / (last - first) as f64;
-            return Duration::from_nanos(spent_after - spent_before).mul_f64(ratio);
-        }
-    }
 }

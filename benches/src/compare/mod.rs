@@ -5,7 +5,6 @@ mod plan;
 mod plot;
 mod scaling;
 mod side;
-mod statistics;
 mod table;
 mod turn;
 mod work;

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use nicring_bench::statistics::median;
+
 use super::{
     machine::Header,
     plan::Plan,
-    statistics::median,
     table::{figures_of, nics_text},
     turn::Turn,
 };

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use nicring_bench::contestant::Contestant;
+use nicring_bench::{
+    contestant::Contestant,
+    statistics::{Ratio, ratio},
+};
 
 use super::{
     plan::{Plan, Row},
-    statistics::{Ratio, ratio},
     table::{figures_in_round, nics_text},
     turn::{Figures, Turn},
 };

@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use nicring_bench::contestant::Contestant;
+use nicring_bench::{
+    contestant::Contestant,
+    statistics::{self, median},
+};
 use serde_json::{Value, json};
 
 use super::{
     machine::Header,
     plan::{Plan, Row},
     scaling,
-    statistics::{self, median},
     turn::{Figures, Turn},
 };
 

@@ -16,8 +16,11 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 /// A ratio of medians with its 90 % interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Ratio {
+    /// That of what was measured.
     pub value: f64,
+    /// Where the interval begins.
     pub low: f64,
+    /// Where it ends.
     pub high: f64,
 }
 
