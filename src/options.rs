@@ -69,6 +69,7 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
 
 /// What a socket is to tell of each datagram.
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "only Linux leaves a choice")]
 pub(crate) struct Asked {
     /// Destination and interface.
     pub arrival: bool,
