@@ -17,8 +17,9 @@
 //! 2. On that socket an **arm** waits in the **ring**: one multishot `recvmsg`
 //!    ([io_uring_prep_recvmsg_multishot(3)](https://man7.org/linux/man-pages/man3/io_uring_prep_recvmsg_multishot.3.html),
 //!    Linux 6.0). It takes a **buffer** from the ring of provided buffers and fills it: a header,
-//!    the sender's address, the control message (destination and interface by `IP_PKTINFO`), the
-//!    payload. No system call is made for it.
+//!    the sender's address, the control message (destination and interface by `IP_PKTINFO`, which a
+//!    socket that is bound to a device is not asked for: its bindings tell both), the payload. No
+//!    system call is made for it.
 //! 3. The engine's thread wakes, takes all completions of all sockets at once, and makes of each a
 //!    record: who sent it, to which address, of which class, on which NIC. What no answer can be
 //!    right for (a multicast or broadcast source, port 0) is counted and dropped. The records are
@@ -237,7 +238,10 @@
 //!
 //! # Memory
 //!
-//! 1,024 buffers of 2 KiB, which the kernel reuses while they are warm in the cache. A handler that
+//! 1,024 buffers of 2 KiB. The kernel takes them in the order in which it was given them; given all, it
+//! would write to each in turn and find none of them in the cache. So it has a stock of 64 at a time,
+//! of those that were used last; twice as many after a turn that took more than three quarters of
+//! them, half as many after 256 turns that took less than a quarter. Running out of a stock costs one more arm, and loses nothing. A handler that
 //! is slow, or tasks that keep batches, make the engine starve and the sockets queue (1 MiB each
 //! unless [`Builder::recv_buffer_bytes`] says otherwise, and the kernel's `net.core.rmem_max`
 //! allows it); what they cannot hold is counted in `kernel_drop_count`. Unsafe code stands under
