@@ -79,7 +79,8 @@ impl Pace {
             return;
         }
         if elapsed > WINDOW_MAX {
-            *self = Self { window_start: Some(now), ..Self::new(self.coalesce) };
+            (self.window_start, self.window_count, self.turn_count) = (Some(now), 0, 0);
+            (self.is_fast, self.is_waiting) = (false, false);
             return;
         }
         let per_s = u128::from(self.window_count) * 1_000_000_000 / elapsed.as_nanos();
@@ -185,6 +186,22 @@ mod tests {
             now += Duration::from_secs(1);
         }
         assert!(waiting_count > 150, "after {waiting_count} of 200 times 6 ms at 166,000 a second");
+    }
+
+    #[test]
+    fn a_pause_does_not_make_forget_that_waiting_brings_less() {
+        let mut pace = Pace::new(Coalesce::Adaptive);
+        assert!(waiting_count(&mut pace, 200_000, 80_000) < 50);
+        let mut now = pace.window_start.expect("a window");
+        let mut waiting_count = 0;
+        for _ in 0..20 {
+            now += Duration::from_secs(1);
+            for _ in 0..4 {
+                feed(&mut pace, &mut now, 1, Duration::from_micros(5));
+                waiting_count += usize::from(pace.wait().is_some());
+            }
+        }
+        assert!(waiting_count < 10, "after {waiting_count} of 80 times 5 ms");
     }
 
     /// How many of 1,000 windows wait, when so many datagrams a second come without waiting and
