@@ -41,7 +41,7 @@
 //!
 //! | the completion says | it means | the engine |
 //! |---|---|---|
-//! | no MORE, `ENOBUFS` | no buffer was free | is *starved*: arms again once buffers were given back; datagrams wait in the socket |
+//! | no MORE, `ENOBUFS` | the kernel had no buffer left | arms again with the next turn, which gives it more; if none is spare it is *starved* until some were given back; datagrams wait in the socket |
 //! | no MORE, no payload | a datagram of no bytes | hands it out, arms again |
 //! | no MORE, with payload | the completion queue was full, or a limit of the kernel's | hands it out, arms again |
 //! | no MORE, another error | trouble of the socket | counts, arms again, up to eight times in a row |

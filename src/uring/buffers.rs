@@ -126,7 +126,7 @@ pub(super) struct BufferRing {
     stock: Stock,
 }
 
-/// How many buffers the kernel has at once: up to three times what a turn takes.
+/// How many buffers the kernel has at once: up to four times what a turn takes.
 #[derive(Debug)]
 struct Stock {
     size: usize,
@@ -243,9 +243,10 @@ impl BufferRing {
         self.spare.push(buffer);
     }
 
-    /// Brings the kernel's stock to its size again; once a turn.
-    pub fn restock(&mut self) {
-        self.stock.note(self.given_count);
+    /// Brings the kernel's stock to its size again; once a turn. `ran_short`: the last turn took all
+    /// of it, whatever is counted as left: completions that the kernel lost named buffers too.
+    pub fn restock(&mut self, ran_short: bool) {
+        self.stock.note(if ran_short { 0 } else { self.given_count });
         self.fill();
     }
 

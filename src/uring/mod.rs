@@ -100,6 +100,9 @@ struct Uring<K: Kernel = Ring> {
     watch: Watch,
     /// Records that did not fit the batch of the turn that they came in.
     backlog: VecDeque<Record>,
+    /// Whether this turn arms again what ended for want of buffers: the rest of what was waited for
+    /// is there, and is not waited for once more.
+    is_resuming: bool,
     /// Buffers in batches.
     lent: Tally,
     pace: Pace,
@@ -151,6 +154,7 @@ impl<K: Kernel> Uring<K> {
             sender: Sender::new(settings.replies_max),
             watch,
             backlog: VecDeque::with_capacity(buffer_count),
+            is_resuming: false,
             lent: Tally::default(),
             pace: Pace::new(settings.coalesce),
             settings: *settings,
@@ -162,7 +166,8 @@ impl<K: Kernel> Uring<K> {
     fn queue(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) -> io::Result<()> {
         self.give_back(batch);
         let Self { ring, buffers, .. } = self;
-        buffers.restock();
+        self.is_resuming = self.receiver.ran_short();
+        buffers.restock(self.is_resuming);
         if !ring.is_enabled() {
             ring.enable()?;
         }
@@ -178,7 +183,7 @@ impl<K: Kernel> Uring<K> {
                 add(&turn.stats.overflow_count, 1);
             }
         };
-        let has_work = turn.is_polling || !self.backlog.is_empty();
+        let has_work = turn.is_polling || !self.backlog.is_empty() || self.is_resuming;
         let ring = &mut self.ring;
         if has_work || ring.has_completions() {
             note(ring.submit()?);

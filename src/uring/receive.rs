@@ -62,6 +62,8 @@ pub(super) struct Receiver {
     /// Where arming begins: at another slot each time that buffers were short, lest the first ones
     /// take them all.
     first_slot: usize,
+    /// Whether a receive ended for want of buffers while there were spare ones: its socket has more.
+    ran_short: bool,
     layout: Layout,
 }
 
@@ -74,6 +76,7 @@ impl Receiver {
             due_count: 0,
             starved_count: 0,
             first_slot: 0,
+            ran_short: false,
             layout: Layout::new(),
         }
     }
@@ -85,6 +88,11 @@ impl Receiver {
 
     pub fn is_starved(&self) -> bool {
         self.starved_count > 0
+    }
+
+    /// Whether a receive that is about to be armed again has datagrams waiting.
+    pub fn ran_short(&self) -> bool {
+        self.ran_short
     }
 
     /// Whether the socket in a slot failed for good.
@@ -177,7 +185,7 @@ impl Receiver {
             return Ok(());
         }
         let slot_count = self.arms.len();
-        if self.is_starved() {
+        if mem::take(&mut self.ran_short) || self.is_starved() {
             self.first_slot = (self.first_slot + 1) % slot_count;
         }
         for slot in (self.first_slot..slot_count).chain(0..self.first_slot) {
@@ -266,7 +274,10 @@ impl Receiver {
             // the kernel ended it for a reason of its own.
             ..=0 => State::Due,
             // The kernel's stock was short, and will be larger.
-            libc::ENOBUFS if has_spare => State::Due,
+            libc::ENOBUFS if has_spare => {
+                self.ran_short = true;
+                State::Due
+            }
             libc::ENOBUFS => {
                 add(&counters.starved_count, 1);
                 State::Starved

@@ -84,3 +84,50 @@ fn where_there_are_few_buffers_the_kernel_has_all_of_them() {
         }
     }
 }
+
+#[test]
+fn what_was_waited_for_once_is_not_waited_for_again_where_the_stock_ran_short() {
+    let coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: Duration::from_millis(50) };
+    let settings = BackendSettings { coalesce, ..settings(BUFFER_COUNT, 512) };
+    let mut ring = Fake::default();
+    ring.can_coalesce = true;
+    let mut rig = over(ring, &settings, 1);
+    rig.turn();
+    while rig.ring().deliver(0, b"x") {}
+    assert_eq!(rig.turn().len(), 64);
+    let waits = rig.ring().coalesce_count;
+    rig.turn();
+    assert!(rig.ring().is_armed(0));
+    assert_eq!(rig.ring().coalesce_count, waits, "the rest is there");
+    rig.turn();
+    assert_eq!(rig.ring().coalesce_count, waits + 1);
+}
+
+#[test]
+fn a_stock_grows_past_buffers_that_the_kernel_lost() {
+    let mut rig = fake(1, BUFFER_COUNT);
+    for expected in [128, 256, 512] {
+        // Ended for want of buffers, though none was named by a completion.
+        rig.ring().end(0, libc::ENOBUFS);
+        rig.turn();
+        rig.turn();
+        assert_eq!(rig.driver.buffers.given_count(), expected);
+        assert!(rig.ring().is_armed(0));
+    }
+    assert_eq!(rig.counts().starved_count, 0);
+}
+
+#[test]
+fn a_stock_that_one_socket_empties_each_time_is_offered_to_another_first() {
+    let mut rig = fake(3, BUFFER_COUNT);
+    let first_armed = [(); 6].map(|()| {
+        for slot in 0..3 {
+            rig.ring().end(slot, libc::ENOBUFS);
+        }
+        rig.turn();
+        rig.ring().submitted();
+        rig.turn();
+        rig.armed()[0]
+    });
+    assert!((0..3).all(|slot| first_armed.contains(&slot)), "{first_armed:?}");
+}
