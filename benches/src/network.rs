@@ -5,6 +5,7 @@ use std::{
     io,
     net::{Ipv4Addr, UdpSocket},
     process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -34,7 +35,9 @@ impl Network {
     ///
     /// What `ip` said.
     pub fn new(nic_count: u8) -> io::Result<Self> {
-        let network = Self { nic_count, name: format!("nb{}", process::id()) };
+        static MADE_COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = MADE_COUNT.fetch_add(1, Relaxed);
+        let network = Self { nic_count, name: format!("nb{}-{number}", process::id()) };
         let [server, client] = [Host::Server, Host::Client].map(|host| network.namespace(host));
         for namespace in [&server, &client] {
             ip(&["netns", "add", namespace])?;

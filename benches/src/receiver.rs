@@ -183,6 +183,24 @@ impl Receiver {
         })
     }
 
+    /// Waits, but for half a second at most, until it has received nothing for 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
+        let mut received_count = self.snapshot()?.received_count;
+        for _ in 0..50 {
+            thread::sleep(Duration::from_millis(10));
+            let now = self.snapshot()?.received_count;
+            if now == received_count {
+                break;
+            }
+            received_count = now;
+        }
+        Ok(())
+    }
+
     /// How many datagrams it has received in all once no more come.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use nicring_bench::{
     affinity,
     contestant::{Contestant, Setup},
     lot::Lot,
-    network::{Host, Network},
+    network::{self, Host, Network},
     service::{Progress, Service, Task},
     statistics::{median, ratio},
 };
@@ -42,7 +42,7 @@ pub fn main() {
     let _ = affinity::pin_to_first_cpu();
     for nic_count in nic_counts {
         let network = match Network::new(*nic_count) {
-            Ok(network) => Arc::new(network),
+            Ok(network) => network,
             Err(error) => {
                 println!("turn: skipped: {error}");
                 return;
@@ -99,14 +99,14 @@ fn show(names: &[String], rows: &[Vec<f64>]) {
 
 /// Starts a contestant in a thread of its own, which ends with the program at the latest; it has no
 /// lot to receive yet.
-fn start(network: &Arc<Network>, name: &str, port: u16, depth: usize) -> Arc<Progress> {
+fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress> {
     let contestant: Contestant = name.parse().expect("a contestant");
     let (ready, is_ready) = mpsc::channel();
-    let network = Arc::clone(network);
+    let namespace = network.namespace(Host::Server);
+    let addresses: Vec<_> = network.server_addresses().collect();
     thread::spawn(move || {
-        network.enter(Host::Server).expect("the server's namespace");
+        network::enter(&namespace).expect("the server's namespace");
         affinity::leave_first_cpu_if_pinned().expect("a CPU");
-        let addresses: Vec<_> = network.server_addresses().collect();
         let lot = Lot::new(addresses.iter().copied(), port, depth).expect("sockets");
         let progress = Arc::new(Progress { lot: Some(lot), ..Progress::default() });
         let service = Service::new(Task::Count, Arc::clone(&progress));

@@ -57,6 +57,15 @@ impl Side {
         }
     }
 
+    /// Waits until it has taken what came.
+    pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
+        match self {
+            Self::Receiver(receiver) => receiver.rest(),
+            // What was asked has been answered, or given up.
+            Self::Server(_) => Ok(()),
+        }
+    }
+
     /// How many datagrams it has received once no more come; none where it does not tell.
     pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
         match self {

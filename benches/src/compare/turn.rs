@@ -195,7 +195,8 @@ impl Racer {
         load.counters.is_measuring.store(false, Relaxed);
         self.tally.add(&before, &after);
         self.tally.outcome.add(load.stop()?);
-        Ok(())
+        // What is queued yet is no work of the next one's slice.
+        self.side.rest()
     }
 
     fn figures(
