@@ -1,6 +1,6 @@
 //! What the kernel itself grants, asked without nicring.
 
-use std::{io, thread};
+use std::{fs, io, path::Path, thread};
 
 /// A ring, by the bare system call. On a thread of its own: a ring that is closed interrupts, a
 /// little later, the thread that opened it.
