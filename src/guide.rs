@@ -238,16 +238,19 @@
 //!
 //! # Memory
 //!
-//! 1,024 buffers of 2 KiB. The kernel takes them in the order in which it was given them; given all, it
-//! would write to each in turn and find none of them in the cache. So it has a stock of 64 at a time,
-//! of those that were used last; twice as many after a turn that took more than three quarters of
-//! them, half as many after 256 turns that took less than a quarter. Running out of a stock costs one more arm, and loses nothing. A handler that
-//! is slow, or tasks that keep batches, make the engine starve and the sockets queue (1 MiB each
-//! unless [`Builder::recv_buffer_bytes`] says otherwise, and the kernel's `net.core.rmem_max`
-//! allows it); what they cannot hold is counted in `kernel_drop_count`. Unsafe code stands under
-//! `src/uring/` alone, in the files that allow it by name. When an engine closes, everything in its
-//! ring is cancelled, and the last completion awaited, before the sockets are closed and memory is
-//! freed; what the kernel does not let go of within two seconds is leaked on purpose.
+//! 1,024 buffers of 2 KiB. The kernel takes them in the order in which it was given them; given all,
+//! it would write to each in turn and find none of them in the cache. So it has a stock of 64 at a
+//! time, of those that were used last; twice as many after a turn that took more than three quarters
+//! of them, though no more than a batch holds; half as many after 256 turns that took less than a
+//! quarter. Running out of a stock costs one more arm, and loses nothing. A handler that is slow, or
+//! tasks that keep batches, make the engine starve and the sockets queue (1 MiB each unless
+//! [`Builder::recv_buffer_bytes`] says otherwise, and the kernel's `net.core.rmem_max` allows it);
+//! what they cannot hold is counted in `kernel_drop_count`.
+//!
+//! Unsafe code stands under `src/uring/` alone, in the files that allow it by name. When an engine
+//! closes, everything in its ring is cancelled, and the last completion awaited, before the sockets
+//! are closed and memory is freed; what the kernel does not let go of within two seconds is leaked on
+//! purpose.
 //!
 //! # Tuning
 //!
@@ -283,16 +286,24 @@
 //! | waiting for several datagrams at a high rate | 0.75 to 1.17 of the receiver's time, 0.60 of the whole machine's, by machine and rate | yes: [Coalescing](#coalescing) |
 //! | not waiting where turns bring 16 and more by themselves | 0.84 to 0.87 against 0.90 to 1.03 of a tokio loop's time in a burst, with the row on drops below; up to 100 µs less delay | yes |
 //! | looking for datagrams before sleeping | 0.28 of the delay at 10,000/s, four times the time | yes, where asked for |
+//! | the same for 2, 5 or 10 µs only, in a storm of 180,000/s | 1.3 to 1.5 of the time | no: the next datagram is 5 µs away |
 //! | replies to one client as segments of one send | 0.64 (PVA by broadcast), 0.48 (by unicast) of the server's time | yes: [Trains](#trains) |
 //! | CA answers packed | 0.45 of the server's time | yes |
 //! | drops asked of the socket (`SO_MEMINFO`), not told with every datagram (`SO_RXQ_OVFL`) | 0.90 [0.76, 0.97] in a burst, 1.03 [1.00, 1.07] one by one | yes |
-//! | no control messages at all | 0.83 [0.70, 0.91] in a burst, 1.00 [0.96, 1.02] one by one | no: replies need the address and the NIC that were asked |
+//! | no control messages at all | 0.83 [0.70, 0.91] in a burst, 1.00 [0.96, 1.02] one by one | for sockets that are bound to a device; replies of the others need the address and the NIC that were asked |
 //! | headers for twice what came last in `recvmmsg`, not always for 64 | up to 60 headers less to write a call on the portable backend, 12 with `AsyncUdpV4` | yes |
 //! | `COOP_TASKRUN` in place of `DEFER_TASKRUN` | 0.95 [0.77, 1.05] in a burst, 1.01 [0.94, 1.06] one by one; 0.4 to 0.6 of the system calls | no: completions would interrupt what the handler waits in (`EINTR`) |
+//! | few buffers with the kernel at a time, those that were used last, in place of all in turn | 0.84 to 0.87 of receiving what waits, 16 and 64 at each of 4 sockets (bench `turn`) | yes: [Memory](#memory) |
+//! | no more of them than a batch holds | 0.83 to 0.93 of the same with 16 at each of 16, 0.97 with 64 at each of 4 | yes |
+//! | huge pages for the buffers | 0.98 to 1.02 of the same | no |
+//! | records built where they are kept | 0.97 to 0.98 of the same | yes |
+//! | room for control messages of 32 bytes, not 112 | 1.00 of the same | no |
 //! | buffers, rings and batches of other sizes | none | the table above |
 //! | receive offload (`UDP_GRO`) | 0.29 [0.22, 0.29] of a tokio loop's time for bursts that arrive as one packet, 1.34 [1.14, 1.61] for single datagrams (contestant `quinn-udp`) | no: buffers would have to hold 64 KiB each, and only datagrams of one length and one sender, by unicast, are joined; those of SEARCH differ in length |
-//! | a registered descriptor of the ring | not tried, saves a lookup a system call: `fget` and `fput` are 1.6 % of a storm's samples at two datagrams a call, nothing at eighty | no: the number belongs to one thread |
-//! | prefetching the next buffer; sending from the receive buffer | not tried: nicring's own code and the bench's are 11 % of the samples, reading headers 2 % | no |
+//! | a registered descriptor of the ring (`IORING_ENTER_REGISTERED_RING`) | 0.97 to 1.05 of receiving what waits | no |
+//! | prefetching the next completion's buffer | 0.94 to 1.04 of the same, without a pattern | no |
+//! | `recv_batch` without a thread: tokio's epoll watches a ring with `COOP_TASKRUN` (a prototype) | one by one 1.05 [1.01, 1.11] of a tokio loop's time, in a burst 0.83 [0.82, 0.93]; with the thread 1.22 [1.19, 1.26] and 0.97 [0.94, 1.06], all with coalescing off | no: it would interrupt what the runtime's thread waits in, and tie the engine to that thread; coalescing gains more |
+//! | sending from the receive buffer | not tried: nicring's own code and the bench's are 11 % of the samples, and answers are other bytes than questions | no |
 //! | sends that end without a completion (`IOSQE_CQE_SKIP_SUCCESS`) | not tried: the completion tells when the outbox is free again | no |
 //! | `SO_BUSY_POLL`, NAPI | not tried: veth, which all of this was measured over, has no queue to poll | no |
 //!

@@ -126,7 +126,8 @@ pub(super) struct BufferRing {
     stock: Stock,
 }
 
-/// How many buffers the kernel has at once: up to four times what a turn takes.
+/// How many buffers the kernel has at once: up to four times what a turn takes, but no more than a
+/// batch holds. What a batch does not hold waits as well in the sockets.
 #[derive(Debug)]
 struct Stock {
     size: usize,
@@ -141,7 +142,8 @@ const STOCK_MIN: usize = 64;
 const SLACK_COUNT_MAX: u32 = 256;
 
 impl Stock {
-    fn new(size_max: usize) -> Self {
+    fn new(batch_max: usize, buffer_count: usize) -> Self {
+        let size_max = batch_max.max(STOCK_MIN).min(buffer_count);
         Self { size: STOCK_MIN.min(size_max), size_max, slack_count: 0 }
     }
 
@@ -163,7 +165,7 @@ pub(super) const GROUP: u16 = 0;
 
 impl BufferRing {
     /// Registers a ring for the buffers of `slab`, a power of two, and gives some.
-    pub fn register(ring: &mut impl Kernel, slab: Arc<Slab>) -> io::Result<Self> {
+    pub fn register(ring: &mut impl Kernel, slab: Arc<Slab>, batch_max: usize) -> io::Result<Self> {
         let count = slab.count();
         assert!(count.is_power_of_two() && count <= 1 << 15);
         let entries = Pages::new(count * size_of::<BufRingEntry>())?;
@@ -176,7 +178,7 @@ impl BufferRing {
             is_given: vec![false; count].into_boxed_slice(),
             given_count: 0,
             spare: (0..count as u16).rev().collect(),
-            stock: Stock::new(count),
+            stock: Stock::new(batch_max, count),
         };
         buffers.fill();
         Ok(buffers)

@@ -144,7 +144,7 @@ impl<K: Kernel> Uring<K> {
         let buffer_count = settings.buffer_count.next_power_of_two();
         let slab = Slab::new(buffer_count, HEADER_BYTES + settings.buffer_bytes)
             .map_err(|error| ("allocating the receive buffers", error))?;
-        let buffers = BufferRing::register(&mut ring, Arc::new(slab))
+        let buffers = BufferRing::register(&mut ring, Arc::new(slab), settings.batch_max)
             .map_err(|error| ("io_uring_register (buffer ring)", error))?;
         let watch = Watch::new().map_err(|error| ("eventfd", error))?;
         Ok(Self {

@@ -48,7 +48,7 @@ fn attempt() -> Result<(), Failure> {
     let mut ring = Ring::open(8, 16).map_err(failed("io_uring_setup"))?;
     ring.register_files(1).map_err(failed("io_uring_register (files)"))?;
     let slab = Slab::new(4, HEADER_BYTES + 64).map_err(failed("allocating buffers"))?;
-    let mut buffers = BufferRing::register(&mut ring, Arc::new(slab))
+    let mut buffers = BufferRing::register(&mut ring, Arc::new(slab), 1)
         .map_err(failed("io_uring_register (buffer ring)"))?;
     // A pair of Unix sockets: UDP over loopback would need the interface to be up.
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socketpair"))?;

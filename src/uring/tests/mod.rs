@@ -63,7 +63,11 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
 
 /// A backend over a scripted kernel whose sockets have been armed.
 fn fake(socket_count: usize, buffer_count: usize) -> Rig<Uring<Fake>> {
-    let mut rig = over(Fake::default(), &settings(buffer_count, 8), socket_count);
+    fake_with(socket_count, settings(buffer_count, 8))
+}
+
+fn fake_with(socket_count: usize, settings: BackendSettings) -> Rig<Uring<Fake>> {
+    let mut rig = over(Fake::default(), &settings, socket_count);
     rig.turn();
     assert_eq!(rig.driver.receiver.armed_count(), socket_count);
     rig.driver.ring.submitted();

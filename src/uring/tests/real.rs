@@ -90,7 +90,8 @@ fn a_header_longer_than_a_buffer_silences_the_socket_with_an_error_and_does_not_
         let slab = Arc::new(Slab::new(4, 64).expect("memory"));
         let driver = Uring {
             is_resuming: false,
-            buffers: BufferRing::register(&mut ring, slab).expect("a buffer ring"),
+            buffers: BufferRing::register(&mut ring, slab, settings.batch_max)
+                .expect("a buffer ring"),
             ring,
             receiver: Receiver::new(),
             sender: Sender::new(8),

@@ -6,6 +6,11 @@ use super::*;
 
 const BUFFER_COUNT: usize = 1024;
 
+/// One socket, and batches for all of its datagrams.
+fn long_batches() -> Rig<Uring<Fake>> {
+    fake_with(1, settings(BUFFER_COUNT, BUFFER_COUNT))
+}
+
 /// Takes all that was delivered, over several turns where batches are shorter.
 fn take_all(rig: &mut Rig<Uring<Fake>>) -> usize {
     let mut count = 0;
@@ -31,7 +36,7 @@ fn the_kernel_writes_to_the_buffers_that_were_used_last() {
 
 #[test]
 fn a_stock_that_was_too_small_for_a_turn_is_larger_in_the_next_and_nobody_starves() {
-    let mut rig = fake(1, BUFFER_COUNT);
+    let mut rig = long_batches();
     let mut sent_count = 0;
     let mut taken_count = 0;
     for expected in [64, 128, 256, 512, BUFFER_COUNT] {
@@ -54,7 +59,7 @@ fn a_stock_that_was_too_small_for_a_turn_is_larger_in_the_next_and_nobody_starve
 
 #[test]
 fn a_stock_that_is_not_needed_any_more_is_halved_until_it_is_the_least() {
-    let mut rig = fake(1, BUFFER_COUNT);
+    let mut rig = long_batches();
     while rig.ring().deliver(0, b"x") {}
     take_all(&mut rig);
     let mut sizes = Vec::new();
@@ -70,6 +75,19 @@ fn a_stock_that_is_not_needed_any_more_is_halved_until_it_is_the_least() {
     assert!(sizes[0] >= 128, "{sizes:?}");
     assert!(sizes.windows(2).all(|pair| pair[0] == 2 * pair[1]), "{sizes:?}");
     assert_eq!(sizes.last(), Some(&64));
+}
+
+#[test]
+fn the_kernel_never_has_more_buffers_than_a_batch_holds() {
+    for (batch_max, most) in [(100, 100), (256, 256), (8, 64)] {
+        let mut rig = fake_with(1, settings(BUFFER_COUNT, batch_max));
+        for _ in 0..10 {
+            while rig.ring().deliver(0, b"x") {}
+            take_all(&mut rig);
+            assert!(rig.driver.buffers.given_count() <= most);
+        }
+        assert_eq!(rig.driver.buffers.given_count(), most);
+    }
 }
 
 #[test]
@@ -105,7 +123,7 @@ fn what_was_waited_for_once_is_not_waited_for_again_where_the_stock_ran_short() 
 
 #[test]
 fn a_stock_grows_past_buffers_that_the_kernel_lost() {
-    let mut rig = fake(1, BUFFER_COUNT);
+    let mut rig = long_batches();
     for expected in [128, 256, 512] {
         // Ended for want of buffers, though none was named by a completion.
         rig.ring().end(0, libc::ENOBUFS);
