@@ -14,6 +14,10 @@ use std::{
 };
 
 use nicring::search::Protocol;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     affinity,
@@ -183,14 +187,14 @@ impl Receiver {
         })
     }
 
-    /// Waits, but for half a second at most, until it has received nothing for 10 ms.
+    /// Waits, but for 50 ms at most, until it has received nothing for 10 ms.
     ///
     /// # Errors
     ///
     /// It has ended.
     pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
         let mut received_count = self.snapshot()?.received_count;
-        for _ in 0..50 {
+        for _ in 0..5 {
             thread::sleep(Duration::from_millis(10));
             let now = self.snapshot()?.received_count;
             if now == received_count {
@@ -238,6 +242,8 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
+        // One that is stopped would not see it.
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT);
         let _ = self.child.wait();
     }
 }

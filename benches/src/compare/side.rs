@@ -9,6 +9,10 @@ use nicring_bench::{
     receiver::{Receiver, Snapshot},
     server::{Process, Programs},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::work::Work;
 
@@ -44,6 +48,20 @@ impl Side {
         }
     }
 
+    /// Stops it, for as long as the others have the load: one that was sent more than it can take
+    /// would go on working.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill(Pid::from_raw(self.pid() as i32), signal)?)
+    }
+
     /// How far it has come. A server does not tell how much it received: in a closed loop it is
     /// what was sent, but for the window.
     pub fn snapshot(&mut self, load: &Running) -> Result<Snapshot, Box<dyn Error>> {
@@ -57,7 +75,7 @@ impl Side {
         }
     }
 
-    /// Waits until it has taken what came.
+    /// Waits, though not for long, until it has taken what came.
     pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Receiver(receiver) => receiver.rest(),

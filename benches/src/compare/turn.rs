@@ -177,6 +177,7 @@ impl Racer {
         programs: &Programs,
     ) -> Result<Self, Box<dyn Error>> {
         let side = Side::start(work, contestant, port, network, programs)?;
+        side.freeze()?;
         Ok(Self { side, port, tally: Tally::default() })
     }
 
@@ -186,6 +187,7 @@ impl Racer {
         network: &Network,
         lengths: &Lengths,
     ) -> Result<(), Box<dyn Error>> {
+        self.side.thaw()?;
         let load = work.load().start(network, self.port);
         thread::sleep(lengths.warm_up);
         load.counters.is_measuring.store(true, Relaxed);
@@ -195,8 +197,8 @@ impl Racer {
         load.counters.is_measuring.store(false, Relaxed);
         self.tally.add(&before, &after);
         self.tally.outcome.add(load.stop()?);
-        // What is queued yet is no work of the next one's slice.
-        self.side.rest()
+        self.side.rest()?;
+        Ok(self.side.freeze()?)
     }
 
     fn figures(
@@ -207,6 +209,7 @@ impl Racer {
     ) -> Result<Figures, Box<dyn Error>> {
         let nic_count = network.nic_count();
         let units = work.unit_count(nic_count) as f64;
+        self.side.thaw()?;
         let load = work.load().start(network, self.port);
         thread::sleep(lengths.warm_up);
         let syscalls = count_syscalls(&mut self.side, &load, lengths.syscalls)?;
