@@ -29,8 +29,8 @@
 //!    ([below](#the-way-of-a-reply)).
 //! 5. The next turn gives the buffers back to the kernel, queues one `sendmsg` for each reply or
 //!    [train](#trains) of replies, and makes one system call, `io_uring_enter`, that submits all of
-//!    it and waits for the next datagrams. The kernel reads the replies straight from the outbox, which is used again once
-//!    the last of its completions is in.
+//!    it and waits for the next datagrams. The kernel reads the replies straight from the outbox, which
+//!    is used again once the last of its completions is in.
 //!
 //! The portable backend has the same five steps. Its second is `epoll` and `recvmmsg` into memory
 //! of the batch's own, its fifth `sendmmsg`; guard, records, routes, counters are the same code.
@@ -213,28 +213,41 @@
 //! A batch that changes threads costs a wake-up. With coalescing there are few, and each carries
 //! dozens of datagrams: the engine's thread is then the right way in every runtime. Without it there
 //! is one for every few datagrams, and handing over costs more than a plain tokio loop: that is why
-//! [`Coalesce::Adaptive`] is the default of this face too. Below its threshold, where it waits for
-//! nothing, a datagram costs a second wake-up; what has to answer a trickle with the least delay is
-//! better off with `run`.
+//! [`Coalesce::Adaptive`] is the default of this face too. (On an AMD EPYC where one CPU sends a
+//! datagram each 5.5 µs: 0.47 [0.43, 0.54] of the tokio loop's time in a storm, 1.23 [1.15, 1.27] with
+//! coalescing off.) Below its threshold, where it waits for nothing, a datagram costs a second
+//! wake-up; what has to answer a trickle with the least delay is better off with `run`.
 //!
 //! # `AsyncUdpV4`: readiness or the ring
 //!
 //! The drop-in face has two ways to receive (`udp_v4`, with the feature of that name). By `compare`,
-//! one task that receives one datagram after the other, medians of 5 rounds in a storm:
+//! one task that receives one datagram after the other, medians of 4 rounds in a storm (AMD EPYC, 2
+//! virtual CPUs, Linux 6.18, 2026-11-28):
 //!
 //! | receiver | 4 NICs | to tokio's | 16 NICs | to tokio's |
 //! |---|---|---|---|---|
-//! | `AsyncUdpV4`, readiness and recvmmsg | 1,908 ns | 1.13 [1.03, 1.19] | 1,733 ns | 1.02 [0.99, 1.07] |
-//! | `AsyncUdpV4`, the ring | 2,333 ns | 1.38 [1.32, 1.60] | 2,206 ns | 1.30 [1.20, 1.35] |
-//! | `AsyncUdpV4` of epics-base-rs 0.18.3 | 56,336 ns | 33.3 [32.7, 34.1] | 57,309 ns | 33.9 [32.1, 34.3] |
-//! | the tokio loop, which is told neither destination nor drops | 1,694 ns | 1 | 1,693 ns | 1 |
+//! | `AsyncUdpV4`, readiness and recvmmsg | 4,276 ns | 1.14 [1.06, 1.16] | 4,401 ns | 1.07 [1.07, 1.08] |
+//! | `AsyncUdpV4`, the ring | 4,041 ns | 1.08 [0.93, 1.17] | 5,575 ns | 1.36 [0.96, 1.69] |
+//! | `AsyncUdpV4` of epics-base-rs 0.18.3 | 93,811 ns | 25.0 [23.7, 26.6] | 104,754 ns | 25.5 [24.0, 27.3] |
+//! | the tokio loop | 3,759 ns | 1 | 4,113 ns | 1 |
+//! | the same, told what `AsyncUdpV4` tells | 4,058 ns | 1.08 [1.04, 1.08] | 4,436 ns | 1.08 [1.04, 1.10] |
 //!
-//! That loop is told neither destination nor interface nor drops. Readiness takes 0.94 [0.86, 1.01] of
-//! the time of one that asks the kernel for all three, as `AsyncUdpV4` does, over 4 NICs, and 0.93 [0.88,
-//! 0.95] over 16 (contestant `tokio-told`, medians of 9 rounds, AMD EPYC, 2 virtual CPUs).
+//! and in bursts of 16:
 //!
-//! The ring is nowhere ahead: its thread hands every datagram over, and tokio watches the same
-//! sockets and is woken too. So readiness is what [`Backend::Auto`] means for this face.
+//! | receiver | 4 NICs | to tokio's | 16 NICs | to tokio's |
+//! |---|---|---|---|---|
+//! | `AsyncUdpV4`, readiness and recvmmsg | 1,479 ns | 1.19 [1.10, 1.27] | 1,226 ns | 0.97 [0.95, 1.11] |
+//! | `AsyncUdpV4`, the ring | 1,843 ns | 1.49 [1.40, 1.54] | 1,803 ns | 1.43 [1.17, 1.52] |
+//! | `AsyncUdpV4` of epics-base-rs 0.18.3 | 103,230 ns | 83.4 [76.7, 90.3] | 100,903 ns | 79.9 [78.4, 80.7] |
+//! | the tokio loop | 1,239 ns | 1 | 1,263 ns | 1 |
+//! | the same, told what `AsyncUdpV4` tells | 1,809 ns | 1.46 [1.41, 1.47] | 1,857 ns | 1.47 [1.41, 1.49] |
+//!
+//! The tokio loop is told neither destination nor interface nor drops: one datagram by two calls of
+//! recvfrom takes 1.77 µs, by recvmmsg with `IP_PKTINFO` 2.17 µs, by two calls of recvmsg that ask the
+//! same 2.44 µs.
+//!
+//! The ring is nowhere ahead by more than its interval: its thread hands every datagram over, and
+//! tokio watches the same sockets and is woken too. So readiness is what [`Backend::Auto`] means for this face.
 //!
 //! # Memory
 //!
@@ -265,8 +278,8 @@
 //! | [`Builder::coalesce`] | adaptive | fewer wake-ups for up to 100 µs of delay | [above](#coalescing) |
 //! | [`Builder::spin`] | none | the least delay, for a processor of its own | [above](#spinning) |
 //! | [`Builder::buffer_bytes`] | 2,048 | the longest datagram that is received whole | 256: 0.94 to 1.01; 8,192: 0.98 to 1.00, and 6 MiB more memory |
-//! | [`Builder::buffer_count`] | 1,024 | how much handlers and leases may hold at once | 64: 1.00 to 1.01, and 2 MiB less; 4,096: 1.00 to 1.01, and 7 MiB more |
-//! | [`Builder::batch_max`] | 256 | how soon the first of many is answered | 32: 0.95 to 1.00; 1,024: 0.98 to 1.02 |
+//! | [`Builder::buffer_count`] | 1,024 | how much handlers and leases may hold at once | 64: 0.92 to 1.09 (bench `turn`), and 2 MiB less; 4,096: 0.96 to 1.07, and 7 MiB more |
+//! | [`Builder::batch_max`] | 256 | how soon the first of many is answered | 32: 0.95 to 1.00; 64: 0.99 to 1.08 (bench `turn`); 1,024: 0.98 to 1.02 |
 //! | [`Builder::replies_max`] | 1,024 | how many replies a batch can have | not measured |
 //! | [`Builder::recv_buffer_bytes`] | 1 MiB a socket | bursts while the handler is busy; a short datagram counts as about 800 | none |
 //! | [`Builder::kernel_time`] | off | when the kernel received each | 1.02 to 1.05 |
@@ -276,14 +289,17 @@
 //!
 //! # What was tried
 //!
-//! In a burst six sevenths of a datagram's time are the kernel's: the queue of the socket, copying, the
-//! free list of packets. A loop of epoll and recvmmsg pays that too, and a few per cent are left to win:
-//! io_uring takes 0.92 to 0.98 of that loop's time, over 4 and 16 NICs. Where datagrams come one by one, waking up is what costs (2.3 µs a
-//! datagram at two a wake-up, on the machine above, for everybody), and only waking less helps.
+//! In a burst six sevenths of a datagram's time are the kernel's: the queue of the socket, copying,
+//! the free list of packets. A loop of epoll and recvmmsg pays that too, and a few per cent are left to
+//! win: io_uring takes 0.97 [0.92, 1.03] of that loop's time over 4 NICs, 0.95 [0.89, 1.01] over 16.
+//! Where datagrams come one by one, waking up is what costs (2.3 to 4 µs a datagram, by machine, for
+//! everybody), and only waking less helps: with coalescing off io_uring takes 0.96 [0.92, 0.99] and
+//! 0.95 [0.90, 0.99] of that loop's time, with it 0.40 and 0.42.
 //!
 //! | experiment | effect | kept |
 //! |---|---|---|
 //! | waiting for several datagrams at a high rate | 0.75 to 1.17 of the receiver's time, 0.60 of the whole machine's, by machine and rate | yes: [Coalescing](#coalescing) |
+//! | `min_wait_usec`, against a loop that sleeps as long after each wake-up (200 µs) | storm 0.91 [0.87, 1.03] of its time over 4 NICs, 1.03 [0.98, 1.06] over 16, burst 0.92 [0.88, 0.97], 64 PVA searches on their way 0.61 at 0.45 of its p99 delay, CA 1.07 at 0.55 of its p99 delay | yes |
 //! | not waiting where turns bring 16 and more by themselves | 0.84 to 0.87 against 0.90 to 1.03 of a tokio loop's time in a burst, with the row on drops below; up to 100 µs less delay | yes |
 //! | looking for datagrams before sleeping | 0.28 of the delay at 10,000/s, four times the time | yes, where asked for |
 //! | the same for 2, 5 or 10 µs only, in a storm of 180,000/s | 1.3 to 1.5 of the time | no: the next datagram is 5 µs away |
@@ -294,7 +310,7 @@
 //! | headers for twice what came last in `recvmmsg`, not always for 64 | up to 60 headers less to write a call on the portable backend, 12 with `AsyncUdpV4` | yes |
 //! | `COOP_TASKRUN` in place of `DEFER_TASKRUN` | 0.95 [0.77, 1.05] in a burst, 1.01 [0.94, 1.06] one by one; 0.4 to 0.6 of the system calls | no: completions would interrupt what the handler waits in (`EINTR`) |
 //! | few buffers with the kernel at a time, those that were used last, in place of all in turn | 0.84 to 0.87 of receiving what waits, 16 and 64 at each of 4 sockets (bench `turn`) | yes: [Memory](#memory) |
-//! | no more of them than a batch holds | 0.83 to 0.93 of the same with 16 at each of 16, 0.97 with 64 at each of 4 | yes |
+//! | no more of them than a batch holds | 0.83 of the same with 16 at each of 16 sockets, 0.96 with 64 at each of 4 | yes |
 //! | huge pages for the buffers | 0.98 to 1.02 of the same | no |
 //! | records built where they are kept | 0.97 to 0.98 of the same | yes |
 //! | room for control messages of 32 bytes, not 112 | 1.00 of the same | no |
