@@ -320,7 +320,7 @@
 //! | prefetching the next completion's buffer | 0.94 to 1.04 of the same, without a pattern | no |
 //! | `recv_batch` without a thread: tokio's epoll watches a ring with `COOP_TASKRUN` (a prototype) | one by one 1.05 [1.01, 1.11] of a tokio loop's time, in a burst 0.83 [0.82, 0.93]; with the thread 1.22 [1.19, 1.26] and 0.97 [0.94, 1.06], all with coalescing off | no: it would interrupt what the runtime's thread waits in, and tie the engine to that thread; coalescing gains more |
 //! | sending from the receive buffer | not tried: nicring's own code and the bench's are 11 % of the samples, and answers are other bytes than questions | no |
-//! | sends that end without a completion (`IOSQE_CQE_SKIP_SUCCESS`) | not tried: the completion tells when the outbox is free again | no |
+//! | sends that end without a completion (`IOSQE_CQE_SKIP_SUCCESS`) | not tried: would save one of two system calls where a datagram comes alone and is answered, as the completion of the send ends the wait (trickle: 2.0 a datagram) | no: the completion tells that a reply was sent or refused, and when the outbox is free again |
 //! | `SO_BUSY_POLL`, NAPI | not tried: veth, which all of this was measured over, has no queue to poll | no |
 //!
 //! # What nicring does not do
