@@ -320,6 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stock_doubles_when_less_than_a_quarter_is_left_and_halves_when_long_more_than_three_are() {
+        let mut stock = Stock::new(200, 1024);
+        let mut after = |left_count| {
+            stock.note(left_count);
+            stock.size
+        };
+        assert_eq!(
+            [after(16), after(15), after(32), after(31)],
+            [64, 128, 128, 200],
+            "at most 200"
+        );
+        assert_eq!(after(0), 200);
+        assert!((0..1_000).all(|_| after(150) == 200), "three quarters");
+        assert!((1..SLACK_COUNT_MAX).all(|_| after(151) == 200));
+        assert_eq!(after(150), 200, "begins anew");
+        assert!((1..SLACK_COUNT_MAX).all(|_| after(151) == 200));
+        assert_eq!(after(151), 100);
+        assert!((1..SLACK_COUNT_MAX).all(|_| after(76) == 100), "begins anew");
+        assert_eq!(after(76), 64, "at least 64");
+        assert!((0..2 * SLACK_COUNT_MAX).all(|_| after(64) == 64));
+    }
+
+    #[test]
     #[should_panic(expected = "buffer 4 of 4")]
     fn a_buffer_that_does_not_exist_is_never_read() {
         Slab::new(4, 192).unwrap().bytes(4, 1);
