@@ -79,6 +79,9 @@ impl Pace {
             return;
         }
         if elapsed > WINDOW_MAX {
+            if !self.is_fast {
+                self.forget_ebb();
+            }
             (self.window_start, self.window_count, self.turn_count) = (Some(now), 0, 0);
             (self.is_fast, self.is_waiting) = (false, false);
             return;
@@ -98,6 +101,9 @@ impl Pace {
         let was_fast = self.is_fast;
         self.is_fast = per_s >= if was_fast { OFF_PER_S } else { ON_PER_S };
         if !self.is_fast {
+            if !was_fast {
+                self.forget_ebb();
+            }
             self.is_waiting = false;
             return;
         }
@@ -107,12 +113,23 @@ impl Pace {
             let is_known = with != 0;
             let brings_less = is_known && without > with + with / 4;
             self.is_waiting = !brings_less && !self.is_crowded;
-            self.window_count_left = if is_known { TRIAL_EVERY } else { FIRST_TRIAL };
+            // Short runs, too, come to a trial together.
+            if was_trial || !is_known {
+                self.window_count_left = if is_known { TRIAL_EVERY } else { FIRST_TRIAL };
+            }
             return;
         }
         self.window_count_left -= 1;
         if self.window_count_left == 0 {
             self.is_waiting = !self.is_waiting;
+        }
+    }
+
+    /// It stays slow without waiting, so it was not waiting that made it slow.
+    fn forget_ebb(&mut self) {
+        let [_, with] = &mut self.rates;
+        if *with < OFF_PER_S {
+            *with = 0;
         }
     }
 
@@ -226,6 +243,43 @@ mod tests {
             let count = waiting_count(&mut Pace::new(Coalesce::Adaptive), per_s, per_s);
             assert!(count > 950, "{per_s}/s: {count}");
         }
+    }
+
+    #[test]
+    fn a_load_that_ebbs_does_not_count_against_waiting() {
+        for ebb_us in [60, 90, 150] {
+            let mut pace = Pace::new(Coalesce::Adaptive);
+            let mut now = Instant::now();
+            let mut waiting_count = 0;
+            for _ in 0..20 {
+                for _ in 0..10 {
+                    feed(&mut pace, &mut now, 1, Duration::from_micros(6));
+                    waiting_count += usize::from(pace.wait().is_some());
+                }
+                (0..120).for_each(|_| {
+                    now += Duration::from_micros(ebb_us);
+                    pace.note(|| now, 1);
+                });
+                now += Duration::from_secs(1);
+            }
+            assert!(waiting_count > 130, "{waiting_count} of 200, ebb {ebb_us} us");
+        }
+    }
+
+    #[test]
+    fn short_runs_at_a_higher_rate_than_before_are_waited_for_again() {
+        let mut pace = Pace::new(Coalesce::Adaptive);
+        assert!(waiting_count(&mut pace, 60_000, 60_000) > 950);
+        let mut now = pace.window_start.expect("a window");
+        let mut waiting_count = 0;
+        for _ in 0..100 {
+            now += Duration::from_secs(1);
+            for _ in 0..4 {
+                feed(&mut pace, &mut now, 1, Duration::from_micros(5));
+                waiting_count += usize::from(pace.wait().is_some());
+            }
+        }
+        assert!(waiting_count > 200, "{waiting_count} of 400 times 5 ms");
     }
 
     #[test]
