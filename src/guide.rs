@@ -156,7 +156,7 @@
 //! about as long before it asks, and datagrams wait in the sockets' queues.
 //!
 //! Clients that wait for an answer before they ask again send less while the server waits. So every
-//! 64th window of 5 ms the other choice is tried, and waiting is given up for as long as a quarter
+//! 64th window of 5 ms at a high rate the other choice is tried, and waiting is given up for as long as a quarter
 //! more comes without it: against 64 searches on their way, one in 20 a hit, `nicring serve` answered
 //! after 58 µs in place of 159 µs, for less CPU time. Nor is anything waited for where turns bring 16
 //! datagrams and more by themselves, as in a burst: waking up then costs next to nothing a datagram. That,
@@ -254,7 +254,7 @@
 //! 1,024 buffers of 2 KiB. The kernel takes them in the order in which it was given them; given all,
 //! it would write to each in turn and find none of them in the cache. So it has a stock of 64 at a
 //! time, of those that were used last; twice as many after a turn that took more than three quarters
-//! of them, though no more than a batch holds; half as many after 256 turns that took less than a
+//! of them, though no more than a batch holds, or 64; half as many after 256 turns that took less than a
 //! quarter. Running out of a stock costs one more arm, and loses nothing. A handler that is slow, or
 //! tasks that keep batches, make the engine starve and the sockets queue (1 MiB each unless
 //! [`Builder::recv_buffer_bytes`] says otherwise, and the kernel's `net.core.rmem_max` allows it);

@@ -127,7 +127,7 @@ pub(super) struct BufferRing {
 }
 
 /// How many buffers the kernel has at once: up to four times what a turn takes, but no more than a
-/// batch holds. What a batch does not hold waits as well in the sockets.
+/// batch holds, or 64. What a batch does not hold waits as well in the sockets.
 #[derive(Debug)]
 struct Stock {
     size: usize,
@@ -250,6 +250,12 @@ impl BufferRing {
     pub fn restock(&mut self, ran_short: bool) {
         self.stock.note(if ran_short { 0 } else { self.given_count });
         self.fill();
+    }
+
+    /// Completions were lost, and the buffers that they named count as given for good: that must not
+    /// use the stock up.
+    pub fn expect_losses(&mut self) {
+        self.stock.size_max = self.slab.count;
     }
 
     fn fill(&mut self) {

@@ -71,6 +71,8 @@ pub(super) struct Fake {
     pub enter_count: usize,
     pub wait_count: usize,
     pub coalesce_count: usize,
+    /// For how many completions it was to wait, the last time that it coalesced.
+    pub waited_for: u32,
     /// What the next calls that enter the kernel say.
     pub entered: VecDeque<io::Result<Entered>>,
     /// Sends stay under way until [`Fake::complete_sends`].
@@ -423,11 +425,12 @@ impl Kernel for Fake {
 
     fn submit_and_coalesce(
         &mut self,
-        _: u32,
+        count: u32,
         _: Duration,
         _: Option<Instant>,
     ) -> io::Result<Entered> {
         assert!(self.can_coalesce);
+        self.waited_for = count;
         self.coalesce_count += 1;
         self.enter()
     }

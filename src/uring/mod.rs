@@ -178,13 +178,16 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn enter(&mut self, turn: &Turn<'_>) -> io::Result<()> {
-        let note = |entered| {
+        let has_work = turn.is_polling || !self.backlog.is_empty() || self.is_resuming;
+        // No more can come than there are buffers for.
+        let room = self.buffers.given_count().max(1) as u32;
+        let Self { ring, buffers, .. } = self;
+        let mut note = |entered| {
             if entered == Entered::WithLoss {
                 add(&turn.stats.overflow_count, 1);
+                buffers.expect_losses();
             }
         };
-        let has_work = turn.is_polling || !self.backlog.is_empty() || self.is_resuming;
-        let ring = &mut self.ring;
         if has_work || ring.has_completions() {
             note(ring.submit()?);
             return Ok(());
@@ -197,9 +200,9 @@ impl<K: Kernel> Uring<K> {
                 return Ok(());
             }
         }
-        note(match coalesced {
+        let entered = match coalesced {
             Some((count, wait_max)) if ring.can_coalesce() => {
-                ring.submit_and_coalesce(count, wait_max, turn.deadline)?
+                ring.submit_and_coalesce(count.min(room), wait_max, turn.deadline)?
             }
             Some((_, wait_max)) => {
                 note(ring.submit()?);
@@ -207,7 +210,8 @@ impl<K: Kernel> Uring<K> {
                 ring.submit_and_wait(turn.deadline)?
             }
             None => ring.submit_and_wait(turn.deadline)?,
-        });
+        };
+        note(entered);
         Ok(())
     }
 

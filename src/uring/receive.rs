@@ -59,7 +59,7 @@ pub(super) struct Receiver {
     armed_count: usize,
     due_count: usize,
     starved_count: usize,
-    /// Where arming begins: at another slot each time that buffers were short, lest the first ones
+    /// Where arming begins: behind the one that was armed first the last time, lest the first ones
     /// take them all.
     first_slot: usize,
     /// Whether a receive ended for want of buffers while there were spare ones: its socket has more.
@@ -179,15 +179,14 @@ impl Receiver {
 
     /// Arms what is due, and what was starved once the kernel has buffers again.
     pub fn arm(&mut self, ring: &mut impl Kernel, buffers: &BufferRing) -> io::Result<()> {
+        self.ran_short = false;
         // A receive that finds no buffer ends at once: without this it would be armed in vain.
         let has_buffers = buffers.given_count() > 0;
         if self.due_count == 0 && !(has_buffers && self.is_starved()) {
             return Ok(());
         }
         let slot_count = self.arms.len();
-        if mem::take(&mut self.ran_short) || self.is_starved() {
-            self.first_slot = (self.first_slot + 1) % slot_count;
-        }
+        let mut first_armed = None;
         for slot in (self.first_slot..slot_count).chain(0..self.first_slot) {
             let Some(arm) = &self.arms[slot] else {
                 continue;
@@ -202,7 +201,12 @@ impl Receiver {
                 let user_data = UserData::Receive { slot, generation: arm.generation };
                 self.layout.push_receive(ring, slot, user_data)?;
                 self.set_state(slot, State::Armed);
+                first_armed.get_or_insert(usize::from(slot));
             }
+        }
+        // Whoever comes after it is the first next time: buffers may be short then.
+        if let Some(first) = first_armed {
+            self.first_slot = (first + 1) % slot_count;
         }
         Ok(())
     }

@@ -122,6 +122,20 @@ fn what_was_waited_for_once_is_not_waited_for_again_where_the_stock_ran_short() 
 }
 
 #[test]
+fn no_more_datagrams_are_waited_for_than_there_are_buffers_for() {
+    let wait_max = Duration::from_millis(50);
+    for (datagram_count, expected) in [(256, 64), (64, 64), (8, 8)] {
+        let coalesce = Coalesce::Fixed { datagram_count, wait_max };
+        let settings = BackendSettings { coalesce, ..settings(BUFFER_COUNT, 512) };
+        let mut ring = Fake::default();
+        ring.can_coalesce = true;
+        let mut rig = over(ring, &settings, 1);
+        rig.turn();
+        assert_eq!(rig.ring().waited_for, expected);
+    }
+}
+
+#[test]
 fn a_stock_grows_past_buffers_that_the_kernel_lost() {
     let mut rig = long_batches();
     for expected in [128, 256, 512] {
@@ -133,6 +147,34 @@ fn a_stock_grows_past_buffers_that_the_kernel_lost() {
         assert!(rig.ring().is_armed(0));
     }
     assert_eq!(rig.counts().starved_count, 0);
+}
+
+#[test]
+fn lost_buffers_do_not_use_up_the_stock() {
+    let mut rig = fake(1, BUFFER_COUNT);
+    rig.ring().entered.push_back(Ok(crate::uring::kernel::Entered::WithLoss));
+    rig.turn();
+    for expected in [128, 256, 512] {
+        rig.ring().end(0, libc::ENOBUFS);
+        rig.turn();
+        rig.turn();
+        assert_eq!(rig.driver.buffers.given_count(), expected);
+    }
+}
+
+#[test]
+fn a_socket_that_leaves_while_the_stock_is_short_keeps_nobody_awake() {
+    let mut rig = fake(1, BUFFER_COUNT);
+    rig.ring().end(0, libc::ENOBUFS);
+    rig.turn();
+    rig.remove(0);
+    rig.turn();
+    for _ in 0..3 {
+        let wait_count = rig.ring().wait_count;
+        rig.turn();
+        assert_eq!(rig.ring().wait_count, wait_count + 1);
+    }
+    assert_eq!(rig.driver.buffers.given_count(), 64);
 }
 
 #[test]
