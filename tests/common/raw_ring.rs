@@ -3,10 +3,17 @@
 use std::{fs, io, path::Path, thread};
 
 /// A ring, by the bare system call. On a thread of its own: a ring that is closed interrupts, a
-/// little later, the thread that opened it.
+/// little later, the thread that opened it. That thread is gone from `/proc` too when this returns.
 pub fn open() -> io::Result<()> {
-    let opener = thread::spawn(|| io_uring::IoUring::new(8).map(drop));
-    opener.join().expect("no panic")
+    let opener = thread::spawn(|| {
+        let opened = io_uring::IoUring::new(8).map(drop);
+        (opened, fs::read_link("/proc/thread-self").expect("/proc"))
+    });
+    let (opened, directory) = opener.join().expect("no panic");
+    while Path::new("/proc").join(&directory).exists() {
+        thread::yield_now();
+    }
+    opened
 }
 
 /// Linux shares a port only among sockets that all set this too.
