@@ -1,7 +1,7 @@
 //! When to wait a little for more datagrams.
 
 use std::{
-    thread,
+    mem, thread,
     time::{Duration, Instant},
 };
 
@@ -78,20 +78,17 @@ impl Pace {
         if elapsed < WINDOW_MIN {
             return;
         }
+        let (count, turn_count) =
+            (mem::take(&mut self.window_count), mem::take(&mut self.turn_count));
+        self.window_start = Some(now);
         if elapsed > WINDOW_MAX {
-            if !self.is_fast {
-                self.forget_ebb();
-            }
-            (self.window_start, self.window_count, self.turn_count) = (Some(now), 0, 0);
-            (self.is_fast, self.is_waiting) = (false, false);
+            self.slow_down();
             return;
         }
-        let per_s = u128::from(self.window_count) * 1_000_000_000 / elapsed.as_nanos();
         if !self.is_waiting {
-            let is_crowd = self.window_count >= CROWD_COUNT * self.turn_count;
-            self.is_crowded = is_crowd && self.turn_count > 0;
+            self.is_crowded = turn_count > 0 && count >= CROWD_COUNT * turn_count;
         }
-        (self.window_start, self.window_count, self.turn_count) = (Some(now), 0, 0);
+        let per_s = u128::from(count) * 1_000_000_000 / elapsed.as_nanos();
         self.choose(per_s as u64);
     }
 
@@ -99,14 +96,11 @@ impl Pace {
     fn choose(&mut self, per_s: u64) {
         self.rates[usize::from(self.is_waiting)] = per_s;
         let was_fast = self.is_fast;
-        self.is_fast = per_s >= if was_fast { OFF_PER_S } else { ON_PER_S };
-        if !self.is_fast {
-            if !was_fast {
-                self.forget_ebb();
-            }
-            self.is_waiting = false;
+        if per_s < if was_fast { OFF_PER_S } else { ON_PER_S } {
+            self.slow_down();
             return;
         }
+        self.is_fast = true;
         let was_trial = self.window_count_left == 0;
         if was_trial || !was_fast {
             let [without, with] = self.rates;
@@ -125,12 +119,14 @@ impl Pace {
         }
     }
 
-    /// It stays slow without waiting, so it was not waiting that made it slow.
-    fn forget_ebb(&mut self) {
+    /// Too few come for a wait to pay.
+    fn slow_down(&mut self) {
         let [_, with] = &mut self.rates;
-        if *with < OFF_PER_S {
+        // It stays slow without waiting, so it was not waiting that made it slow.
+        if !self.is_fast && *with < OFF_PER_S {
             *with = 0;
         }
+        (self.is_fast, self.is_waiting) = (false, false);
     }
 
     /// For how many datagrams to wait, and how long; `None` for the first that comes.
@@ -196,10 +192,7 @@ mod tests {
         let mut now = Instant::now();
         let mut waiting_count = 0;
         for _ in 0..20 {
-            for _ in 0..10 {
-                feed(&mut pace, &mut now, 1, Duration::from_micros(6));
-                waiting_count += usize::from(pace.wait().is_some());
-            }
+            waiting_count += waiting_in_run(&mut pace, &mut now, 10, Duration::from_micros(6));
             now += Duration::from_secs(1);
         }
         assert!(waiting_count > 150, "after {waiting_count} of 200 times 6 ms at 166,000 a second");
@@ -213,12 +206,23 @@ mod tests {
         let mut waiting_count = 0;
         for _ in 0..20 {
             now += Duration::from_secs(1);
-            for _ in 0..4 {
-                feed(&mut pace, &mut now, 1, Duration::from_micros(5));
-                waiting_count += usize::from(pace.wait().is_some());
-            }
+            waiting_count += waiting_in_run(&mut pace, &mut now, 4, Duration::from_micros(5));
         }
         assert!(waiting_count < 10, "after {waiting_count} of 80 times 5 ms");
+    }
+
+    /// After how many of `feed_count` times 1,000 datagrams, `gap` apart, it waits.
+    fn waiting_in_run(
+        pace: &mut Pace,
+        now: &mut Instant,
+        feed_count: usize,
+        gap: Duration,
+    ) -> usize {
+        let feeds = (0..feed_count).filter(|_| {
+            feed(pace, now, 1, gap);
+            pace.wait().is_some()
+        });
+        feeds.count()
     }
 
     /// How many of 1,000 windows wait, when so many datagrams a second come without waiting and
@@ -252,10 +256,7 @@ mod tests {
             let mut now = Instant::now();
             let mut waiting_count = 0;
             for _ in 0..20 {
-                for _ in 0..10 {
-                    feed(&mut pace, &mut now, 1, Duration::from_micros(6));
-                    waiting_count += usize::from(pace.wait().is_some());
-                }
+                waiting_count += waiting_in_run(&mut pace, &mut now, 10, Duration::from_micros(6));
                 (0..120).for_each(|_| {
                     now += Duration::from_micros(ebb_us);
                     pace.note(|| now, 1);
@@ -274,10 +275,7 @@ mod tests {
         let mut waiting_count = 0;
         for _ in 0..100 {
             now += Duration::from_secs(1);
-            for _ in 0..4 {
-                feed(&mut pace, &mut now, 1, Duration::from_micros(5));
-                waiting_count += usize::from(pace.wait().is_some());
-            }
+            waiting_count += waiting_in_run(&mut pace, &mut now, 4, Duration::from_micros(5));
         }
         assert!(waiting_count > 200, "{waiting_count} of 400 times 5 ms");
     }
