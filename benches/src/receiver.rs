@@ -193,16 +193,7 @@ impl Receiver {
     ///
     /// It has ended.
     pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
-        let mut received_count = self.snapshot()?.received_count;
-        for _ in 0..5 {
-            thread::sleep(Duration::from_millis(10));
-            let now = self.snapshot()?.received_count;
-            if now == received_count {
-                break;
-            }
-            received_count = now;
-        }
-        Ok(())
+        self.settle(5, Duration::from_millis(10)).map(drop)
     }
 
     /// How many datagrams it has received in all once no more come.
@@ -211,9 +202,15 @@ impl Receiver {
     ///
     /// It has ended.
     pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
+        self.settle(20, Duration::from_millis(50))
+    }
+
+    /// Waits until it has received nothing for one `pause`, or for `pause_max` of them; how many it
+    /// has received then.
+    fn settle(&mut self, pause_max: u32, pause: Duration) -> Result<u64, Box<dyn Error>> {
         let mut received_count = self.snapshot()?.received_count;
-        for _ in 0..20 {
-            thread::sleep(Duration::from_millis(50));
+        for _ in 0..pause_max {
+            thread::sleep(pause);
             let now = self.snapshot()?.received_count;
             if now == received_count {
                 break;
