@@ -247,7 +247,8 @@
 //! same 2.44 µs.
 //!
 //! The ring is nowhere ahead by more than its interval: its thread hands every datagram over, and
-//! tokio watches the same sockets and is woken too. So readiness is what [`Backend::Auto`] means for this face.
+//! tokio watches the same sockets and is woken too. So readiness is what [`Backend::Auto`] means for
+//! this face.
 //!
 //! # Memory
 //!
