@@ -131,22 +131,27 @@ async fn serve(backend: Backend, is_over: &AtomicBool) {
     assert!(kept <= kept_max + SLACK_BYTES, "{kept} bytes did not return on {backend}");
 }
 
-/// Bytes of resident memory, as the kernel counts them for its peak. The buffers of sockets belong
-/// to the kernel and are not among them.
+/// Bytes of resident memory. The buffers of sockets belong to the kernel and are not among them.
 fn resident() -> usize {
-    status("VmRSS:")
+    without_file_pages("VmRSS:")
 }
 
+/// The most since it was last forgotten.
 fn peak() -> usize {
-    status("VmHWM:")
+    without_file_pages("VmHWM:")
 }
 
 fn forget_peak() {
     fs::write("/proc/self/clear_refs", "5").expect("/proc");
 }
 
-fn status(field: &str) -> usize {
+/// A bundle holds no pages of a file: those that come are of this program, run for the first time,
+/// and how many come with each is the page cache's choice.
+fn without_file_pages(field: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").expect("/proc");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a line");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    let bytes = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    };
+    bytes(field) - bytes("RssFile:")
 }
