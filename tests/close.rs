@@ -20,7 +20,9 @@ use std::{
 
 use nicring::{Backend, Builder};
 
-use common::{Client, LOCALHOST, PATIENCE, SETTLE, assert_free, for_each_backend, open};
+use common::{
+    Client, LOCALHOST, PATIENCE, SETTLE, assert_free, for_each_backend, memory::resident, open,
+};
 
 for_each_backend!(crate::alone:
     when_run_returns,
@@ -279,15 +281,6 @@ fn descriptors() -> Vec<String> {
 
 fn entry_count(directory: &str) -> usize {
     std::fs::read_dir(directory).expect("/proc").count()
-}
-
-/// Bytes of resident memory, counted exactly (`/proc/self/statm` is only about right), without the
-/// pages of the program's own file, which come when its code first runs.
-fn resident() -> usize {
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("/proc");
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).expect("a line");
-    let kilobytes = line.trim().trim_end_matches(" kB");
-    kilobytes.parse::<usize>().expect("a number") << 10
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

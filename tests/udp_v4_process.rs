@@ -7,11 +7,7 @@ mod common;
 use std::{
     fs,
     future::Future,
-    net::{Ipv4Addr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::Arc,
     task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
@@ -22,7 +18,6 @@ use tokio::{runtime, time};
 
 use common::{
     Client, LOCALHOST, PATIENCE, assert_free, has_io_uring,
-    netns::{Namespace, can_be_made},
     sandbox::{deny, is_child_of, sandboxed},
     wait_until,
 };
@@ -166,87 +161,4 @@ fn a_waker_that_panics_or_blocks_ends_nothing() {
         hear(&on_loopback(), "still served").await;
         assert!([panics, blocks].iter().all(|bundle| bundle.backend() == Backend::IoUring));
     });
-}
-
-/// What one bundle may hold, and the ring: the queue, what comes at once before it is let be, and
-/// the buffers.
-const MEMORY_MAX: usize = 12 << 20;
-/// What may stay: the buffers.
-const MEMORY_LEFT_MAX: usize = 6 << 20;
-
-#[test]
-fn a_flood_of_the_longest_datagrams_on_16_nics_stays_under_the_cap_by_the_ring() {
-    let this = "a_flood_of_the_longest_datagrams_on_16_nics_stays_under_the_cap_by_the_ring";
-    if has_io_uring() && can_be_made() && is_child_of(this, &[BY_RING], |_| {}) {
-        flood(Backend::IoUring);
-    }
-}
-
-#[test]
-fn a_flood_of_the_longest_datagrams_on_16_nics_stays_under_the_cap_by_readiness() {
-    let this = "a_flood_of_the_longest_datagrams_on_16_nics_stays_under_the_cap_by_readiness";
-    if can_be_made() && is_child_of(this, &[], |_| {}) {
-        flood(Backend::Portable);
-    }
-}
-
-fn flood(backend: Backend) {
-    let [host, peer] = ["flood", "peer"]
-        .map(|label| Namespace::new(label).unwrap_or_else(|error| panic!("{error}")));
-    for nic in 1..=16 {
-        host.connect(&format!("nic{nic}"), &peer, &format!("eth{nic}")).expect("a NIC");
-        host.configure(&format!("address add 10.79.{nic}.1/24 dev nic{nic}"));
-    }
-    let is_over = AtomicBool::new(false);
-    host.run(|| {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let bundle = runtime.block_on(async { AsyncUdpV4::bind(5076, true) }).expect("16 NICs");
-        let bundle = bundle.with_backend(backend).expect("a backend");
-        let addresses: Vec<Ipv4Addr> = (1..=16).map(|nic| [10, 79, nic, 1].into()).collect();
-        let payload = vec![7; 65_507];
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
-        let mut buf = vec![0; 1 << 16];
-        let before = resident_bytes();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                while !is_over.load(SeqCst) {
-                    for address in &addresses {
-                        let _ = socket.send_to(&payload, (*address, 5076));
-                    }
-                }
-            });
-            runtime.block_on(async {
-                bundle.recv_from(&mut buf).await.expect("a datagram");
-                let (mut most, mut count) = (0, 0);
-                let start = Instant::now();
-                // First nobody takes anything, then as much as comes.
-                while start.elapsed() < Duration::from_secs(1) {
-                    if start.elapsed() > Duration::from_millis(500) {
-                        assert_eq!(bundle.recv_from(&mut buf).await.expect("a datagram").0, 65_507);
-                        count += 1;
-                    } else {
-                        time::sleep(Duration::from_millis(5)).await;
-                    }
-                    most = most.max(resident_bytes().saturating_sub(before));
-                }
-                is_over.store(true, SeqCst);
-                eprintln!("{most} bytes at the most, {count} datagrams");
-                assert!(most < MEMORY_MAX, "{most} bytes, {count} datagrams");
-                let wait = Duration::from_millis(100);
-                while time::timeout(wait, bundle.recv_from(&mut buf)).await.is_ok() {}
-            });
-        });
-        let left = resident_bytes().saturating_sub(before);
-        eprintln!("{left} bytes left");
-        assert!(left < MEMORY_LEFT_MAX, "{left} bytes are left");
-        assert_eq!(bundle.backend(), backend);
-    });
-}
-
-fn resident_bytes() -> usize {
-    const PAGE_BYTES: usize = 4096;
-    let statm = fs::read_to_string("/proc/self/statm").expect("/proc");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages")
-        * PAGE_BYTES
 }

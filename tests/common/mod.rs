@@ -3,6 +3,8 @@
 #![allow(dead_code, unused_imports, unused_macros)] // each test program uses a part of it
 
 #[cfg(target_os = "linux")]
+pub mod memory;
+#[cfg(target_os = "linux")]
 pub mod netns;
 #[cfg(not(target_os = "linux"))]
 #[path = "no_raw_ring.rs"]

@@ -3,7 +3,6 @@
 //! uses. Needs root and `ip`; without them it skips and says so.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddrV4},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
@@ -15,7 +14,12 @@ use tokio::time;
 
 use crate::{
     Bundle, block_on,
-    common::{Client, for_each_backend, netns::Namespace, sandbox::is_child_of},
+    common::{
+        Client, for_each_backend,
+        memory::{forget_peak, peak, resident},
+        netns::Namespace,
+        sandbox::is_child_of,
+    },
     over,
 };
 
@@ -27,6 +31,7 @@ const PORT: u16 = 5076;
 const NIC_COUNT: u8 = 16;
 const PAYLOAD_LEN: usize = 65_507;
 const FLOOD_TIME: Duration = Duration::from_secs(2);
+const IDLE_TIME: Duration = Duration::from_millis(500);
 /// Within it the memory has to be back.
 const RETURN_TIME: Duration = Duration::from_secs(1);
 /// What the allocator, tokio and the kernel's own accounting may take beside.
@@ -94,8 +99,8 @@ fn flood(is_over: &AtomicBool) {
     }
 }
 
-/// Receives more slowly than the flood comes, so that all there is to fill is full; then, when the
-/// flood is over, all of it.
+/// Receives once and then nothing for a while, then more slowly than the flood comes, so that all
+/// there is to fill is full; then, when the flood is over, all of it.
 async fn serve(backend: Backend, is_over: &AtomicBool) {
     let mut buf = vec![0x5a; PAYLOAD_LEN];
     let bundle = over(backend, AsyncUdpV4::bind_non_loopback(PORT, true));
@@ -111,6 +116,8 @@ async fn serve(backend: Backend, is_over: &AtomicBool) {
         heard_counts[usize::from(buf[0])] += 1;
     };
     let start = Instant::now();
+    time::timeout(FLOOD_TIME, receive(&bundle)).await.expect("nothing was heard");
+    time::sleep(IDLE_TIME).await;
     while start.elapsed() < FLOOD_TIME {
         time::timeout(FLOOD_TIME, receive(&bundle)).await.expect("nothing was heard");
         time::sleep(Duration::from_millis(1)).await;
@@ -129,29 +136,4 @@ async fn serve(backend: Backend, is_over: &AtomicBool) {
         kept = resident().saturating_sub(before);
     }
     assert!(kept <= kept_max + SLACK_BYTES, "{kept} bytes did not return on {backend}");
-}
-
-/// Bytes of resident memory. The buffers of sockets belong to the kernel and are not among them.
-fn resident() -> usize {
-    without_file_pages("VmRSS:")
-}
-
-/// The most since it was last forgotten.
-fn peak() -> usize {
-    without_file_pages("VmHWM:")
-}
-
-fn forget_peak() {
-    fs::write("/proc/self/clear_refs", "5").expect("/proc");
-}
-
-/// A bundle holds no pages of a file: those that come are of this program, run for the first time,
-/// and how many come with each is the page cache's choice.
-fn without_file_pages(field: &str) -> usize {
-    let status = fs::read_to_string("/proc/self/status").expect("/proc");
-    let bytes = |field: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a line");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
-    };
-    bytes(field) - bytes("RssFile:")
 }
