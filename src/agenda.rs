@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn it_looks_as_often_as_it_was_asked_to() {
-        let every = Duration::from_millis(20);
+        let every = Duration::from_millis(200);
         let mut agenda = Agenda::new(Some(every));
         assert_eq!(agenda.due(), Due::Nothing);
         thread::sleep(every);
@@ -95,8 +95,9 @@ mod tests {
     fn a_taken_address_is_tried_again_while_what_was_closed_may_hold_it() {
         let mut agenda = Agenda::new(None);
         agenda.note_closed();
+        let start = Instant::now();
         assert!(agenda.may_retry());
-        assert_eq!(agenda.due(), Due::Nothing);
+        assert!(agenda.next_at() >= Some(start + RETRY_EVERY));
         thread::sleep(RETRY_EVERY);
         assert_eq!((agenda.due(), agenda.due()), (Due::Retry, Due::Nothing));
         thread::sleep(RETRY_TIME_MAX);

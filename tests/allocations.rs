@@ -54,7 +54,7 @@ fn alone(backend: Backend, case: fn(Backend)) {
 fn quiet() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     let guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    thread::sleep(SETTLE); // the runner prints, and starts its next thread
+    thread::sleep(4 * SETTLE); // the runner prints, and starts its next thread
     guard
 }
 

@@ -48,7 +48,7 @@ const GROWTH_MAX_BYTES: usize = 64 << 10;
 fn alone(backend: Backend, case: fn(Backend)) {
     static LOCK: Mutex<()> = Mutex::new(());
     let _guard: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    thread::sleep(SETTLE); // the runner starts its next thread, which waits for the lock
+    thread::sleep(4 * SETTLE); // the runner starts its next thread, which waits for the lock
     common::on(backend, case);
 }
 

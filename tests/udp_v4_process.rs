@@ -7,7 +7,10 @@ mod common;
 use std::{
     fs,
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
@@ -131,13 +134,18 @@ fn wait_with(bundle: &AsyncUdpV4, on_wake: impl Fn() + Send + Sync + 'static) {
             self.0();
         }
     }
-    let waker = Waker::from(Arc::new(OnWake(on_wake)));
+    let is_woken = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&is_woken);
+    let waker = Waker::from(Arc::new(OnWake(move || {
+        tell.store(true, SeqCst);
+        on_wake();
+    })));
     let mut buf = [0; 8];
     // Never dropped, as a task that is never polled again.
     let mut receive = Box::pin(bundle.recv_from(&mut buf));
     assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     Client::on_loopback().ask("wake", LOCALHOST, port(bundle));
-    thread::sleep(Duration::from_millis(100));
+    wait_until("it is woken", || is_woken.load(SeqCst));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use super::{Client, Server, skip};
+use super::{Client, Server, skip, wait_until};
 
 /// Runs a case where namespaces can be made.
 pub fn on(backend: Backend, case: fn(Backend)) {
@@ -79,13 +79,22 @@ impl Namespace {
         self.ip(commands).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// A veth pair, `nic` here and `peer_nic` there; both are up.
+    /// A veth pair, `nic` here and `peer_nic` there; both are up and pass packets on.
     pub fn connect(&self, nic: &str, peer: &Self, peer_nic: &str) -> Result<(), String> {
         let peer_name = &peer.name;
         self.ip(&format!(
             "link add {nic} type veth peer name {peer_nic} netns {peer_name}\nlink set {nic} up"
         ))?;
-        peer.ip(&format!("link set {peer_nic} up"))
+        peer.ip(&format!("link set {peer_nic} up"))?;
+        // A NIC drops what is sent until the kernel has taken note of its peer, a moment later.
+        wait_until("the pair is up", || self.is_up(nic) && peer.is_up(peer_nic));
+        Ok(())
+    }
+
+    fn is_up(&self, nic: &str) -> bool {
+        let show = ["-n", &self.name, "-brief", "link", "show", nic];
+        let shown = run(Command::new("ip").args(show), "");
+        shown.is_ok_and(|line| line.split_whitespace().nth(1) == Some("UP"))
     }
 
     /// Sets a kernel parameter, such as `ipv4/ip_forward`.

@@ -63,7 +63,7 @@ fn an_engine_that_is_dropped_waits_for_no_lease(backend: Backend) {
 }
 
 fn what_was_queued_before_the_stop_is_handed_out(backend: Backend) {
-    const COUNT: usize = 200;
+    const COUNT: usize = 60;
     let builder = on_loopback(backend).batch_max(2).buffer_count(16).recv_buffer_bytes(4 << 20);
     let engine = builder.open_async().expect("an engine");
     let (client, port) = (Client::on_loopback(), engine.ports()[0]);

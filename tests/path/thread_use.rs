@@ -1,13 +1,16 @@
-//! What the threads of a name have used so far, by the kernel's word: a thread that spins shows.
+//! What the thread of a name has used so far, by the kernel's word: a thread that spins shows.
 
 use std::{
     fs,
     ops::Sub,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-#[derive(Debug, Clone, Copy, Default)]
+use crate::common::wait_until;
+
+#[derive(Debug, Clone, Copy)]
 pub struct ThreadUse {
     pub cpu_time: Duration,
     /// How often it was taken off a CPU, of its own accord (a wait) or not.
@@ -25,8 +28,10 @@ impl Sub for ThreadUse {
     }
 }
 
-/// What the threads of this name use while nothing is asked of them for `time`.
+/// What the thread of this name uses while nothing is asked of it for `time`.
 pub fn during(name: &str, time: Duration) -> ThreadUse {
+    // One of an earlier test that was joined may take a moment to leave /proc.
+    wait_until("one thread has the name", || tasks(name).len() == 1);
     let before = of(name);
     let start = Instant::now();
     thread::sleep(time);
@@ -44,23 +49,22 @@ pub fn assert_rest(name: &str) {
 }
 
 fn of(name: &str) -> ThreadUse {
-    let mut sum = ThreadUse::default();
-    let mut thread_count = 0;
-    for task in fs::read_dir("/proc/self/task").expect("/proc").flatten() {
-        let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
-        if read("comm").trim() != name {
-            continue;
-        }
-        thread_count += 1;
-        let schedstat = read("schedstat");
-        let nanoseconds = schedstat.split(' ').next().and_then(|field| field.parse().ok());
-        sum.cpu_time += Duration::from_nanos(nanoseconds.expect("schedstat"));
-        let status = read("status");
-        let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
-        let counts =
-            switches.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-        sum.switch_count += counts.sum::<u64>();
+    let tasks = tasks(name);
+    assert_eq!(tasks.len(), 1, "threads with the name {name}");
+    let read = |file: &str| fs::read_to_string(tasks[0].join(file)).expect("/proc");
+    let schedstat = read("schedstat");
+    let nanoseconds = schedstat.split(' ').next().and_then(|field| field.parse().ok());
+    let status = read("status");
+    let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
+    let counts = switches.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    ThreadUse {
+        cpu_time: Duration::from_nanos(nanoseconds.expect("schedstat")),
+        switch_count: counts.sum(),
     }
-    assert_eq!(thread_count, 1, "threads with the name {name}");
-    sum
+}
+
+fn tasks(name: &str) -> Vec<PathBuf> {
+    let tasks = fs::read_dir("/proc/self/task").expect("/proc").flatten().map(|task| task.path());
+    let comm = |task: &PathBuf| fs::read_to_string(task.join("comm")).unwrap_or_default();
+    tasks.filter(|task| comm(task).trim() == name).collect()
 }

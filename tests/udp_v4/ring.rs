@@ -14,7 +14,7 @@ use tokio::time;
 
 use crate::{
     Bundle, block_on,
-    common::{Client, LOCALHOST, PATIENCE, assert_free, for_each_backend},
+    common::{Client, LOCALHOST, PATIENCE, assert_free, for_each_backend, unused_port},
     on_loopback, receive, receive_nothing,
 };
 
@@ -86,7 +86,9 @@ fn a_bundle_that_is_flooded_and_not_drained_stalls_no_other(backend: Backend) {
 
 fn dozens_of_bundles_each_hear_their_own(backend: Backend) {
     block_on(async {
-        let bundles: Vec<Bundle> = (0..60).map(|_| on_loopback(backend, 0)).collect();
+        // Ports that no other test gets by chance once they are free.
+        let ports: Vec<u16> = (0..40).map(|_| unused_port()).collect();
+        let bundles: Vec<Bundle> = ports.iter().map(|port| on_loopback(backend, *port)).collect();
         let client = Client::on_loopback();
         for round in 0..3 {
             for (number, bundle) in bundles.iter().enumerate() {
@@ -96,7 +98,6 @@ fn dozens_of_bundles_each_hear_their_own(backend: Backend) {
                 assert_eq!(receive(bundle).await.0, format!("{round} {number}"));
             }
         }
-        let ports: Vec<u16> = bundles.iter().map(port).collect();
         drop(bundles);
         ports.into_iter().for_each(assert_free);
     });

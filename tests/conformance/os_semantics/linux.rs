@@ -79,18 +79,24 @@ fn the_kernel_tells_when_it_received_if_asked(backend: Backend) {
     assert_eq!(server.next().kernel_time, None);
     drop(server);
 
-    let engine = common::open(on_loopback(backend).kernel_time());
-    // The kernel begins to take times a moment after the first socket asked.
-    thread::sleep(Duration::from_millis(50));
-    let before = SystemTime::now();
-    client.ask("time", LOCALHOST, engine.ports()[0]);
-    let after = SystemTime::now();
-    thread::sleep(Duration::from_millis(100));
-    // The time of receipt, not of being handed out.
-    let server = Server::over(engine, |_| ControlFlow::Continue(()));
-    let time = server.next().kernel_time.expect("it was asked for");
-    let slack = Duration::from_millis(20);
-    assert!(time + slack > before && time < after + slack, "{before:?} {time:?} {after:?}");
+    // The kernel begins to take times some while after the first socket asked, and goes on while
+    // one asks; until then it takes them when they are read.
+    let _asks = common::open(on_loopback(backend).kernel_time());
+    let is_time_of_receipt = || {
+        thread::sleep(Duration::from_millis(50));
+        let engine = common::open(on_loopback(backend).kernel_time());
+        let before = SystemTime::now();
+        client.ask("time", LOCALHOST, engine.ports()[0]);
+        let after = SystemTime::now();
+        thread::sleep(Duration::from_millis(100));
+        let server = Server::over(engine, |_| ControlFlow::Continue(()));
+        let time = server.next().kernel_time.expect("it was asked for");
+        let slack = Duration::from_millis(20);
+        eprintln!("{before:?} {time:?} {after:?}");
+        time + slack > before && time < after + slack
+    };
+    // Not the time of being handed out, which would be too late each time.
+    assert!((0..5).any(|_| is_time_of_receipt()));
 }
 
 fn every_drop_of_the_kernel_is_counted(backend: Backend) {
