@@ -294,9 +294,11 @@ impl Client {
             let text = String::from_utf8_lossy(stderr);
             text.contains("assert self.connected") && text.contains("Circuit with server at")
         };
-        if !output.status.success() && is_caprotos_own(&output.stderr) {
-            eprintln!("{}: failed by its own connection, is run once more", self.script);
-            output = run()?;
+        for _ in 0..2 {
+            if !output.status.success() && is_caprotos_own(&output.stderr) {
+                eprintln!("{}: failed by its own connection, is run once more", self.script);
+                output = run()?;
+            }
         }
         let expected: String = names.iter().map(|name| format!("VALUE {name} 1.25\n")).collect();
         if output.status.success() && output.stdout == expected.as_bytes() {

@@ -115,7 +115,7 @@ fn bundles_outlive_a_ring_that_fails() {
             bundles.iter().all(|bundle| bundle.backend() == Backend::Portable)
         });
         // The kernel takes some time to end what a ring that was closed had under way.
-        time::sleep(Duration::from_millis(200)).await;
+        time::sleep(Duration::from_secs(1)).await;
         for bundle in &bundles {
             hear(bundle, "by readiness").await;
         }

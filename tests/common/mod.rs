@@ -20,6 +20,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs, UdpSocket},
     ops::ControlFlow,
     sync::{
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
@@ -125,11 +126,19 @@ pub fn is_free(port: u16) -> bool {
 
 #[track_caller]
 pub fn assert_free(port: u16) {
+    let _guard = no_child_starts();
     for address in [Ipv4Addr::UNSPECIFIED, LOCALHOST] {
         if let Err(error) = UdpSocket::bind((address, port)) {
             panic!("{address}:{port} is not free: {error}");
         }
     }
+}
+
+/// Until it executes its own program a new child has copies of all descriptors, by which a socket
+/// that was closed here lives on. Whoever starts one beside other tests does it with this held.
+pub fn no_child_starts() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the server's handler saw of one datagram.
@@ -398,6 +407,15 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Calls this where it goes out of scope, also by a panic.
+pub struct OnDrop<F: Fn()>(pub F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

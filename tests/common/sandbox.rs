@@ -1,9 +1,16 @@
 //! System calls that fail as in a sandbox, by seccomp, and tests in processes of their own.
 
-use std::{collections::BTreeMap, env, process::Command, thread};
+use std::{
+    collections::BTreeMap,
+    env,
+    process::{Command, Stdio},
+    thread,
+};
 
 use nicring::Backend;
 use seccompiler::{SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
+
+use super::no_child_starts;
 
 /// Calls `what` on a thread of its own on which a system call fails with `errno`. What that thread
 /// starts inherits this.
@@ -44,7 +51,11 @@ pub fn is_child_of(
     command.args([this, "--exact", "--nocapture"]).env_remove(Backend::ENVIRONMENT_VARIABLE);
     command.env(MARK, "1").envs(environment.iter().copied());
     prepare(&mut command);
-    let output = command.output().expect("this program");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let guard = no_child_starts();
+    let child = command.spawn().expect("this program");
+    drop(guard);
+    let output = child.wait_with_output().expect("its output");
     let (out, err) = (&output.stdout, &output.stderr);
     let text = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success() && text.contains("1 passed"), "{this}:\n{text}");

@@ -10,7 +10,7 @@ use std::{
 use nicring::{Backend, Class, Listen};
 
 use crate::{
-    common::{self, Server, for_each_backend, wait_until},
+    common::{self, OnDrop, Server, for_each_backend, wait_until},
     star::{GROUPS, PORT, Question, Star, broadcast, nic, on_every_nic, own},
 };
 
@@ -66,14 +66,6 @@ fn nics_come_and_go(backend: Backend, listen: Listen) {
     assert_eq!(steady_count, sent_count, "{stats}");
     assert_eq!(heard.len() as u64, sent_count + newcomers, "{stats}");
     assert_eq!(stats.total().kernel_drop_count(), Some(0), "{stats}");
-}
-
-struct OnDrop<F: Fn()>(F);
-
-impl<F: Fn()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 /// nic2 is made and deleted three times, each time with another index; how much it heard.

@@ -43,9 +43,12 @@ pub fn during(name: &str, time: Duration) -> ThreadUse {
 /// Nothing is done: a few wake-ups are no spin.
 #[track_caller]
 pub fn assert_rest(name: &str) {
-    let used = during(name, Duration::from_millis(400));
-    assert!(used.cpu_time < Duration::from_millis(20), "{used:?}");
-    assert!(used.switch_count < 100, "{used:?}");
+    let rests = || {
+        let used = during(name, Duration::from_millis(400));
+        used.cpu_time < Duration::from_millis(20) && used.switch_count < 100
+    };
+    // What spins does so all the time; what was under way ends.
+    assert!((0..3).any(|_| rests()), "{name} does not rest");
 }
 
 fn of(name: &str) -> ThreadUse {

@@ -264,16 +264,17 @@ fn receive_none_yet(bundle: &AsyncUdpV4) {
 
 /// A release build has to stay below 200 ns; here is only told what grew with the sockets.
 fn a_receive_made_again_costs_the_same_however_many_sockets_there_are(backend: Backend) {
-    const COUNT: u32 = 20_000;
+    const COUNT: u32 = 4_000;
     block_on(tokio::task::unconstrained(async {
         let bundle = over(backend, AsyncUdpV4::bind(unused_port(), true));
         time::sleep(Duration::from_millis(10)).await;
         receive_none_yet(&bundle);
-        let start = Instant::now();
-        for _ in 0..COUNT {
-            receive_none_yet(&bundle);
-        }
-        let each = start.elapsed() / COUNT;
+        let rounds = (0..5).map(|_| {
+            let start = Instant::now();
+            (0..COUNT).for_each(|_| receive_none_yet(&bundle));
+            start.elapsed() / COUNT
+        });
+        let each = rounds.min().expect("five");
         println!("{each:?} each with {} sockets", bundle.ifaces().len());
         // Without optimization, and with other tests beside.
         assert!(each < Duration::from_micros(20), "{each:?}");

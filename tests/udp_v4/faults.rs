@@ -279,21 +279,24 @@ fn drops_are_one_sum_a_nic_that_never_goes_back(backend: Backend) {
                 client.0.send_to(&payload, at(to, port)).unwrap();
             }
         }
+        let sent_count: usize = COUNTS.iter().map(|row| row.1).sum();
         let mut last = 0;
         let mut heard_count = 0;
         let mut buf = [0; 1_000];
-        let wait = std::time::Duration::from_millis(200);
-        while let Ok(received) =
-            tokio::time::timeout(wait, server.recv_with_meta_with_drops(&mut buf)).await
-        {
-            let (meta, drop_count) = received.unwrap();
+        while heard_count + (last as usize) < sent_count {
+            let received = tokio::time::timeout(
+                crate::common::PATIENCE,
+                server.recv_with_meta_with_drops(&mut buf),
+            );
+            let what = format!("{heard_count} and {last} dropped of {sent_count}");
+            let (meta, drop_count) = received.await.expect(&what).unwrap();
             assert_eq!(meta.iface_ip, LOCALHOST);
             assert!(drop_count >= last, "{drop_count} after {last}");
             last = drop_count;
             heard_count += 1;
         }
-        let sent_count: usize = COUNTS.iter().map(|row| row.1).sum();
         assert_eq!(heard_count + last as usize, sent_count, "{last} dropped");
+        receive_nothing(&server).await;
         assert!(last > 100, "{last}");
     });
 }

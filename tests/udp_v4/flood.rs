@@ -15,7 +15,7 @@ use tokio::time;
 use crate::{
     Bundle, block_on,
     common::{
-        Client, for_each_backend,
+        Client, OnDrop, for_each_backend,
         memory::{forget_peak, peak, resident},
         netns::Namespace,
         sandbox::is_child_of,
@@ -34,8 +34,10 @@ const FLOOD_TIME: Duration = Duration::from_secs(2);
 const IDLE_TIME: Duration = Duration::from_millis(500);
 /// Within it the memory has to be back.
 const RETURN_TIME: Duration = Duration::from_secs(1);
-/// What the allocator, tokio and the kernel's own accounting may take beside.
+/// What the allocator and tokio may take beside.
 const SLACK_BYTES: usize = 512 << 10;
+/// By how much the kernel's count of the peak may be off, on two CPUs.
+const PEAK_ERROR_BYTES: usize = 512 << 10;
 
 /// What the documentation of `udp_v4` says that a bundle takes at most, and how much of it stays
 /// until the bundle goes.
@@ -55,6 +57,7 @@ fn whole_datagrams_on_sixteen_nics_take_bounded_memory_that_returns(backend: Bac
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| star.peer.run(|| flood(&is_over)));
+            let _end = OnDrop(|| is_over.store(true, Relaxed));
             star.server.run(|| block_on(serve(backend, &is_over)));
         });
     }
@@ -123,17 +126,17 @@ async fn serve(backend: Backend, is_over: &AtomicBool) {
         time::sleep(Duration::from_millis(1)).await;
     }
     is_over.store(true, Relaxed);
-    let end = Instant::now();
     while time::timeout(Duration::from_millis(100), receive(&bundle)).await.is_ok() {}
-    assert!(heard_counts[1..].iter().all(|count| *count > 0), "not from all: {heard_counts:?}");
-
+    let end = Instant::now();
     let (held_max, kept_max) = caps(backend);
     let grown = peak().saturating_sub(before);
-    assert!(grown <= held_max + SLACK_BYTES, "{grown} bytes were held on {backend}");
+    assert!(grown <= held_max + SLACK_BYTES + PEAK_ERROR_BYTES, "{grown} bytes were held");
     let mut kept = resident().saturating_sub(before);
     while kept > kept_max + SLACK_BYTES && end.elapsed() < RETURN_TIME {
-        time::sleep(Duration::from_millis(10)).await;
+        // Some may have been held up on its way.
+        let _ = time::timeout(Duration::from_millis(10), receive(&bundle)).await;
         kept = resident().saturating_sub(before);
     }
-    assert!(kept <= kept_max + SLACK_BYTES, "{kept} bytes did not return on {backend}");
+    assert!(kept <= kept_max + SLACK_BYTES, "{kept} bytes did not return");
+    assert!(heard_counts[1..].iter().all(|count| *count > 0), "not from all: {heard_counts:?}");
 }

@@ -67,17 +67,17 @@ fn a_bundle_that_is_flooded_and_not_drained_stalls_no_other(backend: Backend) {
         }
         let (mut heard_count, mut drop_count) = (0, 0);
         let mut buf = [0; 1_000];
-        let wait = Duration::from_millis(200);
-        while let Ok(received) =
-            time::timeout(wait, flooded.recv_with_meta_with_drops(&mut buf)).await
-        {
-            let (meta, dropped_count) = received.unwrap();
+        while heard_count + drop_count < sent_count {
+            let received = time::timeout(PATIENCE, flooded.recv_with_meta_with_drops(&mut buf));
+            let what = format!("{heard_count} and {drop_count} dropped of {sent_count}");
+            let (meta, dropped_count) = received.await.expect(&what).unwrap();
             assert_eq!((meta.n, buf[0]), (1_000, b'f'));
             heard_count += 1;
             assert!(dropped_count >= drop_count);
             drop_count = dropped_count;
         }
         assert_eq!(heard_count + drop_count, sent_count, "{drop_count} dropped");
+        receive_nothing(&flooded).await;
         assert!(drop_count > 0, "it was never full");
         client.ask("again", LOCALHOST, port(&flooded));
         assert_eq!(receive(&flooded).await.0, "again");

@@ -28,13 +28,13 @@ for_each_backend!(crate::common::on:
 );
 
 fn a_tick_comes_with_an_empty_batch_when_nothing_else_does(backend: Backend) {
+    let start = Instant::now();
     let (sender, ticks) = mpsc::channel();
     let builder = on_loopback(backend).tick(Duration::from_millis(20));
     let _server = Server::start(builder, move |batch| {
         sender.send(batch.len()).expect("the test waits");
         ControlFlow::Continue(())
     });
-    let start = Instant::now();
     for _ in 0..5 {
         assert_eq!(ticks.recv_timeout(PATIENCE), Ok(0));
     }
