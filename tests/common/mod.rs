@@ -19,6 +19,7 @@ use std::{
     env, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs, UdpSocket},
     ops::ControlFlow,
+    process::{Child, Command},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
@@ -126,7 +127,7 @@ pub fn is_free(port: u16) -> bool {
 
 #[track_caller]
 pub fn assert_free(port: u16) {
-    let _guard = no_child_starts();
+    let _guard = lock_starts();
     for address in [Ipv4Addr::UNSPECIFIED, LOCALHOST] {
         if let Err(error) = UdpSocket::bind((address, port)) {
             panic!("{address}:{port} is not free: {error}");
@@ -134,9 +135,14 @@ pub fn assert_free(port: u16) {
     }
 }
 
-/// Until it executes its own program a new child has copies of all descriptors, by which a socket
-/// that was closed here lives on. Whoever starts one beside other tests does it with this held.
-pub fn no_child_starts() -> MutexGuard<'static, ()> {
+/// Starts a program beside other tests. Until it executes, the new process has copies of all
+/// descriptors, by which a socket that was closed here lives on: nobody looks at a port meanwhile.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _guard = lock_starts();
+    command.spawn()
+}
+
+fn lock_starts() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,7 +18,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use super::{Client, Server, no_child_starts, skip, wait_until};
+use super::{Client, Server, skip, spawn, wait_until};
 
 /// Runs a case where namespaces can be made.
 pub fn on(backend: Backend, case: fn(Backend)) {
@@ -170,9 +170,7 @@ pub fn run(command: &mut Command, input: &str) -> Result<String, String> {
 
 fn output_of(command: &mut Command, input: &str) -> io::Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let guard = no_child_starts();
-    let mut child = command.spawn()?;
-    drop(guard);
+    let mut child = spawn(command)?;
     let mut stdin = child.stdin.take().expect("a pipe was asked for");
     // A command that does not read its input may have ended already.
     let _ = stdin.write_all(input.as_bytes());

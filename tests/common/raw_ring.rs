@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path, thread};
 
+use super::wait_until;
+
 /// A ring, by the bare system call. On a thread of its own: a ring that is closed interrupts, a
 /// little later, the thread that opened it. That thread is gone from `/proc` too when this returns.
 pub fn open() -> io::Result<()> {
@@ -10,9 +12,7 @@ pub fn open() -> io::Result<()> {
         (opened, fs::read_link("/proc/thread-self").expect("/proc"))
     });
     let (opened, directory) = opener.join().expect("no panic");
-    while Path::new("/proc").join(&directory).exists() {
-        thread::yield_now();
-    }
+    wait_until("the thread is gone", || !Path::new("/proc").join(&directory).exists());
     opened
 }
 

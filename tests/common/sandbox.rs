@@ -10,7 +10,7 @@ use std::{
 use nicring::Backend;
 use seccompiler::{SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
 
-use super::no_child_starts;
+use super::spawn;
 
 /// Calls `what` on a thread of its own on which a system call fails with `errno`. What that thread
 /// starts inherits this.
@@ -52,9 +52,7 @@ pub fn is_child_of(
     command.env(MARK, "1").envs(environment.iter().copied());
     prepare(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let guard = no_child_starts();
-    let child = command.spawn().expect("this program");
-    drop(guard);
+    let child = spawn(&mut command).expect("this program");
     let output = child.wait_with_output().expect("its output");
     let (out, err) = (&output.stdout, &output.stderr);
     let text = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));

@@ -282,14 +282,8 @@ fn drops_are_one_sum_a_nic_that_never_goes_back(backend: Backend) {
         let sent_count: usize = COUNTS.iter().map(|row| row.1).sum();
         let mut last = 0;
         let mut heard_count = 0;
-        let mut buf = [0; 1_000];
         while heard_count + (last as usize) < sent_count {
-            let received = tokio::time::timeout(
-                crate::common::PATIENCE,
-                server.recv_with_meta_with_drops(&mut buf),
-            );
-            let what = format!("{heard_count} and {last} dropped of {sent_count}");
-            let (meta, drop_count) = received.await.expect(&what).unwrap();
+            let (_, meta, drop_count) = receive(&server).await;
             assert_eq!(meta.iface_ip, LOCALHOST);
             assert!(drop_count >= last, "{drop_count} after {last}");
             last = drop_count;

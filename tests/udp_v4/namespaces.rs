@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    process::Command,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use crate::{
     at, block_on,
     common::{
         Client, for_each_backend,
-        netns::{Namespace, can_be_made},
+        netns::{self, Namespace, can_be_made},
     },
     over, receive, receive_nothing,
 };
@@ -173,9 +174,8 @@ fn a_nic_that_is_stuck_delays_no_other(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     let stuck = "tc qdisc add dev nic1 root tbf rate 8bit burst 2000 limit 100000000";
     let stuck = ["netns", "exec", &pair.server.name].into_iter().chain(stuck.split(' '));
-    let is_stuck = std::process::Command::new("ip").args(stuck).status();
-    if !is_stuck.is_ok_and(|status| status.success()) {
-        eprintln!("skipped for want of tc");
+    if let Err(reason) = netns::run(Command::new("ip").args(stuck), "") {
+        eprintln!("skipped for want of tc: {reason}");
         return;
     }
     pair.serve(|| async {
