@@ -7,7 +7,7 @@ pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod netns;
 #[cfg(not(target_os = "linux"))]
-#[path = "no_raw_ring.rs"]
+#[path = "raw_ring_absent.rs"]
 mod raw_ring;
 #[cfg(target_os = "linux")]
 mod raw_ring;

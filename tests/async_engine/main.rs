@@ -1,14 +1,12 @@
 //! The engine as async tasks see it, in every kind of runtime.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "async_engine/lease.rs"]
 mod lease;
-#[path = "async_engine/runtimes.rs"]
 mod runtimes;
 
 #[cfg(target_os = "linux")]
-#[path = "async_engine/inside_tokio_uring.rs"]
 mod inside_tokio_uring;
 
 use std::{future::Future, time::Duration};

@@ -2,6 +2,7 @@
 //! own.
 #![cfg(target_os = "linux")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::{

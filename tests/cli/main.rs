@@ -1,7 +1,6 @@
 //! The program `nicring`, run as its users run it.
 
 #[cfg(unix)]
-#[path = "cli/unix.rs"]
 mod unix;
 
 use std::{

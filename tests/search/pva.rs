@@ -1,8 +1,6 @@
 //! PVA SEARCH: bytes derived by hand from the protocol's description, every refusal, and whom a
 //! reply may go to.
 
-#![cfg(feature = "search")]
-
 use std::net::SocketAddrV4;
 
 use nicring::search::pva::{self, ByteOrder};

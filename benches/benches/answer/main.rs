@@ -4,16 +4,11 @@
 //! What is measured is the CPU time of the receiving thread a datagram that it received.
 
 #[cfg(target_os = "linux")]
-#[path = "answer/linux.rs"]
 mod linux;
-#[cfg(target_os = "linux")]
-use linux::main as run;
-
-#[cfg(not(target_os = "linux"))]
-fn run() {
-    println!("answer: needs Linux: network namespaces");
-}
 
 fn main() {
-    run();
+    #[cfg(target_os = "linux")]
+    linux::main();
+    #[cfg(not(target_os = "linux"))]
+    println!("answer: needs Linux: network namespaces");
 }

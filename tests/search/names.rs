@@ -1,7 +1,5 @@
 //! The name table, and its text form.
 
-#![cfg(feature = "search")]
-
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;

@@ -3,19 +3,13 @@
 //! what each asserts.
 #![cfg(target_os = "linux")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "namespaces/beside.rs"]
 mod beside;
-#[path = "namespaces/change.rs"]
 mod change;
-#[path = "namespaces/classes.rs"]
 mod classes;
-#[path = "namespaces/follow.rs"]
 mod follow;
-#[path = "namespaces/paths.rs"]
 mod paths;
-#[path = "namespaces/star.rs"]
 mod star;
-#[path = "namespaces/trains.rs"]
 mod trains;

@@ -5,16 +5,11 @@
 //! second depends on the sender, which has the other CPU, as much as on the receiver.
 
 #[cfg(target_os = "linux")]
-#[path = "receive/linux.rs"]
 mod linux;
-#[cfg(target_os = "linux")]
-use linux::main as run;
-
-#[cfg(not(target_os = "linux"))]
-fn run() {
-    println!("receive: needs Linux: network namespaces");
-}
 
 fn main() {
-    run();
+    #[cfg(target_os = "linux")]
+    linux::main();
+    #[cfg(not(target_os = "linux"))]
+    println!("receive: needs Linux: network namespaces");
 }

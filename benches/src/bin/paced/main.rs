@@ -4,17 +4,14 @@
 //! exits with 0 if it stays below the limits on system calls a datagram and on loss.
 
 #[cfg(target_os = "linux")]
-#[path = "../paced.rs"]
-mod paced;
-#[cfg(target_os = "linux")]
-use paced::main as run;
-
-#[cfg(not(target_os = "linux"))]
-fn run() -> std::process::ExitCode {
-    eprintln!("paced: needs Linux: network namespaces and perf");
-    std::process::ExitCode::FAILURE
-}
+mod linux;
 
 fn main() -> std::process::ExitCode {
-    run()
+    #[cfg(target_os = "linux")]
+    return linux::main();
+    #[cfg(not(target_os = "linux"))]
+    {
+        eprintln!("paced: needs Linux: network namespaces and perf");
+        std::process::ExitCode::FAILURE
+    }
 }

@@ -4,17 +4,13 @@
 //! `src/uring/tests/`.
 #![cfg(target_os = "linux")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "path/buffers.rs"]
 mod buffers;
-#[path = "path/overflow.rs"]
 mod overflow;
-#[path = "path/stop.rs"]
 mod stop;
-#[path = "path/thread_use.rs"]
 mod thread_use;
-#[path = "path/zero_length.rs"]
 mod zero_length;
 
 use std::sync::{Mutex, PoisonError};

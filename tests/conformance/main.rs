@@ -2,9 +2,8 @@
 //! own for each backend, and stands in one of two modules: `api`, or `os_semantics` where the system
 //! decides.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "conformance/api/mod.rs"]
 mod api;
-#[path = "conformance/os_semantics/mod.rs"]
 mod os_semantics;

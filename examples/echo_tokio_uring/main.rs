@@ -3,16 +3,11 @@
 //! `cargo run --example echo_tokio_uring -- 5999`, then `nc -u 127.0.0.1 5999`.
 
 #[cfg(target_os = "linux")]
-#[path = "echo_tokio_uring/linux.rs"]
 mod linux;
-#[cfg(target_os = "linux")]
-use linux::main as run;
-
-#[cfg(not(target_os = "linux"))]
-fn run() -> Result<(), Box<dyn std::error::Error>> {
-    Err("tokio-uring needs Linux".into())
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    run()
+    #[cfg(target_os = "linux")]
+    return linux::main();
+    #[cfg(not(target_os = "linux"))]
+    Err("tokio-uring needs Linux".into())
 }

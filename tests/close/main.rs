@@ -3,6 +3,7 @@
 //! stays behind.
 #![cfg(target_os = "linux")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::{

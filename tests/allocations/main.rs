@@ -3,14 +3,13 @@
 //! none either.
 #![cfg(target_os = "linux")]
 
-#[path = "../benches/src/allocations.rs"]
+#[path = "../../benches/src/allocations.rs"]
 mod allocations;
+#[path = "../common/mod.rs"]
 mod common;
 #[cfg(feature = "search")]
-#[path = "allocations/search.rs"]
 mod search;
 #[cfg(feature = "udp-v4")]
-#[path = "allocations/udp_v4.rs"]
 mod udp_v4;
 
 use std::{

@@ -3,6 +3,7 @@
 //! limit on locked memory.
 #![cfg(target_os = "linux")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::{

@@ -18,6 +18,7 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::{

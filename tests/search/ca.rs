@@ -1,7 +1,5 @@
 //! CA SEARCH: bytes derived by hand from the protocol's description, and every refusal.
 
-#![cfg(feature = "search")]
-
 use std::net::SocketAddrV4;
 
 use nicring::search::{CaResponder, Counts, NameTable, Protocol, Reject, ca};

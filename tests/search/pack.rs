@@ -1,7 +1,5 @@
 //! CA: a batch is answered together, and says what its datagrams say when each is answered alone.
 
-#![cfg(feature = "search")]
-
 use std::{
     collections::BTreeMap,
     net::SocketAddrV4,

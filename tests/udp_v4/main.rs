@@ -1,19 +1,15 @@
 //! `udp_v4`: what its callers rely on, and each fault of epics-base-rs 0.18.3 that it mends.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "udp_v4/contract.rs"]
 mod contract;
-#[path = "udp_v4/faults.rs"]
 mod faults;
 #[cfg(target_os = "linux")]
-#[path = "udp_v4/flood.rs"]
 mod flood;
 #[cfg(target_os = "linux")]
-#[path = "udp_v4/namespaces.rs"]
 mod namespaces;
 #[cfg(target_os = "linux")]
-#[path = "udp_v4/ring.rs"]
 mod ring;
 
 use std::{

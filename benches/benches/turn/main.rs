@@ -7,16 +7,11 @@
 //! names others.
 
 #[cfg(target_os = "linux")]
-#[path = "turn/linux.rs"]
 mod linux;
-#[cfg(target_os = "linux")]
-use linux::main as run;
-
-#[cfg(not(target_os = "linux"))]
-fn run() {
-    println!("turn: needs Linux: network namespaces");
-}
 
 fn main() {
-    run();
+    #[cfg(target_os = "linux")]
+    linux::main();
+    #[cfg(not(target_os = "linux"))]
+    println!("turn: needs Linux: network namespaces");
 }

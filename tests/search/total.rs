@@ -1,7 +1,5 @@
 //! Any bytes: parsers and responders never panic, do bounded work, and read what writers write.
 
-#![cfg(feature = "search")]
-
 use std::net::SocketAddrV4;
 
 use nicring::search::pva::ByteOrder;
