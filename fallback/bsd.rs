@@ -14,64 +14,61 @@ use std::{
 };
 
 use nix::sys::socket::{MsgFlags, SockaddrIn, recvmsg, sendmsg};
+use socket2::Socket;
 
 use crate::{
-    admit::Message,
-    listen::ListenSocket,
-    outbox::{Outbox, Outgoing},
+    datagram::{Arrival, Outbox, Outgoing},
+    path::ListenSocket,
+    sys::options::PacketInfo,
 };
-
-/// What is kept for a socket beside itself: nothing.
-#[derive(Debug)]
-pub(super) struct Prepared;
 
 /// Receives and sends one datagram a system call.
 #[derive(Debug)]
 pub(super) struct Transport {
     control: Vec<u8>,
-    last: (Message, usize),
+    last: (Arrival, usize),
 }
 
 impl Transport {
-    pub const DETAILS: &str = "recvmsg and sendmsg";
+    pub const CALLS: &str = "recvmsg and sendmsg";
+    pub const DATAGRAMS_PER_CALL_MAX: usize = 1;
 
-    pub fn new(_stride: usize) -> Self {
-        let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-        Self { control: vec![0; control::RECEIVED_BYTES], last: (nobody, 0) }
+    /// Each datagram is received into `stride` bytes.
+    pub fn new(stride: usize) -> Self {
+        let nobody = Arrival::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        Self { control: vec![0; control::RECEIVED_BYTES], stride, last: (nobody, 0) }
     }
 
-    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
-        Ok(Prepared)
-    }
+    /// Nothing to prepare.
+    pub fn prepare(&mut self, _socket: &Socket) {}
 
     /// Fills the start of `memory`; says with how many datagrams, and whether there may be more.
     pub fn receive(
         &mut self,
-        socket: &ListenSocket,
-        _: &Prepared,
-        stride: usize,
+        socket: &Socket,
+        _: &PacketInfo,
         memory: &mut [u8],
     ) -> io::Result<(usize, bool)> {
-        let mut pieces = [IoSliceMut::new(&mut memory[..stride])];
+        let mut pieces = [IoSliceMut::new(&mut memory[..self.stride])];
         let received = recvmsg::<SockaddrIn>(
-            socket.socket.as_raw_fd(),
+            socket.as_raw_fd(),
             &mut pieces,
             Some(&mut self.control),
             MsgFlags::MSG_DONTWAIT,
         )?;
         let unknown = || SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let mut message = Message::from(received.address.map_or_else(unknown, Into::into));
-        message.is_truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
-        message.is_control_truncated = received.flags.contains(MsgFlags::MSG_CTRUNC);
+        let mut arrival = Arrival::from(received.address.map_or_else(unknown, Into::into));
+        arrival.is_truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
+        arrival.is_control_truncated = received.flags.contains(MsgFlags::MSG_CTRUNC);
         if let Ok(controls) = received.cmsgs() {
-            controls.for_each(|control| control::decode(&control, &mut message));
+            controls.for_each(|control| control::decode(&control, &mut arrival));
         }
-        self.last = (message, received.bytes.min(stride));
+        self.last = (arrival, received.bytes.min(self.stride));
         Ok((1, true))
     }
 
     /// What is known of the datagram of the last receive, and its length.
-    pub fn message(&self, _index: usize) -> (Message, usize) {
+    pub fn arrival(&self, _index: usize) -> (Arrival, usize) {
         self.last
     }
 
@@ -79,14 +76,13 @@ impl Transport {
     pub fn send(
         &mut self,
         socket: &ListenSocket,
-        _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
     ) -> Result<usize, (usize, io::Error)> {
         let first = &outgoing[0];
         let pieces = [IoSlice::new(outbox.payload(first))];
         let destination = SockaddrIn::from(first.destination);
-        let sent = control::with_egress(first.egress, socket.wanted.address, |controls| {
+        let sent = control::with_egress(first.egress, socket.plan.address, |controls| {
             let fd = socket.socket.as_raw_fd();
             sendmsg(fd, &pieces, controls, MsgFlags::MSG_DONTWAIT, Some(&destination))
         });

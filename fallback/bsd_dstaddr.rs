@@ -8,16 +8,16 @@ use nix::{
     sys::socket::{ControlMessage, ControlMessageOwned},
 };
 
-use crate::{admit::Message, route::Egress};
+use crate::datagram::{Arrival, Egress};
 
 pub(super) const RECEIVED_BYTES: usize = 256;
 
-pub(super) fn decode(control: &ControlMessageOwned, message: &mut Message) {
+pub(super) fn decode(control: &ControlMessageOwned, arrival: &mut Arrival) {
     match control {
         ControlMessageOwned::Ipv4RecvDstAddr(destination) => {
-            message.destination = Ipv4Addr::from(destination.s_addr.to_ne_bytes());
+            arrival.destination = Ipv4Addr::from(destination.s_addr.to_ne_bytes());
         }
-        ControlMessageOwned::Ipv4RecvIf(link) => message.ifindex = link.sdl_index.into(),
+        ControlMessageOwned::Ipv4RecvIf(link) => arrival.ifindex = link.sdl_index.into(),
         _ => {}
     }
 }

@@ -7,14 +7,14 @@ use nix::{
     sys::socket::{ControlMessage, ControlMessageOwned},
 };
 
-use crate::{admit::Message, route::Egress};
+use crate::datagram::{Arrival, Egress};
 
 pub(super) const RECEIVED_BYTES: usize = 128;
 
-pub(super) fn decode(control: &ControlMessageOwned, message: &mut Message) {
+pub(super) fn decode(control: &ControlMessageOwned, arrival: &mut Arrival) {
     if let ControlMessageOwned::Ipv4PacketInfo(info) = control {
-        message.ifindex = info.ipi_ifindex as u32;
-        message.destination = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
+        arrival.ifindex = info.ipi_ifindex as u32;
+        arrival.destination = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
     }
 }
 

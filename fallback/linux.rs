@@ -3,55 +3,54 @@
 use std::{io, os::fd::AsFd};
 
 use nix::sys::socket::{getsockopt, sockopt};
+use socket2::Socket;
 
 use crate::{
-    admit::Message,
-    listen::ListenSocket,
-    outbox::{Outbox, Outgoing},
-    uring::mmsg::Mmsg,
+    datagram::{Arrival, Outbox, Outgoing},
+    path::ListenSocket,
+    sys::{
+        linux::mmsg::{self, Mmsg},
+        options::PacketInfo,
+    },
 };
 
-/// What is kept for a socket beside itself: nothing.
+/// Receives up to 64 datagrams per system call, and sends up to 64 runs of segments.
 #[derive(Debug)]
-pub(super) struct Prepared;
-
-/// Receives up to 64 datagrams a system call, and sends up to 64 trains of them.
-#[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     mmsg: Mmsg,
     stride: usize,
 }
 
 impl Transport {
-    pub const DETAILS: &str = "epoll, recvmmsg and sendmmsg";
+    pub const CALLS: &str = "epoll, recvmmsg and sendmmsg";
+    pub const DATAGRAMS_PER_CALL_MAX: usize = mmsg::COUNT_MAX;
 
+    /// Each datagram is received into `stride` bytes.
     pub fn new(stride: usize) -> Self {
         Self { mmsg: Mmsg::new(), stride }
     }
 
-    pub fn prepare(&mut self, socket: &socket2::Socket) -> io::Result<Prepared> {
-        // A kernel before 4.18 would not refuse a train, but send it as one long datagram.
+    /// A socket by which datagrams will be sent.
+    pub fn prepare(&mut self, socket: &Socket) {
+        // A kernel before 4.18 would not refuse segments, but send them as one long datagram.
         if getsockopt(socket, sockopt::UdpGsoSegment).is_err() {
-            self.mmsg.turn_trains_off();
+            self.mmsg.turn_segments_off();
         }
-        Ok(Prepared)
     }
 
-    /// Fills `memory` from its start, `stride` bytes a datagram; says with how many, and whether there
-    /// may be more.
+    /// Fills `memory` from its start; says with how many datagrams, and whether there may be more.
     pub fn receive(
         &mut self,
-        socket: &ListenSocket,
-        _: &Prepared,
-        stride: usize,
+        socket: &Socket,
+        _: &PacketInfo,
         memory: &mut [u8],
     ) -> io::Result<(usize, bool)> {
-        self.mmsg.receive(socket.socket.as_fd(), memory, stride)
+        self.mmsg.receive(socket.as_fd(), memory, self.stride)
     }
 
     /// What is known of the datagram at `index` of the last receive, and its length there.
-    pub fn message(&self, index: usize) -> (Message, usize) {
-        self.mmsg.message(index, self.stride)
+    pub fn arrival(&self, index: usize) -> (Arrival, usize) {
+        self.mmsg.arrival(index, self.stride)
     }
 
     /// Sends the first of `outgoing`, and as many more as one call takes; says how many, or how
@@ -59,7 +58,6 @@ impl Transport {
     pub fn send(
         &mut self,
         socket: &ListenSocket,
-        _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
     ) -> Result<usize, (usize, io::Error)> {

@@ -24,17 +24,15 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token};
 
-use self::transport::{Prepared, Transport};
+pub(crate) use self::transport::Transport;
 use crate::{
-    admit::{Admission, Sent, Span},
-    backend::{BackendDriver, BackendSettings, Turn, Wake},
-    batch::Batch,
+    datagram::{Outbox, Outgoing, Payloads, Span},
     error::{Error, Result},
-    listen::{ListenSocket, Role},
-    outbox::{Outbox, Outgoing},
-    pace::{self, Pace},
+    path::{
+        Admission, BackendDriver, BackendSettings, BackendSetup, Batch, Dispatch, ListenSocket,
+        Pace, Sent, Turn, Wake, sleep,
+    },
     stats::add,
-    storage::Storage,
 };
 
 /// How many datagrams a socket gives before the next one has its turn.
@@ -62,7 +60,6 @@ pub(crate) struct Portable {
 struct Entry {
     socket: Arc<ListenSocket>,
     watched: mio::net::UdpSocket,
-    prepared: Prepared,
     is_ready: bool,
     error_count: u32,
 }
@@ -95,8 +92,11 @@ impl Portable {
         })
     }
 
-    pub fn details(&self) -> String {
-        Transport::DETAILS.to_owned()
+    pub fn setup() -> BackendSetup {
+        BackendSetup::Portable {
+            calls: Transport::CALLS,
+            datagrams_per_call_max: Transport::DATAGRAMS_PER_CALL_MAX,
+        }
     }
 
     /// Waits until a socket is ready, or does not wait and only asks which are.
@@ -105,7 +105,7 @@ impl Portable {
             Some(Duration::ZERO)
         } else {
             if let Some((_, wait_max)) = self.pace.wait() {
-                pace::sleep(wait_max, turn.deadline);
+                sleep(wait_max, turn.deadline);
             }
             let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
             turn.deadline.map(remaining)
@@ -140,11 +140,12 @@ impl Portable {
             };
             let wanted = ROUND_MAX.min(self.settings.batch_max - used);
             let stride = self.settings.buffer_bytes;
-            let memory = &mut batch.storage.own_mut()[used * stride..(used + wanted) * stride];
+            let memory = &mut batch.payloads.own_mut()[used * stride..(used + wanted) * stride];
+            let socket = &entry.socket;
             // Through the watched socket, because some pollers have to be armed again by it.
             let received = entry
                 .watched
-                .try_io(|| self.transport.receive(&entry.socket, &entry.prepared, stride, memory));
+                .try_io(|| self.transport.receive(&socket.socket, &socket.packet_info, memory));
             let may_have_more = match &received {
                 Ok((_, may_have_more)) => {
                     entry.error_count = 0;
@@ -153,11 +154,11 @@ impl Portable {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
                 Err(error) if is_icmp_error(error) => {
-                    add(&entry.socket.counters.counters.icmp_error_count, 1);
+                    add(&entry.socket.counters.icmp_error_count, 1);
                     true
                 }
                 Err(_) => {
-                    add(&entry.socket.counters.counters.receive_error_count, 1);
+                    add(&entry.socket.counters.receive_error_count, 1);
                     entry.error_count += 1;
                     entry.error_count < ERROR_COUNT_MAX
                 }
@@ -167,31 +168,33 @@ impl Portable {
                 self.ready.push_back(slot);
             }
             for index in 0..received.map_or(0, |received| received.0) {
-                let (message, len) = self.transport.message(index);
+                let (arrival, len) = self.transport.arrival(index);
                 let span = Span { buffer: 0, start: (used * stride) as u32, len: len as u32 };
                 used += 1;
-                batch.records.extend(admission.admit(&entry.socket, slot, &message, span));
+                batch.records.extend(admission.admit(&entry.socket, slot, &arrival, span));
             }
         }
     }
 
     fn send_all(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) {
-        self.send(turn.admission, batch.outbox_mut());
-        self.send(turn.admission, turn.posted);
+        self.send(turn.dispatch, batch.outbox_mut());
+        self.send(turn.dispatch, turn.posted);
     }
 
-    fn send(&mut self, admission: &Admission, outbox: &mut Outbox) {
+    fn send(&mut self, dispatch: &Dispatch, outbox: &mut Outbox) {
         let mut first = 0;
         while first < outbox.len() {
-            let slot = admission.sending_slot(outbox.outgoing(first));
+            let slot = dispatch.sending_slot(outbox.outgoing(first));
             let run = outbox.outgoing_from(first).iter();
-            let len = run.take_while(|outgoing| admission.sending_slot(outgoing) == slot).count();
+            let len = run.take_while(|outgoing| dispatch.sending_slot(outgoing) == slot).count();
             let run = &outbox.outgoing_from(first)[..len];
-            match slot.and_then(|slot| self.entries.get(usize::from(slot))) {
-                Some(Some(entry)) => {
-                    send_run(&mut self.transport, admission, entry, outbox, run);
+            match slot.and_then(|slot| Some((slot, self.entries.get(usize::from(slot))?.as_ref()?)))
+            {
+                Some((slot, entry)) => {
+                    let socket = &entry.socket;
+                    send_run(&mut self.transport, dispatch, (slot, socket), outbox, run);
                 }
-                _ => run.iter().for_each(|one| admission.count_sent(one, None, Sent::Failed, 1)),
+                None => run.iter().for_each(|one| dispatch.count_sent(one, None, Sent::Failed, 1)),
             }
             first += len;
         }
@@ -201,20 +204,20 @@ impl Portable {
 
 /// Whether an error says nothing of the socket: an answer of ICMP to something that was sent
 /// earlier, which some systems report to the next receive.
-fn is_icmp_error(error: &io::Error) -> bool {
+pub(crate) fn is_icmp_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
 /// Sends from one socket, past what it refuses.
 fn send_run(
     transport: &mut Transport,
-    admission: &Admission,
-    entry: &Entry,
+    dispatch: &Dispatch,
+    (slot, socket): (u16, &ListenSocket),
     outbox: &Outbox,
     mut run: &[Outgoing],
 ) {
     while !run.is_empty() {
-        let (sent, count) = match transport.send(&entry.socket, &entry.prepared, outbox, run) {
+        let (sent, count) = match transport.send(socket, outbox, run) {
             Ok(count) => (Sent::Yes, count),
             Err((_, error)) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err((count, error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -223,8 +226,7 @@ fn send_run(
             Err((count, _)) => (Sent::Failed, count),
         };
         let (done, rest) = run.split_at(count);
-        let socket = Some(entry.socket.as_ref());
-        done.iter().for_each(|outgoing| admission.count_sent(outgoing, socket, sent, 1));
+        done.iter().for_each(|outgoing| dispatch.count_sent(outgoing, Some(slot), sent, 1));
         run = rest;
     }
 }
@@ -233,7 +235,7 @@ impl BackendDriver for Portable {
     fn new_batch(&self) -> Batch {
         let memory = vec![0; self.settings.batch_max * self.settings.buffer_bytes];
         Batch::new(
-            Storage::Own(memory.into_boxed_slice()),
+            Payloads::Own(memory.into_boxed_slice()),
             Outbox::new(self.settings.replies_max),
             self.settings.batch_max,
         )
@@ -241,9 +243,9 @@ impl BackendDriver for Portable {
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
         let watched = socket.socket.try_clone()?;
-        let prepared = self.transport.prepare(&watched)?;
+        self.transport.prepare(&watched);
         let mut watched = mio::net::UdpSocket::from_std(watched.into());
-        if socket.wanted.role != Role::Send {
+        if socket.plan.hears() {
             let token = Token(usize::from(slot));
             self.poll.registry().register(&mut watched, token, Interest::READABLE)?;
         }
@@ -251,8 +253,7 @@ impl BackendDriver for Portable {
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] =
-            Some(Entry { socket, watched, prepared, is_ready: false, error_count: 0 });
+        self.entries[index] = Some(Entry { socket, watched, is_ready: false, error_count: 0 });
         Ok(())
     }
 
@@ -267,6 +268,11 @@ impl BackendDriver for Portable {
 
     fn is_free(&self, slot: u16) -> bool {
         self.entries.get(usize::from(slot)).is_none_or(Option::is_none)
+    }
+
+    /// None ever is: one that fails is tried again as soon as it is ready anew.
+    fn is_deaf(&self, _slot: u16) -> bool {
+        false
     }
 
     fn is_starved(&self) -> bool {

@@ -5,72 +5,70 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
+use socket2::Socket;
+
 use crate::{
-    admit::Message,
-    listen::ListenSocket,
-    outbox::{Outbox, Outgoing, PAYLOAD_LEN_MAX},
+    datagram::{Arrival, Outbox, Outgoing, PAYLOAD_LEN_MAX},
+    path::ListenSocket,
+    sys::options::PacketInfo,
 };
 
 /// The answer of ICMP to something that was sent earlier: its time to live ran out (Windows Sockets
 /// error code).
 const WSAENETRESET: i32 = 10_052;
 
-/// What is kept for a socket beside itself: nothing.
+/// Receives and sends one datagram per system call.
 #[derive(Debug)]
-pub(super) struct Prepared;
-
-/// Receives and sends one datagram a system call.
-#[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     /// The longest datagram fits. Into a shorter buffer Windows would cut one with an error
     /// (WSAEMSGSIZE), which the crate hands on without saying whose datagram it was.
     whole: Box<[u8]>,
-    last: (Message, usize),
+    last: (Arrival, usize),
 }
 
 impl Transport {
-    pub const DETAILS: &str = "WSARecvMsg and WSASendTo";
+    pub const CALLS: &str = "WSARecvMsg and WSASendTo";
+    pub const DATAGRAMS_PER_CALL_MAX: usize = 1;
 
-    pub fn new(_stride: usize) -> Self {
-        let nobody = Message::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-        Self { whole: vec![0; PAYLOAD_LEN_MAX + 1].into(), last: (nobody, 0) }
+    /// Each datagram is received into `stride` bytes.
+    pub fn new(stride: usize) -> Self {
+        let nobody = Arrival::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        Self { whole: vec![0; PAYLOAD_LEN_MAX + 1].into(), stride, last: (nobody, 0) }
     }
 
-    pub fn prepare(&mut self, _socket: &socket2::Socket) -> io::Result<Prepared> {
-        Ok(Prepared)
-    }
+    /// Nothing to prepare.
+    pub fn prepare(&mut self, _socket: &Socket) {}
 
     /// Fills the start of `memory`; says with how many datagrams, and whether there may be more.
     pub fn receive(
         &mut self,
-        socket: &ListenSocket,
-        _: &Prepared,
-        stride: usize,
+        _: &Socket,
+        packet_info: &PacketInfo,
         memory: &mut [u8],
     ) -> io::Result<(usize, bool)> {
-        let received = socket.packet_info.recv(&mut self.whole);
+        let received = packet_info.recv(&mut self.whole);
         let (whole_len, info) = received.map_err(|error| match error.raw_os_error() {
             Some(WSAENETRESET) => io::ErrorKind::ConnectionReset.into(),
             _ => error,
         })?;
-        let len = whole_len.min(stride);
+        let len = whole_len.min(self.stride);
         memory[..len].copy_from_slice(&self.whole[..len]);
         let source = match info.addr_src {
             SocketAddr::V4(source) => source,
             SocketAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
         };
-        let mut message = Message::from(source);
+        let mut arrival = Arrival::from(source);
         if let IpAddr::V4(destination) = info.addr_dst {
-            message.destination = destination;
+            arrival.destination = destination;
         }
-        message.ifindex = u32::try_from(info.if_index).unwrap_or(0);
-        message.is_truncated = whole_len > stride;
-        self.last = (message, len);
+        arrival.ifindex = u32::try_from(info.if_index).unwrap_or(0);
+        arrival.is_truncated = whole_len > self.stride;
+        self.last = (arrival, len);
         Ok((1, true))
     }
 
     /// What is known of the datagram of the last receive, and its length.
-    pub fn message(&self, _index: usize) -> (Message, usize) {
+    pub fn arrival(&self, _index: usize) -> (Arrival, usize) {
         self.last
     }
 
@@ -78,15 +76,14 @@ impl Transport {
     pub fn send(
         &mut self,
         socket: &ListenSocket,
-        _: &Prepared,
         outbox: &Outbox,
         outgoing: &[Outgoing],
     ) -> Result<usize, (usize, io::Error)> {
         let first = &outgoing[0];
         // The engine chose the socket by the source, or else by the interface, where one has it.
-        let own_index = socket.wanted.nic.as_ref().map(|nic| nic.1);
+        let own_index = socket.plan.nic.as_ref().map(|nic| nic.index);
         let is_own = match first.egress.source {
-            Some(source) => source == socket.wanted.address,
+            Some(source) => source == socket.plan.address,
             None => first.egress.ifindex.is_none() || first.egress.ifindex == own_index,
         };
         if !is_own {

@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io, net::SocketAddrV4};
 
-use crate::options::HOLDERS_COMMAND;
+use crate::platform::HOLDERS_COMMAND;
 
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,6 +1,6 @@
 //! Which interfaces can carry IPv4: the one file that names the enumeration crate.
 
-use std::net::Ipv4Addr;
+use std::{fmt, net::Ipv4Addr};
 
 use getifaddrs::{Address, InterfaceFilter, InterfaceFlags};
 
@@ -21,6 +21,32 @@ pub struct Nic {
     pub is_point_to_point: bool,
     /// Its IPv4 addresses, in the system's order: the first is the primary one.
     pub addresses: Vec<NicAddress>,
+}
+
+/// Which NIC: its name and its index.
+///
+/// ```
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// for socket in engine.handle().sockets() {
+///     if let Some(nic) = &socket.nic {
+///         println!("{nic}, interface {}", nic.index);
+///     }
+/// }
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct NicId {
+    /// The system's name for it, such as `eth0`.
+    pub name: String,
+    /// The system's index, 1 and up; a NIC that is made again under its name has another.
+    pub index: u32,
+}
+
+impl fmt::Display for NicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name)
+    }
 }
 
 /// One IPv4 address of a [`Nic`].
@@ -65,6 +91,12 @@ impl NicAddress {
 }
 
 impl Nic {
+    /// Its name and index.
+    #[must_use]
+    pub fn id(&self) -> NicId {
+        NicId { name: self.name.clone(), index: self.index }
+    }
+
     /// The first address, from which the NIC sends unless something says otherwise.
     pub fn primary(&self) -> Option<Ipv4Addr> {
         self.addresses.first().map(|address| address.address)
@@ -75,10 +107,39 @@ impl Nic {
         self.addresses.iter().any(|own| own.contains(other))
     }
 
+    /// The address from which to answer what came as a broadcast or to a group: the one whose
+    /// prefix is the longest that holds the asker, as the kernel's route to it would choose; else
+    /// the one whose broadcast was asked; else the first.
+    pub(crate) fn source_for(&self, asker: Ipv4Addr, asked: Ipv4Addr) -> Option<Ipv4Addr> {
+        longest_prefix(self.addresses.iter(), asker, |own| (own.address, own.netmask))
+            .or_else(|| self.addresses.iter().find(|own| own.broadcast == Some(asked)))
+            .map(|own| own.address)
+            .or_else(|| self.primary())
+    }
+
     /// Whether the NIC has this address.
     pub fn owns(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|own| own.address == address)
     }
+}
+
+/// Of those whose subnet holds `address` the one with the longest prefix, the first of equals. A
+/// mask of /0 says nothing about who is on the link.
+pub(crate) fn longest_prefix<T>(
+    subnets: impl Iterator<Item = T>,
+    address: Ipv4Addr,
+    subnet: impl Fn(&T) -> (Ipv4Addr, Ipv4Addr),
+) -> Option<T> {
+    let mut best: Option<(u32, T)> = None;
+    for candidate in subnets {
+        let (own, netmask) = subnet(&candidate);
+        let mask = netmask.to_bits();
+        let holds = mask != 0 && (own.to_bits() ^ address.to_bits()) & mask == 0;
+        if holds && best.as_ref().is_none_or(|(longest, _)| mask.count_ones() > *longest) {
+            best = Some((mask.count_ones(), candidate));
+        }
+    }
+    best.map(|(_, found)| found)
 }
 
 /// A snapshot of the NICs of this host, ordered by index.
@@ -237,8 +298,8 @@ impl NicFilter {
     }
 }
 
-impl std::fmt::Display for NicFilter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for NicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
             Self::Address(address) => address.fmt(f),
@@ -254,7 +315,7 @@ impl std::str::FromStr for NicFilter {
         let refuse = |reason: &str| {
             let reason =
                 format!("{text:?} {reason}; expected a NIC's name, 192.0.2.7 or 192.0.2.0/24");
-            Err(Error::setting("interface", reason))
+            Err(Error::setting("nic", reason))
         };
         if let Some((network, prefix_len)) = text.split_once('/') {
             return match (network.parse(), prefix_len.parse()) {

@@ -2,13 +2,14 @@
 
 use std::{
     fmt,
+    ops::{AddAssign, Deref},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use crate::{lock::lock, meta::Class, options::COUNTS_KERNEL_DROPS};
+use crate::{datagram::Class, lock::lock, nics::Nics, platform::COUNTS_KERNEL_DROPS};
 
 /// Declares the counters of a NIC once: the atomic ones, the snapshot, and their sum.
 macro_rules! counters {
@@ -17,20 +18,11 @@ macro_rules! counters {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
-            /// Datagrams received, by class in the order of [`Class::ALL`].
-            pub received_by_class: [u64; 4],
+            received_by_class: [u64; 4],
             $($(#[$doc])* $visible $name: u64,)*
         }
 
         impl Counts {
-            /// Adds the counts of `other`.
-            pub fn add(&mut self, other: &Self) {
-                for (own, other) in self.received_by_class.iter_mut().zip(other.received_by_class) {
-                    *own += other;
-                }
-                $(self.$name += other.$name;)*
-            }
-
             /// Every count that this platform has, with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [
@@ -42,6 +34,15 @@ macro_rules! counters {
                 ]
                 .into_iter()
                 .filter(|(name, _)| COUNTS_KERNEL_DROPS || *name != "kernel_drop_count")
+            }
+        }
+
+        impl AddAssign for Counts {
+            fn add_assign(&mut self, other: Self) {
+                for (own, other) in self.received_by_class.iter_mut().zip(other.received_by_class) {
+                    *own += other;
+                }
+                $(self.$name += other.$name;)*
             }
         }
 
@@ -162,7 +163,7 @@ impl Stats {
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for nic in &self.nics {
-            total.add(&nic.counts);
+            total += nic.counts;
         }
         total
     }
@@ -184,7 +185,15 @@ impl fmt::Display for Stats {
 pub(crate) struct NicCounters {
     pub index: u32,
     name: String,
-    pub counters: Counters,
+    counters: Counters,
+}
+
+impl Deref for NicCounters {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.counters
+    }
 }
 
 /// All counters of an engine.
@@ -209,8 +218,13 @@ impl StatsTable {
         nic
     }
 
-    /// The counters of what no NIC can be told of.
-    pub fn nowhere(&self) -> Arc<NicCounters> {
+    /// The counters of these NICs.
+    pub fn of(&self, nics: &Nics) -> Vec<Arc<NicCounters>> {
+        nics.iter().map(|nic| self.nic(nic.index, &nic.name)).collect()
+    }
+
+    /// Counters for datagrams that belong to no known NIC.
+    pub fn unattributed(&self) -> Arc<NicCounters> {
         self.nic(0, "(any)")
     }
 
@@ -245,8 +259,8 @@ mod tests {
         let table = StatsTable::default();
         for (index, name) in [(1, "lo"), (2, "eth0"), (1, "lo")] {
             let nic = table.nic(index, name);
-            add(&nic.counters.received_by_class[Class::Subnet as usize], 2);
-            add(&nic.counters.sent_count, 1);
+            add(&nic.received_by_class[Class::Subnet as usize], 2);
+            add(&nic.sent_count, 1);
         }
         let stats = table.snapshot();
         assert_eq!(stats.nics.len(), 2);

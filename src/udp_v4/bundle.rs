@@ -4,27 +4,26 @@ use std::{
     future::poll_fn,
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
 };
 
 use socket2::SockRef;
 
 use super::{
-    FailedNic, IfaceMap, NicSocket, RecvBatch, RecvDetails, RecvMeta,
-    feed::Feed,
-    inbox::{Inbox, Via},
-    longest_prefix,
+    IfaceMap, NicSocket, RecvBatch, RecvDetails, RecvMeta,
+    feed::{Feed, ReceivedBy},
+    inbox::Inbox,
     open::{self, Opened, Ports},
-    platform,
     ready::Ready,
     receive::Receive,
     ring,
 };
 use crate::{
-    backend::{self, Backend},
+    engine::{self, Backend},
     lock::lock,
-    nics::Nics,
-    options,
+    nics::{Nics, longest_prefix},
+    path::FailedNic,
+    sys::options::{self, Requested},
 };
 
 /// A UDP socket for each class of destinations on each IPv4 NIC, used as one.
@@ -143,12 +142,17 @@ impl AsyncUdpV4 {
         is_shared: bool,
     ) -> io::Result<Self> {
         let ready = Arc::new(Ready::default());
-        let mut inbox = Inbox::new(open::homes(&opened));
-        opened.iter().for_each(|opened| listen(&mut inbox, opened, &ready));
-        inbox.via = via(backend::resolve_here(Backend::Auto)?);
+        let mut inbox = Inbox::new(open::own_addresses(&nics, &opened));
+        let listen = |opened| {
+            let (nic, socket) = listen(&mut inbox, opened, &ready);
+            ready.push(socket);
+            nic
+        };
+        let sockets = opened.into_iter().map(listen).collect();
+        let received_by = received_by(engine::resolve_here(Backend::Auto)?);
         Ok(Self {
-            sockets: opened.into_iter().map(|opened| opened.nic).collect(),
-            feed: Feed::new(inbox, ready),
+            sockets,
+            feed: Feed::new(inbox, ready, received_by),
             failed,
             nics,
             is_shared,
@@ -177,24 +181,21 @@ impl AsyncUdpV4 {
     /// io_uring was asked for and does not work here; `InvalidInput` if the bundle has received
     /// already.
     pub fn with_backend(self, backend: Backend) -> io::Result<Self> {
-        let via = via(backend::resolve_here(backend)?);
-        if matches!(via, Via::RingToCome) {
+        let received_by = received_by(engine::resolve_here(backend)?);
+        if matches!(received_by, ReceivedBy::FeederToCome(_)) {
             ring::check()?;
         }
-        if self.inbox().is_in_use {
+        if self.feed.state().is_in_use {
             let text = "the bundle has received already: choose its backend before";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        self.inbox().via = via;
+        self.feed.state().received_by = received_by;
         Ok(self)
     }
 
     /// How the bundle receives; before its first receive, how it will try to.
     pub fn backend(&self) -> Backend {
-        match self.inbox().via {
-            Via::Tasks => Backend::Portable,
-            Via::RingToCome | Via::Ring(_) => Backend::IoUring,
-        }
+        self.feed.state().backend()
     }
 
     /// The sockets, NIC by NIC; those of joined groups are not among them.
@@ -366,10 +367,6 @@ impl AsyncUdpV4 {
         poll_fn(|cx| receive.poll(cx, |inbox| batch.fill(inbox, count_max))).await
     }
 
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.feed.inbox()
-    }
-
     /// The socket from which [`AsyncUdpV4::send_to`] sends: the longest prefix that holds `dest`,
     /// the loopback for 127.0.0.0/8, the source of the system's route, else the first that is no
     /// loopback.
@@ -435,7 +432,7 @@ impl AsyncUdpV4 {
     ///
     /// That of the last socket if all refused.
     pub fn enable_so_rxq_ovfl(&self) -> io::Result<()> {
-        self.set("enable_so_rxq_ovfl", |nic| platform::tell_drops(&nic.sock))
+        self.set("enable_so_rxq_ovfl", |nic| options::request_drop_counts(&*nic.sock))
     }
 
     /// Asks the kernel to tell when it received each datagram
@@ -447,8 +444,8 @@ impl AsyncUdpV4 {
     /// That of the last socket if all refused.
     pub fn enable_kernel_time(&self) -> io::Result<()> {
         self.set("enable_kernel_time", |nic| {
-            let asked = options::Asked { arrival: true, time: true };
-            options::ask_for_control_messages(&SockRef::from(&*nic.sock), asked)
+            let requested = Requested { arrival: true, time: true };
+            options::request_control_messages(&SockRef::from(&*nic.sock), requested)
         })
     }
 
@@ -494,13 +491,10 @@ impl AsyncUdpV4 {
         for (nics, port) in self.nics_by_port() {
             for opened in open::open_group(&nics, group, port, self.is_shared)? {
                 match opened {
-                    Ok(opened) => {
-                        listen(&mut self.inbox(), &opened, &self.feed.ready);
-                        joined.push(opened.nic);
-                    }
+                    Ok(opened) => joined.push(self.listen(opened)),
                     Err(error) => {
                         tracing::warn!(%error, %group, port, "a NIC does not hear the group");
-                        last_error = error;
+                        last_error = error.into();
                     }
                 }
             }
@@ -509,10 +503,19 @@ impl AsyncUdpV4 {
             return Err(last_error);
         }
         groups.push((group, joined));
-        if let Via::Ring(hub) = &self.inbox().via {
-            hub.call(&self.feed);
+        if let Some(feeder) = self.feed.state().feeder() {
+            feeder.call(&self.feed);
         }
         Ok(())
+    }
+
+    fn listen(&self, opened: Opened) -> NicSocket {
+        let mut state = self.feed.state();
+        let (nic, socket) = listen(&mut state.inbox, opened, &self.feed.ready);
+        if !state.is_fed() {
+            self.feed.ready.push_and_wake(socket);
+        }
+        nic
     }
 
     /// The NICs that are no loopback, with the ports of their first sockets.
@@ -540,17 +543,19 @@ impl Drop for AsyncUdpV4 {
 }
 
 /// What stands at the beginning.
-fn via(backend: Backend) -> Via {
+fn received_by(backend: Backend) -> ReceivedBy {
     match backend {
-        Backend::IoUring => Via::RingToCome,
-        Backend::Auto | Backend::Portable => Via::Tasks,
+        Backend::IoUring => ReceivedBy::FeederToCome(ring::attach),
+        Backend::Auto | Backend::Portable => ReceivedBy::Tasks,
     }
 }
 
-fn listen(inbox: &mut Inbox, opened: &Opened, ready: &Arc<Ready>) {
-    let nic = &opened.nic;
+/// Adds a socket to the inbox; returns it with its number there.
+fn listen(inbox: &mut Inbox, opened: Opened, ready: &Arc<Ready>) -> (NicSocket, usize) {
+    let Opened { nic, packet_info, bound, class } = opened;
     let at = (nic.iface_ip, nic.ifindex);
-    inbox.add(Arc::clone(&nic.sock), *opened.bound.ip(), at, opened.class, ready);
+    let socket = inbox.add((Arc::clone(&nic.sock), packet_info), *bound.ip(), at, class, ready);
+    (nic, socket)
 }
 
 fn up(map: &IfaceMap) -> Nics {

@@ -1,65 +1,173 @@
-//! What a bundle shares with whoever receives for it: its tasks, or the thread of the ring.
+//! What a bundle shares with whoever receives for it: its tasks, or a thread that feeds it.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use super::{
-    inbox::{Inbox, Via},
-    ready::Ready,
-    ring::{self, Departure},
-};
-use crate::lock::lock;
+use super::{inbox::Inbox, ready::Ready};
+use crate::{Backend, lock::lock};
 
-/// How many bundles the ring did not let go of in time.
+/// How many bundles were not let go of in time.
 static HELD_COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Receives for bundles: the one seam between them and the ring (`ring/`).
+pub(super) trait Feeder: fmt::Debug + Send + Sync {
+    /// Has it look at a bundle: it is new, has another socket, has room again, or leaves. `false`
+    /// if it looks at nothing any more.
+    fn call(&self, feed: &Arc<Feed>) -> bool;
+
+    /// Returns when it has let go of the sockets of a bundle, which no longer names it.
+    ///
+    /// # Errors
+    ///
+    /// It has not in time.
+    fn leave(&self, feed: &Arc<Feed>) -> io::Result<()>;
+}
+
+/// Gives the sockets of a bundle to a feeder.
+pub(super) type Attach = fn(&Arc<Feed>) -> io::Result<Arc<dyn Feeder>>;
+
+/// Who moves datagrams from the sockets to the inbox.
+#[derive(Debug, Default)]
+pub(super) enum ReceivedBy {
+    /// The tasks that receive, from sockets that are ready.
+    #[default]
+    Tasks,
+    /// A feeder, from the first receive on.
+    FeederToCome(Attach),
+    Feeder(Arc<dyn Feeder>),
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Feed {
-    inbox: Mutex<Inbox>,
+    state: Mutex<FeedState>,
     pub ready: Arc<Ready>,
+    /// Whether the feeder has let go of the sockets.
     #[allow(dead_code, reason = "for the ring, which only Linux has")]
-    pub departure: Departure,
+    pub detached: Detached,
+}
+
+/// What stands behind the lock.
+#[derive(Debug)]
+pub(super) struct FeedState {
+    pub inbox: Inbox,
+    pub received_by: ReceivedBy,
+    /// Whether the queue was full, so that the feeder lets the sockets be.
+    pub is_paused: bool,
+    /// Whether anybody has received; then it is too late to choose how.
+    pub is_in_use: bool,
+}
+
+impl FeedState {
+    pub fn backend(&self) -> Backend {
+        match self.received_by {
+            ReceivedBy::Tasks => Backend::Portable,
+            ReceivedBy::FeederToCome(_) | ReceivedBy::Feeder(_) => Backend::IoUring,
+        }
+    }
+
+    pub fn is_fed(&self) -> bool {
+        matches!(self.received_by, ReceivedBy::Feeder(_))
+    }
+
+    pub fn feeder(&self) -> Option<&Arc<dyn Feeder>> {
+        match &self.received_by {
+            ReceivedBy::Feeder(feeder) => Some(feeder),
+            ReceivedBy::Tasks | ReceivedBy::FeederToCome(_) => None,
+        }
+    }
+
+    /// The feeder to go on with, if it was told to pause and there is room again.
+    pub fn resume(&mut self) -> Option<&Arc<dyn Feeder>> {
+        if !self.is_paused || !self.inbox.has_room() {
+            return None;
+        }
+        self.is_paused = false;
+        self.feeder()
+    }
+}
+
+/// For the ring.
+#[allow(dead_code, reason = "only Linux has it")]
+impl FeedState {
+    /// The queue is full: notes it, and says so.
+    pub fn pause_if_full(&mut self) -> bool {
+        self.is_paused |= self.inbox.is_full();
+        self.is_paused
+    }
+
+    /// Lets the tasks receive; the caller wakes them.
+    pub fn read_by_tasks(&mut self, ready: &Ready) {
+        (self.received_by, self.is_paused) = (ReceivedBy::Tasks, false);
+        (0..self.inbox.socket_count()).for_each(|socket| ready.push(socket));
+    }
 }
 
 impl Feed {
-    pub fn new(inbox: Inbox, ready: Arc<Ready>) -> Arc<Self> {
-        Arc::new(Self { inbox: Mutex::new(inbox), ready, departure: Departure::default() })
+    pub fn new(inbox: Inbox, ready: Arc<Ready>, received_by: ReceivedBy) -> Arc<Self> {
+        let state = FeedState { inbox, received_by, is_paused: false, is_in_use: false };
+        Arc::new(Self { state: Mutex::new(state), ready, detached: Detached::default() })
     }
 
-    pub fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        lock(&self.inbox)
+    pub fn state(&self) -> MutexGuard<'_, FeedState> {
+        lock(&self.state)
     }
 
     /// What the first receive does beside receiving.
-    pub fn begin(self: &Arc<Self>, inbox: &mut Inbox) {
-        inbox.is_in_use = true;
-        if !matches!(inbox.via, Via::RingToCome) {
+    pub fn begin(self: &Arc<Self>, state: &mut FeedState) {
+        state.is_in_use = true;
+        let ReceivedBy::FeederToCome(attach) = state.received_by else {
             return;
-        }
-        match ring::attach(self) {
-            Ok(hub) => {
+        };
+        match attach(self) {
+            Ok(feeder) => {
                 self.ready.clear();
-                inbox.via = Via::Ring(hub);
+                state.received_by = ReceivedBy::Feeder(feeder);
             }
             Err(error) => {
                 tracing::warn!(%error, "no io_uring for a bundle: receiving by readiness");
-                inbox.via = Via::Tasks;
+                state.received_by = ReceivedBy::Tasks;
             }
         }
     }
 
     /// Closes the sockets, but for clones that the caller has.
     pub fn close(self: &Arc<Self>) {
-        let via = std::mem::take(&mut self.inbox().via);
-        if let Via::Ring(hub) = via {
-            if let Err(error) = hub.leave(self) {
+        let received_by = std::mem::take(&mut self.state().received_by);
+        if let ReceivedBy::Feeder(feeder) = received_by {
+            if let Err(error) = feeder.leave(self) {
                 let held_count = HELD_COUNT.fetch_add(1, Relaxed) + 1;
                 tracing::error!(%error, held_count, "the ports of a bundle may not be free yet");
             }
         }
-        self.inbox().clear();
+        self.state().inbox.clear();
+    }
+}
+
+/// Whether the feeder has let go of the sockets of a bundle.
+#[derive(Debug, Default)]
+pub(super) struct Detached {
+    is_over: Mutex<bool>,
+    over: Condvar,
+}
+
+#[allow(dead_code, reason = "for the ring, which only Linux has")]
+impl Detached {
+    pub fn note(&self) {
+        *lock(&self.is_over) = true;
+        self.over.notify_all();
+    }
+
+    pub fn wait(&self, time_max: Duration) -> io::Result<()> {
+        let is_over = lock(&self.is_over);
+        let waited = self.over.wait_timeout_while(is_over, time_max, |is_over| !*is_over);
+        let (is_over, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *is_over { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 }

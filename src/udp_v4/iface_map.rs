@@ -7,10 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::longest_prefix;
 use crate::{
     lock::lock,
-    nics::{Nic, NicAddress, Nics},
+    nics::{Nic, NicAddress, Nics, longest_prefix},
 };
 
 /// One IPv4 address of an interface.

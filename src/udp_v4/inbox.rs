@@ -12,21 +12,24 @@ use std::{
     time::SystemTime,
 };
 
+use socket2::SockRef;
 use tokio::{io::Interest, net::UdpSocket, task::coop};
 
-use super::{
-    RecvDetails, RecvMeta,
-    platform::{self, Scratch},
-    ready::Ready,
-    ring::Hub,
+use super::{RecvDetails, RecvMeta, ready::Ready, scratch::Scratch};
+use crate::{
+    datagram::{Arrival, Class},
+    nics::{Nic, Nics},
+    sys::{
+        drop_count::DropCount,
+        options::{self, PacketInfo},
+    },
 };
-use crate::{admit::Message, drops::DropCount, meta::Class};
 
 /// After so many errors in a row a socket is left alone until it is ready anew.
 const ERROR_COUNT_MAX: u32 = 8;
 /// The queue gives memory beyond this back as soon as it is empty.
 const KEPT_BYTES: usize = 64 << 10;
-const KEPT_COUNT: usize = KEPT_BYTES / size_of::<Queued>();
+const KEPT_COUNT: usize = KEPT_BYTES / size_of::<Kept>();
 /// From so many bytes on, payloads and what is told of them, the ring receives nothing more for the
 /// bundle, until three quarters of them have been taken.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
@@ -38,19 +41,11 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
-/// An address at which the bundle hears unicast.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Home {
-    pub iface_ip: Ipv4Addr,
-    pub netmask: Ipv4Addr,
-    pub broadcast: Option<Ipv4Addr>,
-    pub ifindex: u32,
-}
-
 /// A socket that is received from.
 #[derive(Debug)]
-pub(super) struct Entry {
+struct BundleSocket {
     sock: Arc<UdpSocket>,
+    packet_info: PacketInfo,
     bound: Ipv4Addr,
     iface_ip: Ipv4Addr,
     ifindex: u32,
@@ -63,55 +58,40 @@ pub(super) struct Entry {
     error_count: u32,
 }
 
-/// Who moves datagrams from the sockets to the inbox.
-#[derive(Debug, Default)]
-pub(super) enum Via {
-    /// The tasks that receive, from sockets that are ready.
-    #[default]
-    Tasks,
-    /// The ring, from the first receive on.
-    RingToCome,
-    /// The thread of the ring.
-    Ring(Arc<Hub>),
-}
-
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    pub via: Via,
-    /// Whether the queue was full, so that the ring lets the sockets be.
-    pub is_paused: bool,
-    /// Whether anybody has received; then it is too late to choose how.
-    pub is_in_use: bool,
-    entries: Vec<Entry>,
-    homes: Vec<Home>,
+    entries: Vec<BundleSocket>,
+    /// The addresses at which it hears unicast.
+    own: Nics,
     /// For each NIC, by its index and where that is unknown by its address, the drops so far.
     nic_drop_counts: Vec<((u32, Ipv4Addr), u64)>,
-    queue: VecDeque<Queued>,
+    queue: VecDeque<Kept>,
     /// Those of `queue`, one after the other.
     payloads: VecDeque<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Queued {
+struct Kept {
     details: RecvDetails,
     len: usize,
 }
 
 impl Inbox {
-    pub fn new(homes: Vec<Home>) -> Self {
-        Self { homes, ..Self::default() }
+    /// `own` are the addresses at which it hears unicast.
+    pub fn new(own: Nics) -> Self {
+        Self { own, ..Self::default() }
     }
 
-    /// Adds a socket; read by tasks it counts as ready until it has been tried.
+    /// Adds a socket, and says which number it has.
     pub fn add(
         &mut self,
-        sock: Arc<UdpSocket>,
+        (sock, packet_info): (Arc<UdpSocket>, PacketInfo),
         bound: Ipv4Addr,
         (iface_ip, ifindex): (Ipv4Addr, u32),
         class: Option<Class>,
         ready: &Arc<Ready>,
-    ) {
+    ) -> usize {
         let key = (ifindex, if ifindex == 0 { iface_ip } else { Ipv4Addr::UNSPECIFIED });
         let known = self.nic_drop_counts.iter().position(|counted| counted.0 == key);
         let nic = known.unwrap_or_else(|| {
@@ -119,8 +99,9 @@ impl Inbox {
             self.nic_drop_counts.len() - 1
         });
         let socket = self.entries.len();
-        self.entries.push(Entry {
+        self.entries.push(BundleSocket {
             sock,
+            packet_info,
             bound,
             iface_ip,
             ifindex,
@@ -130,13 +111,12 @@ impl Inbox {
             waker: ready.waker(socket),
             error_count: 0,
         });
-        if !self.is_read_by_ring() {
-            ready.push_and_wake(socket);
-        }
+        socket
     }
 
-    pub fn is_read_by_ring(&self) -> bool {
-        matches!(self.via, Via::Ring(_))
+    /// How many sockets there are.
+    pub fn socket_count(&self) -> usize {
+        self.entries.len()
     }
 
     /// Lets go of everything.
@@ -155,7 +135,7 @@ impl Inbox {
 
     /// Moves the oldest datagram into `buf`, as far as it fits.
     pub fn take(&mut self, buf: &mut [u8]) -> Option<RecvDetails> {
-        let Queued { mut details, len } = self.queue.pop_front()?;
+        let Kept { mut details, len } = self.queue.pop_front()?;
         let copied_len = len.min(buf.len());
         let (first, second) = self.payloads.as_slices();
         let from_first_len = copied_len.min(first.len());
@@ -175,19 +155,12 @@ impl Inbox {
     }
 
     fn queue_bytes(&self) -> usize {
-        self.payloads.len() + self.queue.len() * size_of::<Queued>()
+        self.payloads.len() + self.queue.len() * size_of::<Kept>()
     }
 
-    /// The ring to go on with, if it was told to pause and there is room again.
-    pub fn resume(&mut self) -> Option<&Arc<Hub>> {
-        if !self.is_paused || self.queue_bytes() > QUEUE_BYTES_LOW {
-            return None;
-        }
-        self.is_paused = false;
-        match &self.via {
-            Via::Ring(hub) => Some(hub),
-            Via::Tasks | Via::RingToCome => None,
-        }
+    /// Whether whoever feeds it may go on.
+    pub fn has_room(&self) -> bool {
+        self.queue_bytes() <= QUEUE_BYTES_LOW
     }
 
     /// Receives a bounded number of datagrams from a ready socket, and sees to it that the socket
@@ -199,15 +172,16 @@ impl Inbox {
     /// neither fail nor stall the others.
     pub fn receive(&mut self, socket: usize, ready: &Ready) -> io::Result<()> {
         let received = SCRATCH.with_borrow_mut(|scratch| {
-            let received = scratch.receive(&self.entries[socket].sock);
+            let entry = &self.entries[socket];
+            let received = scratch.receive(&entry.sock, &entry.packet_info);
             let count = received.as_ref().map_or(0, |received| received.0);
             if matches!(received, Ok((_, true))) {
                 // A long queue.
                 self.ask_for_drops(socket);
             }
             for index in 0..count {
-                let (message, payload) = scratch.message(index);
-                self.keep(socket, &message, payload);
+                let (arrival, payload) = scratch.datagram(index);
+                self.keep(socket, &arrival, payload);
             }
             received
         });
@@ -246,26 +220,28 @@ impl Inbox {
     }
 
     /// Keeps a datagram of a socket.
-    pub fn keep(&mut self, socket: usize, message: &Message, payload: &[u8]) {
+    pub fn keep(&mut self, socket: usize, arrival: &Arrival, payload: &[u8]) {
         let entry = &self.entries[socket];
         let nic_drop_count = &mut self.nic_drop_counts[entry.nic].1;
-        *nic_drop_count += u64::from(entry.drops.note(message.drop_count));
+        *nic_drop_count += u64::from(entry.drops.note(arrival.drop_count));
         let details = RecvDetails {
-            meta: meta(entry, &self.homes, message),
+            meta: meta(entry, &self.own, arrival),
             class: entry.class,
-            is_truncated: message.is_truncated,
+            is_truncated: arrival.is_truncated,
             drop_count: *nic_drop_count,
-            kernel_time: message.kernel_time.map(|since| SystemTime::UNIX_EPOCH + since),
+            kernel_time: arrival
+                .kernel_time
+                .map(|time| SystemTime::UNIX_EPOCH + time.since_epoch()),
         };
         self.payloads.extend(payload);
-        self.queue.push_back(Queued { details, len: payload.len() });
+        self.queue.push_back(Kept { details, len: payload.len() });
     }
 
     /// Asks a socket for its drops. A datagram tells those before it came into the queue: where
     /// the queue was long, the last ones hide some.
     pub fn ask_for_drops(&mut self, socket: usize) {
         let entry = &self.entries[socket];
-        if let Some(drop_count) = platform::drop_count(&entry.sock) {
+        if let Some(drop_count) = options::kernel_drop_count(&SockRef::from(&*entry.sock)) {
             self.nic_drop_counts[entry.nic].1 += u64::from(entry.drops.note(drop_count));
         }
     }
@@ -274,82 +250,33 @@ impl Inbox {
 /// For the ring.
 #[allow(dead_code, reason = "only Linux has it")]
 impl Inbox {
-    /// Lets the tasks receive; the caller wakes them.
-    pub fn read_by_tasks(&mut self, ready: &Ready) {
-        (self.via, self.is_paused) = (Via::Tasks, false);
-        (0..self.entries.len()).for_each(|socket| ready.push(socket));
+    pub fn socket(&self, socket: usize) -> &UdpSocket {
+        &self.entries[socket].sock
     }
 
-    /// How many sockets there are.
-    pub fn socket_count(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// A socket, and the class that it hears.
-    pub fn socket(&self, socket: usize) -> (&UdpSocket, Option<Class>) {
-        let entry = &self.entries[socket];
-        (&entry.sock, entry.class)
-    }
-
-    /// The queue is full: notes it, and says so.
-    pub fn pause_if_full(&mut self) -> bool {
-        self.is_paused |= self.queue_bytes() >= QUEUE_BYTES_MAX;
-        self.is_paused
+    /// Whether whoever feeds it is to pause.
+    pub fn is_full(&self) -> bool {
+        self.queue_bytes() >= QUEUE_BYTES_MAX
     }
 }
 
-fn meta(entry: &Entry, homes: &[Home], message: &Message) -> RecvMeta {
+fn meta(entry: &BundleSocket, own: &Nics, arrival: &Arrival) -> RecvMeta {
     let told = |address: Ipv4Addr| (!address.is_unspecified()).then_some(address);
-    let ifindex = if message.ifindex == 0 { entry.ifindex } else { message.ifindex };
-    let dst_ip = told(message.destination).or_else(|| entry.class.and_then(|_| told(entry.bound)));
+    let ifindex = if arrival.ifindex == 0 { entry.ifindex } else { arrival.ifindex };
+    let dst_ip = told(arrival.destination).or_else(|| entry.class.and_then(|_| told(entry.bound)));
+    let asked = dst_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let iface_ip = match entry.class {
         None | Some(Class::Unicast) => entry.iface_ip,
-        Some(_) => home(homes, ifindex, *message.source.ip(), dst_ip).unwrap_or(entry.iface_ip),
+        Some(_) => {
+            let source = |nic: &Nic| nic.source_for(*arrival.source.ip(), asked);
+            own.by_index(ifindex).and_then(source).unwrap_or(entry.iface_ip)
+        }
     };
     RecvMeta {
         n: 0,
-        src: SocketAddr::V4(message.source),
+        src: SocketAddr::V4(arrival.source),
         dst_ip,
         ifindex: (ifindex != 0).then_some(ifindex),
         iface_ip,
-    }
-}
-
-/// The address of a NIC from which to answer what came as a broadcast or to a group: in the
-/// sender's subnet, else the one whose broadcast was addressed, else the first.
-fn home(
-    homes: &[Home],
-    ifindex: u32,
-    source: Ipv4Addr,
-    destination: Option<Ipv4Addr>,
-) -> Option<Ipv4Addr> {
-    let of_nic = || homes.iter().filter(move |home| home.ifindex == ifindex);
-    super::longest_prefix(of_nic(), source, |home| (home.iface_ip, home.netmask))
-        .or_else(|| of_nic().find(|home| destination.is_some() && home.broadcast == destination))
-        .or_else(|| of_nic().next())
-        .map(|home| home.iface_ip)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_broadcast_is_told_of_the_address_that_can_answer_it() {
-        let row = |address: [u8; 4], prefix_len: u32, ifindex| {
-            let netmask = Ipv4Addr::from_bits(u32::MAX << (32 - prefix_len));
-            let own = crate::NicAddress::new(address.into(), netmask);
-            Home { iface_ip: own.address, netmask, broadcast: own.broadcast, ifindex }
-        };
-        let homes =
-            [row([10, 1, 0, 1], 24, 2), row([10, 2, 0, 1], 24, 2), row([10, 1, 0, 2], 24, 3)];
-        let told = |ifindex, source: [u8; 4], destination: [u8; 4]| {
-            home(&homes, ifindex, source.into(), Some(destination.into())).map(|ip| ip.octets())
-        };
-        assert_eq!(told(2, [10, 2, 0, 9], [255; 4]), Some([10, 2, 0, 1]));
-        assert_eq!(told(2, [172, 16, 0, 9], [10, 2, 0, 255]), Some([10, 2, 0, 1]));
-        assert_eq!(told(2, [172, 16, 0, 9], [255; 4]), Some([10, 1, 0, 1]));
-        assert_eq!(told(3, [10, 1, 0, 9], [255; 4]), Some([10, 1, 0, 2]));
-        assert_eq!(told(4, [10, 1, 0, 9], [255; 4]), None);
     }
 }

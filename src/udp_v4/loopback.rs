@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::open::require_runtime;
-use crate::options;
+use crate::sys::options;
 
 /// The group 224.0.0.128, which pvxs and its peers use on the loopback NIC.
 pub const ORIGIN_TAG_MCAST_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);

@@ -80,23 +80,23 @@
 
 mod bundle;
 mod feed;
+#[cfg(target_os = "linux")]
+mod foreign;
+#[cfg(not(target_os = "linux"))]
+#[path = "foreign_absent.rs"]
+mod foreign;
 mod iface_map;
 mod inbox;
 mod loopback;
 mod open;
-#[cfg(target_os = "linux")]
-#[path = "linux.rs"]
-mod platform;
-#[cfg(not(target_os = "linux"))]
-#[path = "other.rs"]
-mod platform;
 mod ready;
 mod receive;
 #[cfg(target_os = "linux")]
 mod ring;
 #[cfg(not(target_os = "linux"))]
-#[path = "no_ring.rs"]
+#[path = "ring/absent.rs"]
 mod ring;
+mod scratch;
 
 use std::{
     fmt, io,
@@ -112,7 +112,7 @@ pub use iface_map::{IfaceDiff, IfaceInfo, IfaceMap};
 pub use loopback::{ORIGIN_TAG_MCAST_GROUP, bind_loopback_mcast};
 pub use receive::RecvBatch;
 
-use crate::meta::Class;
+use crate::{datagram::Class, sys::options};
 
 /// What is known of a received datagram; its payload is in the caller's buffer.
 #[derive(Debug, Clone, Copy)]
@@ -178,32 +178,6 @@ impl fmt::Debug for NicSocket {
     }
 }
 
-/// A socket that could not be opened.
-///
-/// ```
-/// # fn report(bundle: &nicring::udp_v4::AsyncUdpV4) {
-/// for failed in bundle.failed_nics() {
-///     eprintln!("not heard: {failed}");
-/// }
-/// # }
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct FailedNic {
-    /// The NIC's name.
-    pub name: String,
-    /// What the socket was to be bound to.
-    pub address: Ipv4Addr,
-    /// What the system said.
-    pub error: io::Error,
-}
-
-impl fmt::Display for FailedNic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.name, self.address, self.error)
-    }
-}
-
 /// Asks the kernel to tell with each datagram of `sock` how many it has dropped. Linux only;
 /// elsewhere there is nothing to ask for.
 ///
@@ -211,7 +185,7 @@ impl fmt::Display for FailedNic {
 ///
 /// What the system says.
 pub fn enable_so_rxq_ovfl_for_socket(sock: &UdpSocket) -> io::Result<()> {
-    platform::tell_drops(sock)
+    options::request_drop_counts(sock)
 }
 
 /// Receives one datagram of `sock`, IPv4 or IPv6, and keeps nothing: mixes with other ways to read
@@ -239,24 +213,5 @@ pub async fn recv_from_with_drop_count_socket(
     sock: &UdpSocket,
     buf: &mut [u8],
 ) -> io::Result<(usize, SocketAddr, u32)> {
-    platform::recv_with_drops(sock, buf).await
-}
-
-/// Of those whose subnet holds `address` the one with the longest prefix, the first of equals. A
-/// mask of /0 says nothing about who is on the link.
-fn longest_prefix<T>(
-    subnets: impl Iterator<Item = T>,
-    address: Ipv4Addr,
-    subnet: impl Fn(&T) -> (Ipv4Addr, Ipv4Addr),
-) -> Option<T> {
-    let mut best: Option<(u32, T)> = None;
-    for candidate in subnets {
-        let (own, netmask) = subnet(&candidate);
-        let mask = netmask.to_bits();
-        let holds = mask != 0 && (own.to_bits() ^ address.to_bits()) & mask == 0;
-        if holds && best.as_ref().is_none_or(|(longest, _)| mask.count_ones() > *longest) {
-            best = Some((mask.count_ones(), candidate));
-        }
-    }
-    best.map(|(_, found)| found)
+    foreign::recv_with_drops(sock, buf).await
 }

@@ -6,15 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-use super::{FailedNic, NicSocket, inbox::Home, platform};
+use super::NicSocket;
 use crate::{
-    listen::{Layout, Listen, Role, Unicast, Wanted, plan},
-    meta::Class,
-    nics::{Nic, Nics},
-    options,
+    datagram::Class,
+    error::{Error, Result},
+    nics::{Nic, NicAddress, Nics},
+    path::{self, FailedNic, Listen, Role, SocketLayout, SocketOptions, SocketPlan, Unicast, plan},
+    sys::options::PacketInfo,
 };
 
 /// How often a bundle is tried on another unused port.
@@ -41,6 +41,7 @@ impl Ports {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub nic: NicSocket,
+    pub packet_info: PacketInfo,
     pub bound: SocketAddrV4,
     pub class: Option<Class>,
 }
@@ -65,12 +66,12 @@ pub(super) fn open_all(
     broadcast: bool,
 ) -> io::Result<(Vec<Opened>, Vec<FailedNic>)> {
     require_runtime()?;
-    let wanted = wanted(nics, ports)?;
+    let plans = plans(nics, ports)?;
     let mut parked = Vec::new();
     let mut attempt_count = 0;
     let (opened, failed) = loop {
         attempt_count += 1;
-        let (opened, failed) = open_once(nics, &wanted, ports, broadcast);
+        let (opened, failed) = open_once(nics, &plans, ports, broadcast);
         let met_stranger = ports == Ports::UnusedSame
             && failed.iter().any(|failed| failed.error.kind() == io::ErrorKind::AddrInUse);
         if !met_stranger || attempt_count == ATTEMPT_COUNT_MAX {
@@ -80,8 +81,7 @@ pub(super) fn open_all(
         parked.push(opened);
     };
     for failed in &failed {
-        tracing::warn!(nic = failed.name, address = %failed.address, error = %failed.error,
-            "a NIC is not heard");
+        tracing::warn!(error = %failed.error, "a NIC is not heard");
     }
     let is_unicast = |opened: &&Opened| !opened.nic.rx_only_bcast;
     let needs_nic = ports == Ports::UnusedSame && nics.iter().any(|nic| !nic.is_loopback);
@@ -95,48 +95,44 @@ pub(super) fn open_all(
 }
 
 /// What to open, NIC by NIC, each with its unicast addresses first.
-fn wanted(nics: &Nics, ports: Ports) -> io::Result<Vec<Wanted>> {
-    let layout = Layout::of_system(Listen::Class, Unicast::Take)?;
-    let mut wanted = plan(nics, &[], Unicast::Take, layout);
-    wanted.retain(|wanted| match wanted.role {
-        Role::Send => false,
+fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
+    let layout = SocketLayout::of_system(Listen::Class, Unicast::Take, nics)?;
+    let mut plans = plan(nics, &[], Unicast::Take, layout);
+    plans.retain(|plan| match plan.role {
+        Role::Send | Role::Unjudged => false,
         Role::HearAll | Role::Hear(Class::Unicast) => true,
         Role::Hear(_) => ports != Ports::UnusedEach,
     });
-    let position = |wanted: &Wanted| {
-        let index = wanted.nic.as_ref().map_or(u32::MAX, |nic| nic.1);
-        let addresses = nics.by_index(index).map(|nic| nic.addresses.iter());
-        let own = addresses.and_then(|mut own| own.position(|own| own.address == wanted.address));
+    let position = |plan: &SocketPlan| {
+        let index = plan.nic.as_ref().map_or(u32::MAX, |nic| nic.index);
+        let nic = nics.by_index(index);
+        let own =
+            nic.and_then(|nic| nic.addresses.iter().position(|own| own.address == plan.address));
         // The port of all is chosen by a NIC, not by loopback.
-        let is_late =
-            ports == Ports::UnusedSame && nics.by_index(index).is_some_and(|nic| nic.is_loopback);
-        (is_late, index, wanted.role, own)
+        let is_late = ports == Ports::UnusedSame && nic.is_some_and(|nic| nic.is_loopback);
+        (is_late, index, plan.role, own)
     };
-    wanted.sort_by_key(position);
-    Ok(wanted)
+    plans.sort_by_key(position);
+    Ok(plans)
 }
 
 fn open_once(
     nics: &Nics,
-    wanted: &[Wanted],
+    plans: &[SocketPlan],
     ports: Ports,
     broadcast: bool,
 ) -> (Vec<Opened>, Vec<FailedNic>) {
     let (mut opened, mut failed) = (Vec::<Opened>::new(), Vec::new());
-    for wanted in wanted {
+    for plan in plans {
         let port = match (ports, opened.first()) {
             (Ports::Shared(port), _) => port,
             (Ports::UnusedSame, Some(first)) => first.bound.port(),
             _ => 0,
         };
         let is_shared = matches!(ports, Ports::Shared(_));
-        match open(nics, wanted, port, is_shared, broadcast) {
+        match open(nics, plan, port, is_shared, broadcast) {
             Ok(socket) => opened.push(socket),
-            Err(error) => failed.push(FailedNic {
-                name: wanted.nic.as_ref().map_or("all NICs", |nic| &nic.0).to_owned(),
-                address: wanted.address,
-                error,
-            }),
+            Err(error) => failed.push(FailedNic::new(plan, port, error)),
         }
     }
     (opened, failed)
@@ -150,9 +146,9 @@ pub(super) fn open_single(
     broadcast: bool,
 ) -> io::Result<Opened> {
     require_runtime()?;
-    let mut wanted = wanted(nics, Ports::UnusedEach)?;
-    wanted.retain(|wanted| wanted.address == address);
-    open(nics, &wanted[0], port, port != 0, broadcast)
+    let mut plans = plans(nics, Ports::UnusedEach)?;
+    plans.retain(|plan| plan.address == address);
+    Ok(open(nics, &plans[0], port, port != 0, broadcast)?)
 }
 
 /// The sockets that hear a group at `port`.
@@ -161,85 +157,82 @@ pub(super) fn open_group(
     group: Ipv4Addr,
     port: u16,
     is_shared: bool,
-) -> io::Result<Vec<io::Result<Opened>>> {
-    let layout = Layout::of_system(Listen::Class, Unicast::Take)?;
-    let mut wanted = plan(nics, &[group], Unicast::Leave, layout);
-    wanted.retain(|wanted| wanted.joins(group));
-    Ok(wanted.iter().map(|wanted| open(nics, wanted, port, is_shared, false)).collect())
+) -> Result<Vec<Result<Opened>>> {
+    let layout = SocketLayout::of_system(Listen::Class, Unicast::Take, nics)?;
+    let mut plans = plan(nics, &[group], Unicast::Leave, layout);
+    plans.retain(|plan| plan.joins(group));
+    Ok(plans.iter().map(|plan| open(nics, plan, port, is_shared, false)).collect())
 }
 
 fn open(
     nics: &Nics,
-    wanted: &Wanted,
+    plan: &SocketPlan,
     port: u16,
     is_shared: bool,
     broadcast: bool,
-) -> io::Result<Opened> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    if is_shared {
-        options::share_port(&socket)?;
-    }
-    socket.set_broadcast(broadcast)?;
-    options::hear_own_groups_alone(&socket)?;
-    let asked = options::Asked { arrival: wanted.tells_arrival().is_none(), time: false };
-    options::ask_for_control_messages(&socket, asked)?;
-    platform::tell_drops(&socket)?;
-    if let (Some((name, index)), true) = (&wanted.nic, wanted.is_device_bound) {
-        options::bind_device(&socket, name, *index)?;
-    }
-    socket.bind(&SocketAddrV4::new(wanted.address, port).into())?;
-    for (group, index) in &wanted.joins {
-        socket.join_multicast_v4_n(group, &InterfaceIndexOrAddress::Index(*index))?;
-    }
-    let bound = socket.local_addr()?.as_socket_ipv4();
-    let class = match wanted.role {
-        Role::Hear(class) => Some(class),
-        Role::HearAll | Role::Send => None,
+) -> Result<Opened> {
+    let with = SocketOptions {
+        is_shared,
+        may_broadcast: broadcast,
+        recv_buffer_bytes: None,
+        wants_kernel_time: false,
+        wants_drop_counts: true,
     };
-    let sock = Arc::new(UdpSocket::from_std(socket.into())?);
+    let open = path::open(plan, port, &with)?;
+    let bound = SocketAddrV4::new(plan.address, open.port);
+    let watched = UdpSocket::from_std(open.socket.into()).map_err(|source| Error::Socket {
+        operation: "having tokio watch",
+        nic: plan.nic_name().to_owned(),
+        address: bound,
+        source,
+    })?;
     Ok(Opened {
-        nic: nic_socket(nics, wanted, sock),
-        bound: bound.unwrap_or(SocketAddrV4::new(wanted.address, port)),
-        class,
+        nic: nic_socket(nics, plan, Arc::new(watched)),
+        packet_info: open.packet_info,
+        bound,
+        class: match plan.role {
+            Role::Hear(class) => Some(class),
+            Role::HearAll | Role::Send | Role::Unjudged => None,
+        },
     })
 }
 
-fn nic_socket(nics: &Nics, wanted: &Wanted, sock: Arc<UdpSocket>) -> NicSocket {
+fn nic_socket(nics: &Nics, plan: &SocketPlan, sock: Arc<UdpSocket>) -> NicSocket {
     let hears_broadcast =
-        |nic: &&Nic| nic.addresses.iter().any(|own| own.broadcast == Some(wanted.address));
-    let ifindex = wanted.nic.as_ref().map_or(0, |nic| nic.1);
+        |nic: &&Nic| nic.addresses.iter().any(|own| own.broadcast == Some(plan.address));
+    let ifindex = plan.nic_index();
     // Without devices a socket hears for several; then one of them stands for all.
-    let nic = (nics.iter().find(|nic| wanted.nic.is_some() && nic.index == ifindex))
+    let nic = (nics.iter().find(|nic| plan.nic.is_some() && nic.index == ifindex))
         .or_else(|| nics.iter().find(hears_broadcast))
         .or_else(|| nics.iter().find(|nic| !nic.is_loopback))
         .or_else(|| nics.iter().next());
     let own = nic.and_then(|nic| {
-        let addressed = |own: &&crate::NicAddress| {
-            own.address == wanted.address || own.broadcast == Some(wanted.address)
-        };
+        let addressed =
+            |own: &&NicAddress| own.address == plan.address || own.broadcast == Some(plan.address);
         nic.addresses.iter().find(addressed).or(nic.addresses.first())
     });
     let is_loopback = nic.is_some_and(|nic| nic.is_loopback);
     NicSocket {
         sock,
-        iface_ip: own.map_or(wanted.address, |own| own.address),
+        iface_ip: own.map_or(plan.address, |own| own.address),
         ifindex,
         netmask: own.map_or(Ipv4Addr::BROADCAST, |own| own.netmask),
         broadcast: own.and_then(|own| own.broadcast).filter(|_| !is_loopback),
         is_loopback,
-        rx_only_bcast: !matches!(wanted.role, Role::HearAll | Role::Hear(Class::Unicast)),
+        rx_only_bcast: !matches!(plan.role, Role::HearAll | Role::Hear(Class::Unicast)),
     }
 }
 
-/// Where the bundle can answer from.
-pub(super) fn homes(opened: &[Opened]) -> Vec<Home> {
-    let unicast = opened.iter().filter(|opened| !opened.nic.rx_only_bcast);
-    let home = |opened: &Opened| Home {
-        iface_ip: opened.nic.iface_ip,
-        netmask: opened.nic.netmask,
-        broadcast: opened.nic.broadcast,
-        ifindex: opened.nic.ifindex,
+/// The addresses of `nics` that the bundle can answer from.
+pub(super) fn own_addresses(nics: &Nics, opened: &[Opened]) -> Nics {
+    let is_open = |nic: &Nic, own: &NicAddress| {
+        let mut unicast = opened.iter().filter(|opened| !opened.nic.rx_only_bcast);
+        unicast.any(|opened| opened.nic.ifindex == nic.index && opened.nic.iface_ip == own.address)
     };
-    unicast.map(home).collect()
+    let open = |nic: &Nic| {
+        let mut open = nic.clone();
+        open.addresses.retain(|own| is_open(nic, own));
+        open
+    };
+    nics.iter().map(open).collect()
 }

@@ -30,14 +30,14 @@ impl<'a> Receive<'a> {
         self.waiter.forget_old_waker();
         // So that a flood does not keep the runtime's other tasks waiting.
         let budget = ready!(coop::poll_proceed(cx));
-        let mut inbox = self.feed.inbox();
-        if !inbox.is_in_use {
-            self.feed.begin(&mut inbox);
+        let mut state = self.feed.state();
+        if !state.is_in_use {
+            self.feed.begin(&mut state);
         }
         loop {
-            if let Some(taken) = take(&mut inbox) {
-                if let Some(hub) = inbox.resume() {
-                    hub.call(self.feed);
+            if let Some(taken) = take(&mut state.inbox) {
+                if let Some(feeder) = state.resume() {
+                    feeder.call(self.feed);
                 }
                 budget.made_progress();
                 return Poll::Ready(Ok(taken));
@@ -45,7 +45,7 @@ impl<'a> Receive<'a> {
             let Some(socket) = self.waiter.next_or_wait(cx) else {
                 return Poll::Pending;
             };
-            if let Err(error) = inbox.receive(socket, &self.feed.ready) {
+            if let Err(error) = state.inbox.receive(socket, &self.feed.ready) {
                 return Poll::Ready(Err(error));
             }
         }
@@ -56,7 +56,7 @@ impl Drop for Receive<'_> {
     fn drop(&mut self) {
         // Who never waited was not woken for what it leaves to others.
         if self.waiter.has_waited() {
-            let has_queued = self.feed.inbox().has_queued();
+            let has_queued = self.feed.state().inbox.has_queued();
             self.waiter.leave(has_queued);
         }
     }

@@ -23,7 +23,7 @@ use std::{
 use io_uring::types::BufRingEntry;
 
 use super::kernel::Kernel;
-use crate::{meta::Record, storage::Lent};
+use crate::datagram::{LentBuffers, Record};
 
 const PAGE_BYTES: usize = 4096;
 const CACHE_LINE_BYTES: usize = 64;
@@ -98,10 +98,10 @@ impl Slab {
     }
 }
 
-impl Lent for Slab {
+impl LentBuffers for Slab {
     fn payload(&self, record: &Record) -> &[u8] {
-        let (start, len) = (record.start as usize, record.len as usize);
-        &self.bytes(record.buffer, start + len)[start..]
+        let (start, len) = (record.span.start as usize, record.span.len as usize);
+        &self.bytes(record.span.buffer, start + len)[start..]
     }
 }
 
@@ -207,14 +207,12 @@ impl BufferRing {
     }
 
     /// How many buffers hold nothing, the kernel's included.
-    #[allow(dead_code, reason = "release builds keep no books")]
     pub fn free_count(&self) -> usize {
         self.given_count + self.spare.len()
     }
 
     /// The count is that of the buffers given, and no spare one is among them; see
-    /// [`super::books`].
-    #[allow(dead_code, reason = "release builds keep no books")]
+    /// [`super::audit`].
     pub fn is_balanced(&self) -> bool {
         let given = self.is_given.iter().filter(|is_given| **is_given);
         let is_given = |buffer: &u16| self.is_given[usize::from(*buffer)];

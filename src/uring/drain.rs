@@ -31,22 +31,20 @@ pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
     if let Err(error) = uring.ring.unregister_files() {
         tracing::warn!(%error, "the ports may be held until the ring is gone");
     }
-    uring.receiver.clear();
+    uring.arms.clear();
     if !is_at_rest {
         tracing::error!("io_uring did not come to rest: its memory is kept for good");
         // The ring itself is closed all the same: then the kernel cancels what is left, and lets go
         // of the sockets when it is done.
         uring.buffers.leak();
-        uring.sender.leak();
+        uring.flights.leak();
     } else if let Err(error) = uring.ring.unregister_buffer_ring(GROUP) {
         tracing::debug!(%error, "the buffer ring goes with the ring");
     }
 }
 
 fn is_at_rest<K: Kernel>(uring: &Uring<K>) -> bool {
-    uring.receiver.armed_count() == 0
-        && uring.sender.remaining_count() == 0
-        && !uring.watch.is_armed()
+    uring.arms.armed_count() == 0 && uring.flights.remaining_count() == 0 && !uring.watch.is_armed()
 }
 
 /// One attempt; says whether another one makes sense.
@@ -79,10 +77,10 @@ fn discard<K: Kernel>(uring: &mut Uring<K>, completion: Completion) {
     }
     match UserData::decode(completion.user_data) {
         Some(UserData::Receive { slot, generation }) => {
-            uring.receiver.discard((slot, generation), completion);
+            uring.arms.discard((slot, generation), completion);
         }
         Some(UserData::Send { flight, index }) => {
-            uring.sender.discard((flight, index), completion);
+            uring.flights.discard((flight, index), completion);
         }
         Some(UserData::Wake) => uring.watch.complete(completion),
         Some(UserData::Cancel) | None => {}

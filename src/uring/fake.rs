@@ -16,10 +16,10 @@ use io_uring::types::BufRingEntry;
 
 use super::{
     buffers::GROUP,
-    control::RECEIVED_BYTES,
     kernel::{Completion, Entered, Kernel},
     user_data::UserData,
 };
+use crate::sys::linux::cmsg::RECEIVED_BYTES;
 
 /// `IORING_CQE_F_BUFFER` and `IORING_CQE_F_MORE` (linux/io_uring.h); the buffer stands above.
 const F_BUFFER: u32 = 1;
@@ -33,7 +33,7 @@ pub(super) enum Request {
     Receive {
         slot: u16,
     },
-    /// With a segment's length, a train; with the address that the payload was read from.
+    /// With a segment's length, a run of them; with the address that the payload was read from.
     Send {
         slot: u16,
         payload: Vec<u8>,
@@ -92,8 +92,8 @@ pub(super) struct Fake {
     /// So many pushes find no room, for the moment.
     pub refused_count: usize,
     pub can_coalesce: bool,
-    /// Every train ends with this error.
-    pub train_error: Option<i32>,
+    /// Every run of segments ends with this error.
+    pub run_error: Option<i32>,
     /// Trains of longer segments are refused, as where the path's MTU is small.
     pub segment_len_max: Option<u16>,
     sends: VecDeque<Sending>,
@@ -293,7 +293,7 @@ impl Fake {
         }
     }
 
-    /// What sending says in the end. A train that no kernel would take is the engine's mistake.
+    /// What sending says in the end. A run that no kernel would take is the engine's mistake.
     fn result_of(&self, payload: &[u8], segment_len: Option<u16>) -> i32 {
         let sent = payload.len() as i32;
         let Some(segment_len) = segment_len else {
@@ -301,7 +301,7 @@ impl Fake {
         };
         let count = payload.len().div_ceil(segment_len.into());
         assert!((2..=64).contains(&count) && payload.len() <= 65_507, "{count} segments");
-        if let Some(errno) = self.train_error {
+        if let Some(errno) = self.run_error {
             return -errno;
         }
         let is_too_long = self.segment_len_max.is_some_and(|max| segment_len > max);

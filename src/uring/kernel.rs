@@ -52,7 +52,7 @@ pub(super) trait Kernel: fmt::Debug + Send {
         user_data: u64,
     ) -> io::Result<()>;
 
-    /// Queues the sending of one message, a datagram or a train of them, by a registered file; it
+    /// Queues the sending of one message, a datagram or a run of segments, by a registered file; it
     /// never waits.
     ///
     /// # Safety

@@ -1,30 +1,25 @@
 //! The Linux backend: one io_uring for the sockets of all NICs.
 //!
 //! A turn is one system call: it submits the replies of the last batch and the receives that have
-//! to be armed again, and waits for completions of any socket. Unsafe code stands in `kernel`,
-//! `ring`, `buffers`, `receive`, `send`, `mmsg` and `meminfo` only, and in the `fake` kernel of the
-//! tests.
+//! to be armed again, and waits for completions of any socket.
+//!
+//! In this order: [`probe`], whether io_uring works here; [`kernel`], what is asked of it, and
+//! [`ring`], which does it; [`buffers`], the memory that it receives into; [`arms`], the receives;
+//! [`flights`], the sends; [`wake`], the end of a wait; [`drain`], the end of all; [`audit`], what must
+//! be true meanwhile.
 
-#[cfg(debug_assertions)]
-mod books;
-#[cfg(not(debug_assertions))]
-#[path = "no_books.rs"]
-mod books;
+mod arms;
+mod audit;
 mod buffers;
-pub(crate) mod control;
 mod drain;
 #[cfg(test)]
 mod fake;
+mod flights;
 mod kernel;
-pub(crate) mod meminfo;
-pub(crate) mod mmsg;
 mod probe;
-mod receive;
 mod ring;
-mod send;
 #[cfg(test)]
 mod tests;
-pub(crate) mod train;
 mod user_data;
 mod wake;
 
@@ -39,26 +34,22 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit};
 
 use self::{
-    books::Tally,
+    arms::{Arms, HEADER_BYTES},
     buffers::{BufferRing, Slab},
+    flights::Flights,
     kernel::{Completion, Entered, Kernel},
-    receive::{HEADER_BYTES, Receiver},
     ring::Ring,
-    send::Sender,
     user_data::UserData,
     wake::Watch,
 };
 use crate::{
-    admit::Admission,
-    backend::{BackendDriver, BackendSettings, Turn, Wake},
-    batch::Batch,
+    datagram::{LentBuffers, Outbox, Payloads, Record},
     error::{Error, Result, Unavailable},
-    listen::ListenSocket,
-    meta::Record,
-    outbox::Outbox,
-    pace::{self, Pace},
+    path::{
+        BackendDriver, BackendSettings, BackendSetup, Batch, ListenSocket, Pace, SLOT_COUNT_MAX,
+        Turn, Wake, sleep,
+    },
     stats::add,
-    storage::{Lent, Storage},
 };
 
 /// How many submissions are queued before some are submitted.
@@ -73,13 +64,13 @@ pub(crate) fn check() -> Result<(), Unavailable> {
 /// Opens the backend and says how it is set up, or why it cannot be.
 pub(crate) fn open(
     settings: &BackendSettings,
-) -> Result<(Box<dyn BackendDriver>, String), Unavailable> {
+) -> Result<(Box<dyn BackendDriver>, BackendSetup), Unavailable> {
     let uring = on_other_thread(|| {
         probe::preflight()?;
         Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))
     })?;
-    let details = uring.details();
-    Ok((Box::new(uring), details))
+    let setup = uring.setup();
+    Ok((Box::new(uring), setup))
 }
 
 /// On a thread that ends with it: the kernel takes a ring apart some time after it was closed, by
@@ -95,16 +86,16 @@ struct Uring<K: Kernel = Ring> {
     // Fields are dropped in this order: the ring, then the memory that the kernel reaches by it.
     ring: K,
     buffers: BufferRing,
-    receiver: Receiver,
-    sender: Sender,
+    arms: Arms,
+    flights: Flights,
     watch: Watch,
     /// Records that did not fit the batch of the turn that they came in.
     backlog: VecDeque<Record>,
-    /// Whether this turn arms again what ended for want of buffers: the rest of what was waited for
-    /// is there, and is not waited for once more.
+    /// This turn re-arms receives that ran out of buffers: their datagrams are already queued, so do
+    /// not wait.
     is_resuming: bool,
     /// Buffers in batches.
-    lent: Tally,
+    lent_count: usize,
     pace: Pace,
     settings: BackendSettings,
     is_closed: bool,
@@ -116,26 +107,28 @@ impl Uring {
         // Room for every completion that can be outstanding, so that none overflows: one for each
         // buffer, one for the end of each receive, two outboxes a turn, and a few more.
         let completion_count =
-            buffer_count + settings.slot_max + 2 * settings.replies_max + SUBMISSION_COUNT as usize;
+            buffer_count + SLOT_COUNT_MAX + 2 * settings.replies_max + SUBMISSION_COUNT as usize;
         let ring = Ring::open(SUBMISSION_COUNT, completion_count as u32)
             .map_err(|error| ("io_uring_setup", error))?;
-        ring.register_files(file_count(settings.slot_max))
-            .map_err(|error| ("io_uring_register (files)", error))?;
+        ring.register_files(file_count()).map_err(|error| ("io_uring_register (files)", error))?;
         Self::over(ring, settings)
     }
 
-    fn details(&self) -> String {
-        let flags = self.ring.flags().join(" | ");
-        let can_coalesce = if self.ring.can_coalesce() { "" } else { ", coalesces by sleeping" };
-        format!("{flags}, {:?}{can_coalesce}", self.buffers.slab())
+    fn setup(&self) -> BackendSetup {
+        BackendSetup::IoUring {
+            flags: self.ring.flags().to_vec(),
+            buffer_count: self.buffers.slab().count(),
+            buffer_bytes: self.settings.buffer_bytes,
+            waits_for_several: self.ring.can_coalesce(),
+        }
     }
 }
 
 /// How many files may be registered: no more than this process may open, says the kernel, or it
 /// refuses (io_uring_register(2), EMFILE). More would be of no use.
-fn file_count(slot_max: usize) -> u32 {
+fn file_count() -> u32 {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    limit.min(slot_max as u64) as u32
+    limit.min(SLOT_COUNT_MAX as u64) as u32
 }
 
 impl<K: Kernel> Uring<K> {
@@ -150,12 +143,12 @@ impl<K: Kernel> Uring<K> {
         Ok(Self {
             ring,
             buffers,
-            receiver: Receiver::new(),
-            sender: Sender::new(settings.replies_max),
+            arms: Arms::new(),
+            flights: Flights::new(settings.replies_max),
             watch,
             backlog: VecDeque::with_capacity(buffer_count),
             is_resuming: false,
-            lent: Tally::default(),
+            lent_count: 0,
             pace: Pace::new(settings.coalesce),
             settings: *settings,
             is_closed: false,
@@ -166,15 +159,15 @@ impl<K: Kernel> Uring<K> {
     fn queue(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) -> io::Result<()> {
         self.give_back(batch);
         let Self { ring, buffers, .. } = self;
-        self.is_resuming = self.receiver.ran_short();
+        self.is_resuming = self.arms.ran_short();
         buffers.restock(self.is_resuming);
         if !ring.is_enabled() {
             ring.enable()?;
         }
         or_next_turn(self.watch.arm(ring))?;
-        or_next_turn(self.receiver.arm(ring, buffers))?;
-        self.sender.send(ring, &self.receiver, turn.admission, batch.outbox_mut())?;
-        self.sender.send(ring, &self.receiver, turn.admission, turn.posted)
+        or_next_turn(self.arms.arm(ring, buffers))?;
+        self.flights.send(ring, turn.dispatch, batch.outbox_mut())?;
+        self.flights.send(ring, turn.dispatch, turn.posted)
     }
 
     fn enter(&mut self, turn: &Turn<'_>) -> io::Result<()> {
@@ -206,7 +199,7 @@ impl<K: Kernel> Uring<K> {
             }
             Some((_, wait_max)) => {
                 note(ring.submit()?);
-                pace::sleep(wait_max, turn.deadline);
+                sleep(wait_max, turn.deadline);
                 ring.submit_and_wait(turn.deadline)?
             }
             None => ring.submit_and_wait(turn.deadline)?,
@@ -216,7 +209,7 @@ impl<K: Kernel> Uring<K> {
     }
 
     /// Takes all completions: records go into the batch, and what does not fit into the backlog.
-    fn reap(&mut self, admission: &Admission, batch: &mut Batch) {
+    fn reap(&mut self, turn: &Turn<'_>, batch: &mut Batch) {
         while self.has_room(batch) {
             let Some(record) = self.backlog.pop_front() else {
                 break;
@@ -224,7 +217,7 @@ impl<K: Kernel> Uring<K> {
             self.lend(record, batch);
         }
         while let Some(completion) = self.ring.next_completion() {
-            let Some(record) = self.complete(admission, completion) else {
+            let Some(record) = self.complete(turn, completion) else {
                 continue;
             };
             if self.has_room(batch) {
@@ -233,7 +226,7 @@ impl<K: Kernel> Uring<K> {
                 self.backlog.push_back(record);
             }
         }
-        books::check(self);
+        audit::check(self);
     }
 
     fn has_room(&self, batch: &Batch) -> bool {
@@ -241,29 +234,29 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn lend(&mut self, record: Record, batch: &mut Batch) {
-        self.lent.add(1);
+        self.lent_count += 1;
         batch.records.push(record);
     }
 
     /// Takes the buffers of a batch back.
     fn give_back(&mut self, batch: &mut Batch) {
-        self.lent.subtract(batch.records.len());
+        self.lent_count -= batch.records.len();
         for record in batch.records.drain(..) {
-            self.buffers.give_back(record.buffer);
+            self.buffers.give_back(record.span.buffer);
         }
     }
 
     #[inline]
-    fn complete(&mut self, admission: &Admission, completion: Completion) -> Option<Record> {
+    fn complete(&mut self, turn: &Turn<'_>, completion: Completion) -> Option<Record> {
         let Self { ring, buffers, .. } = self;
         match UserData::decode(completion.user_data) {
             Some(UserData::Receive { slot, generation }) => {
                 let of = (slot, generation);
-                return self.receiver.complete(ring, buffers, admission, of, completion);
+                return self.arms.complete(ring, buffers, turn.admission, of, completion);
             }
             Some(UserData::Send { flight, index }) => {
                 let of = (flight, index);
-                self.sender.complete(ring, &self.receiver, admission, of, completion);
+                self.flights.complete(ring, turn.dispatch, of, completion);
             }
             Some(UserData::Wake) => self.watch.complete(completion),
             Some(UserData::Cancel) => {}
@@ -303,38 +296,38 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 impl<K: Kernel> BackendDriver for Uring<K> {
     fn new_batch(&self) -> Batch {
         let slab: Arc<Slab> = Arc::clone(self.buffers.slab());
-        let lent: Arc<dyn Lent> = slab;
+        let lent: Arc<dyn LentBuffers> = slab;
         let outbox = Outbox::new(self.settings.replies_max);
-        Batch::new(Storage::Lent(lent), outbox, self.settings.batch_max)
+        Batch::new(Payloads::Lent(lent), outbox, self.settings.batch_max)
     }
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
-        self.receiver.add(&mut self.ring, slot, socket)
+        self.arms.add(&mut self.ring, slot, socket)
     }
 
     fn remove(&mut self, slot: u16) {
-        if let Err(error) = self.receiver.remove(&mut self.ring, slot) {
+        if let Err(error) = self.arms.remove(&mut self.ring, slot) {
             tracing::warn!(%error, slot, "a socket stays open until the engine closes");
         }
     }
 
     fn is_free(&self, slot: u16) -> bool {
-        self.receiver.is_free(slot)
+        self.arms.is_free(slot)
     }
 
-    fn is_silent(&self, slot: u16) -> bool {
-        self.receiver.is_silent(slot)
+    fn is_deaf(&self, slot: u16) -> bool {
+        self.arms.is_deaf(slot)
     }
 
     fn is_starved(&self) -> bool {
-        self.receiver.is_starved()
+        self.arms.is_starved()
     }
 
     fn turn(&mut self, mut turn: Turn<'_>, batch: &mut Batch) -> Result<()> {
         let failed = |operation| move |source| Error::Backend { operation, source };
         self.queue(&mut turn, batch).map_err(failed("submitting to io_uring"))?;
         self.enter(&turn).map_err(failed("io_uring_enter"))?;
-        self.reap(turn.admission, batch);
+        self.reap(&turn, batch);
         self.pace.note(Instant::now, batch.records.len());
         Ok(())
     }
@@ -345,10 +338,10 @@ impl<K: Kernel> BackendDriver for Uring<K> {
         loop {
             self.queue(&mut turn, batch).map_err(failed)?;
             self.ring.submit().map_err(failed)?;
-            self.reap(turn.admission, batch);
+            self.reap(&turn, batch);
             let is_sent = batch.outbox_mut().is_empty()
                 && turn.posted.is_empty()
-                && self.sender.remaining_count() == 0;
+                && self.flights.remaining_count() == 0;
             if is_sent || Instant::now() > end {
                 return Ok(());
             }
@@ -368,7 +361,7 @@ impl<K: Kernel> BackendDriver for Uring<K> {
             return;
         }
         drain::drain(self);
-        books::check(self);
+        audit::check(self);
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use super::{
+    arms::{BufferLayout, HEADER_BYTES, parse},
     buffers::{BufferRing, GROUP, Slab},
     kernel::{Completion, Kernel},
-    receive::{HEADER_BYTES, Layout, parse},
     ring::Ring,
     user_data::UserData,
 };
@@ -69,7 +69,7 @@ fn move_datagram(
     buffers: &mut BufferRing,
     theirs: &UnixDatagram,
 ) -> io::Result<()> {
-    let layout = Layout::new();
+    let layout = BufferLayout::new();
     let user_data = UserData::Receive { slot: 0, generation: 0 };
     layout.push_receive(ring, 0, user_data)?;
     ring.submit()?;

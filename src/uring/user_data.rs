@@ -7,7 +7,7 @@ pub(super) enum UserData {
     /// The receive of a slot. The generation tells a late completion of the socket that was in the
     /// slot before.
     Receive { slot: u16, generation: u32 },
-    /// A train of datagrams of an outbox that is being sent, by the index of its first.
+    /// A run of datagrams of an outbox that is being sent, by the index of its first.
     Send { flight: u16, index: u32 },
     /// The watch on the descriptor that wakes the engine.
     Wake,

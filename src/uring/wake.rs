@@ -12,7 +12,7 @@ use super::{
     kernel::{Completion, Kernel},
     user_data::UserData,
 };
-use crate::backend::Wake;
+use crate::path::Wake;
 
 /// The watch on the eventfd. It tells of each write, so that nobody has to read the counter: it
 /// has room for 2^64 - 2 wakes.

@@ -29,7 +29,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use nicring::{Backend, Batch, Builder, Class, Datagram, Engine, Error, Handle, Stats};
+use nicring::{
+    Backend, Batch, Builder, Class, Counts, Datagram, Engine, Error, Handle, SocketInfo, Stats,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 
 pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -311,6 +313,16 @@ pub fn refused(builder: Builder) -> Error {
         Ok(engine) => panic!("it opened: {:#?}", engine.handle().sockets()),
         Err(error) => error,
     }
+}
+
+/// Datagrams received, by class in the order of [`Class::ALL`].
+pub fn by_class(counts: &Counts) -> [u64; 4] {
+    Class::ALL.map(|class| counts.received_in(class))
+}
+
+/// Whether a socket is for the NIC of this name.
+pub fn is_on(socket: &SocketInfo, nic: &str) -> bool {
+    socket.nic.as_ref().is_some_and(|own| own.name == nic)
 }
 
 /// A client's socket, which belongs to the network namespace of the thread that opens it.

@@ -10,7 +10,7 @@ use std::{
 use nicring::{Backend, Class, Listen};
 
 use crate::{
-    common::{self, OnDrop, Server, for_each_backend, wait_until},
+    common::{self, OnDrop, Server, by_class, for_each_backend, is_on, wait_until},
     star::{GROUPS, PORT, Question, Star, broadcast, nic, on_every_nic, own},
 };
 
@@ -87,11 +87,11 @@ fn come_and_go(star: &Star, server: &Server) -> u64 {
         }
         let counts = server.handle.stats();
         let counts = counts.nics.iter().find(|nic| nic.index == index).expect("its counts");
-        assert_eq!(counts.counts.received_by_class, [1, 1, 1, 2]);
+        assert_eq!(by_class(&counts.counts), [1, 1, 1, 2]);
         star.server.configure("link delete nic2");
         server.handle.rescan();
         wait_until("the engine has forgotten the NIC", || !has_nic2());
-        assert!(!server.handle.sockets().iter().any(|socket| socket.starts_with("nic2")));
+        assert!(!server.handle.sockets().iter().any(|socket| is_on(socket, "nic2")));
     }
     15
 }
@@ -106,7 +106,7 @@ fn a_nic_made_again_is_heard_after_one_rescan_though_the_port_is_shared_with_nob
         let first_index = star.index(2);
         let of_nic2 = || {
             let sockets = server.handle.sockets();
-            sockets.iter().filter(|socket| socket.starts_with("nic2")).count()
+            sockets.iter().filter(|socket| is_on(socket, "nic2")).count()
         };
         let socket_count = of_nic2();
         star.server.configure("link delete nic2");
@@ -118,7 +118,7 @@ fn a_nic_made_again_is_heard_after_one_rescan_though_the_port_is_shared_with_nob
             is_new && of_nic2() == socket_count
         };
         wait_until("the engine listens on the new NIC", is_followed);
-        assert_eq!(server.handle.failed_nics(), [""; 0]);
+        assert!(server.handle.failed_nics().is_empty());
         let client = star.client(2).client([0, 0, 0, 0]);
         for to in [own(2), broadcast(2), Ipv4Addr::BROADCAST] {
             client.ask("made again", to, server.port);
@@ -134,7 +134,7 @@ fn a_link_that_goes_down_and_up_is_heard_again(backend: Backend) {
     for with_rescan in [true, false] {
         let of_nic2 = || {
             let sockets = server.handle.sockets();
-            sockets.iter().filter(|socket| socket.starts_with("nic2")).count()
+            sockets.iter().filter(|socket| is_on(socket, "nic2")).count()
         };
         let socket_count = of_nic2();
         star.server.configure("link set nic2 down");

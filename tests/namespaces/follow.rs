@@ -5,7 +5,7 @@ use std::time::Duration;
 use nicring::{Backend, Builder};
 
 use crate::{
-    common::{for_each_backend, wait_until},
+    common::{for_each_backend, is_on, wait_until},
     star::{PORT, Star, on_every_nic, own},
 };
 
@@ -21,7 +21,7 @@ fn a_nic_that_comes_is_heard_without_a_rescan_by_hand(backend: Backend) {
     for round in 0..2 {
         star.connect(2);
         wait_until("the engine hears on the NIC", || {
-            server.handle.sockets().iter().any(|socket| socket.starts_with("nic2"))
+            server.handle.sockets().iter().any(|socket| is_on(socket, "nic2"))
         });
         let client = star.client(2).client([0, 0, 0, 0]);
         let text = format!("round {round}");

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use nicring::{Backend, Class, Listen, Unicast};
+use nicring::{Backend, Class, Hears, Listen, Unicast};
 
 use crate::{
     common::{Client, Server, for_each_backend, netns::Namespace},
@@ -269,7 +269,8 @@ fn nics_without_a_subnet_hear_what_they_can(backend: Backend) {
     b.configure("address add 10.77.2.2/32 dev eth0\nroute add default dev eth0");
     let server = server_side.echo(on_every_nic(backend));
     let sockets = server.handle.sockets();
-    let subnets = sockets.iter().filter(|socket| socket.contains("subnet")).count();
+    let subnets =
+        sockets.iter().filter(|socket| socket.hears == Hears::Class(Class::Subnet)).count();
     assert_eq!(subnets, 1, "lo alone has a subnet: {sockets:#?}");
     let ends = [(&a, "nic1", [10, 77, 1, 0]), (&b, "nic2", [10, 77, 2, 1])];
     for (namespace, nic, address) in ends {

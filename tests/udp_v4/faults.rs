@@ -228,7 +228,10 @@ fn a_nic_that_failed_to_bind_is_reported(backend: Backend) {
             Ok(bundle) => {
                 let bundle = over(backend, Ok(bundle));
                 let failed = bundle.failed_nics();
-                assert!(failed.iter().any(|failed| failed.address == LOCALHOST), "{failed:?}");
+                assert!(
+                    failed.iter().any(|failed| *failed.address.ip() == LOCALHOST),
+                    "{failed:?}"
+                );
                 assert_eq!(failed[0].error.kind(), io::ErrorKind::AddrInUse);
             }
             // A host that has no NIC but loopback.

@@ -60,7 +60,7 @@ fn try_backend(backend: Backend) -> String {
     let filter = nicring::NicFilter::Address(std::net::Ipv4Addr::LOCALHOST);
     let builder = Engine::builder().port(0).nic(filter).unicast(Unicast::Take);
     match builder.backend(backend).open() {
-        Ok(engine) => format!("works: {}", engine.handle().backend().details),
+        Ok(engine) => format!("works: {}", engine.handle().backend().setup),
         Err(error) => format!("refused: {error}"),
     }
 }

@@ -22,7 +22,7 @@ mod text;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(not(target_os = "linux"))]
-#[path = "host_elsewhere.rs"]
+#[path = "host_absent.rs"]
 mod host;
 
 use std::{

@@ -54,7 +54,7 @@ impl Report {
             *own += other;
         }
         for nic in &stats.nics {
-            self.nic(nic.index, &nic.name).counts.add(&nic.counts);
+            self.nic(nic.index, &nic.name).counts += nic.counts;
         }
         for (index, tallies) in &answers.nics {
             let nic = self.nic(*index, "?");

@@ -1,7 +1,7 @@
 //! Coming to rest, and what happens when the kernel does not let go.
 
 use super::*;
-use crate::route::Egress;
+use crate::datagram::Egress;
 
 /// How often the memory of the buffers is held: by the backend, the rig's batch, and for good once
 /// it was leaked.
@@ -26,7 +26,7 @@ fn closing_cancels_all_takes_all_and_gives_everything_up() {
     assert!(rig.ring().submitted().contains(&Request::CancelAll));
     assert_eq!(rig.ring().slots(), [0u32; 0], "no file is left");
     assert_eq!(rig.driver.buffers.free_count(), 8);
-    assert_eq!(rig.driver.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.flights.remaining_count(), 0);
     assert_eq!(holder_count(&rig), 2, "nothing is leaked");
     let enter_count = rig.ring().enter_count;
     rig.driver.close();
@@ -92,9 +92,9 @@ fn what_is_being_sent_when_the_kernel_does_not_let_go_is_kept_for_good() {
     let to = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
     assert!(rig.posted.push(None, Egress::default(), to, b"still being read").is_queued());
     rig.turn();
-    assert_eq!(rig.driver.sender.remaining_count(), 1);
+    assert_eq!(rig.driver.flights.remaining_count(), 1);
     rig.driver.close();
-    assert_eq!(rig.driver.sender.remaining_count(), 0, "leaked on purpose");
+    assert_eq!(rig.driver.flights.remaining_count(), 0, "leaked on purpose");
 }
 
 #[test]

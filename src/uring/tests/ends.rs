@@ -165,7 +165,7 @@ fn a_socket_that_can_never_work_is_left_alone_at_once() {
         assert_eq!(rig.counts().receive_error_count, 1);
         assert!(rig.ring().is_armed(1));
         // The second one hears, and there is no third.
-        assert_eq!([0, 1, 2].map(|slot| rig.driver.is_silent(slot)), [true, false, false]);
+        assert_eq!([0, 1, 2].map(|slot| rig.driver.is_deaf(slot)), [true, false, false]);
     }
 }
 
@@ -231,7 +231,7 @@ fn a_late_completion_of_a_socket_that_left_is_not_taken_for_its_successor() {
     rig.ring().complete(former, -libc::ECANCELED, None, Then::Ends);
     rig.turn();
     assert!(rig.ring().is_armed(0), "its successor lives on");
-    assert_eq!(rig.driver.receiver.armed_count(), 1);
+    assert_eq!(rig.driver.arms.armed_count(), 1);
     assert_eq!(rig.driver.buffers.free_count(), 2, "the buffers went back");
 }
 
@@ -269,7 +269,7 @@ fn a_buffer_that_is_lent_is_not_handed_out_twice() {
     let mut rig = fake(1, 2);
     rig.ring().deliver(0, b"mine");
     rig.turn();
-    let (user_data, buffer) = (rig.ring().user_data(0), rig.batch.records[0].buffer);
+    let (user_data, buffer) = (rig.ring().user_data(0), rig.batch.records[0].span.buffer);
     let mut lent = std::mem::replace(&mut rig.batch, rig.driver.new_batch());
     rig.ring().complete(user_data, 200, Some(buffer), Then::GoesOn);
     assert_eq!(rig.turn(), []);

@@ -1,5 +1,5 @@
 //! The backend over a scripted kernel, which does what a real one does not do on demand, and over
-//! a real one that is given too little. The books are checked in every turn ([`super::books`]).
+//! a real one that is given too little. It is audited in every turn ([`super::audit`]).
 
 mod close;
 mod ends;
@@ -22,14 +22,13 @@ use super::{
     kernel::Kernel,
 };
 use crate::{
-    admit::Admission,
-    backend::{BackendDriver, BackendSettings, Coalesce, Turn},
-    batch::Batch,
+    datagram::{Class, Outbox},
     error::Result,
-    listen::{Listen, ListenSettings, ListenSocket, OnFailedNic, Role, Unicast, Wanted},
-    meta::Class,
     nics::Nics,
-    outbox::Outbox,
+    path::{
+        Admission, BackendDriver, BackendSettings, Batch, Coalesce, Dispatch, ListenSettings,
+        ListenSocket, Role, SocketPlan, Turn,
+    },
     stats::{Counts, StatsTable},
 };
 
@@ -42,6 +41,7 @@ struct Rig<D> {
     batch: Batch,
     sockets: Vec<Option<Arc<ListenSocket>>>,
     admission: Admission,
+    dispatch: Dispatch,
     stats: StatsTable,
     /// Of the sockets that are added from now on.
     recv_buffer_bytes: usize,
@@ -57,7 +57,6 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
         replies_max: 8,
         coalesce: Coalesce::Off,
         spin: Duration::ZERO,
-        slot_max: 64,
     }
 }
 
@@ -69,7 +68,7 @@ fn fake(socket_count: usize, buffer_count: usize) -> Rig<Uring<Fake>> {
 fn fake_with(socket_count: usize, settings: BackendSettings) -> Rig<Uring<Fake>> {
     let mut rig = over(Fake::default(), &settings, socket_count);
     rig.turn();
-    assert_eq!(rig.driver.receiver.armed_count(), socket_count);
+    assert_eq!(rig.driver.arms.armed_count(), socket_count);
     rig.driver.ring.submitted();
     rig
 }
@@ -83,7 +82,8 @@ impl<D: BackendDriver> Rig<D> {
         let stats = StatsTable::default();
         let nics = Nics::enumerate().expect("NICs");
         let mut rig = Self {
-            admission: Admission::new(Arc::new(nics.clone()), nics, &[], &stats),
+            dispatch: Dispatch::new(&[], &nics, &stats),
+            admission: Admission::new(Arc::new(nics.clone()), nics, &stats),
             batch: driver.new_batch(),
             driver,
             sockets: Vec::new(),
@@ -102,9 +102,11 @@ impl<D: BackendDriver> Rig<D> {
         self.driver.add(slot, Arc::clone(&socket)).expect("a slot");
         self.sockets.resize(self.sockets.len().max(usize::from(slot) + 1), None);
         self.sockets[usize::from(slot)] = Some(socket);
-        let nics = Arc::clone(&self.admission.nics);
-        let selected = self.admission.selected.clone();
-        self.admission = Admission::new(nics, selected, &self.sockets, &self.stats);
+        self.refresh_dispatch();
+    }
+
+    fn refresh_dispatch(&mut self) {
+        self.dispatch = Dispatch::new(&self.sockets, &self.admission.nics, &self.stats);
     }
 
     fn remove(&mut self, slot: u16) {
@@ -112,6 +114,7 @@ impl<D: BackendDriver> Rig<D> {
             *socket = None;
         }
         self.driver.remove(slot);
+        self.refresh_dispatch();
     }
 
     fn turn(&mut self) -> Heard {
@@ -129,6 +132,7 @@ impl<D: BackendDriver> Rig<D> {
     fn turn_with(&mut self, batch: &mut Batch) -> Result<Heard> {
         let turn = Turn {
             admission: &self.admission,
+            dispatch: &self.dispatch,
             stats: &self.stats,
             deadline: Some(Instant::now() + Duration::from_millis(20)),
             is_polling: false,
@@ -187,24 +191,11 @@ fn texts(heard: &[(u16, String)]) -> Vec<&str> {
 }
 
 fn socket(stats: &StatsTable, recv_buffer_bytes: usize) -> ListenSocket {
-    let settings = ListenSettings {
-        ports: Vec::new(),
-        groups: Vec::new(),
-        chosen: Vec::new(),
-        excluded: Vec::new(),
-        listen: Listen::Class,
-        unicast: Unicast::Take,
-        on_failed_nic: OnFailedNic::Fail,
-        is_exclusive: true,
-        recv_buffer_bytes,
-        wants_kernel_time: false,
+    let settings = ListenSettings { recv_buffer_bytes, ..ListenSettings::default() };
+    let nics = Nics::enumerate().expect("NICs");
+    let plan = SocketPlan {
+        nic: nics.loopback().map(|lo| lo.id()),
+        ..SocketPlan::new(Role::Hear(Class::Unicast), Ipv4Addr::LOCALHOST)
     };
-    let wanted = Wanted {
-        role: Role::Hear(Class::Unicast),
-        address: Ipv4Addr::LOCALHOST,
-        nic: Some(("lo".into(), 1)),
-        is_device_bound: false,
-        joins: Vec::new(),
-    };
-    ListenSocket::open(&wanted, 0, &settings, true, stats).expect("a socket on loopback")
+    ListenSocket::open(&plan, 0, &settings, true, stats).expect("a socket on loopback")
 }

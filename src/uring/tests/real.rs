@@ -12,13 +12,12 @@ use std::{
 };
 
 use super::*;
-use crate::pace::Pace;
+use crate::path::Pace;
 use crate::uring::{
-    books::Tally,
+    arms::Arms,
     buffers::{BufferRing, Slab},
-    receive::Receiver,
+    flights::Flights,
     ring::Ring,
-    send::Sender,
     wake::Watch,
 };
 
@@ -93,11 +92,11 @@ fn a_header_longer_than_a_buffer_silences_the_socket_with_an_error_and_does_not_
             buffers: BufferRing::register(&mut ring, slab, settings.batch_max)
                 .expect("a buffer ring"),
             ring,
-            receiver: Receiver::new(),
-            sender: Sender::new(8),
+            arms: Arms::new(),
+            flights: Flights::new(8),
             watch: Watch::new().expect("an eventfd"),
             backlog: Default::default(),
-            lent: Tally::default(),
+            lent_count: 0,
             pace: Pace::new(Coalesce::Off),
             settings,
             is_closed: false,
@@ -172,7 +171,7 @@ fn sockets_that_leave_under_traffic_free_their_ports_and_disturb_no_other() {
         // What is left of the traffic may have taken all buffers.
         let are_armed = |_| {
             rig.turn();
-            rig.driver.receiver.armed_count() == 3
+            rig.driver.arms.armed_count() == 3
         };
         assert!((0..100).any(are_armed), "a socket is not received from any more");
     });

@@ -1,7 +1,10 @@
 //! Sending: each datagram once, memory left alone until its completion.
 
 use super::*;
-use crate::{meta::SocketKey, outbox::Queued, route::Egress, uring::user_data::UserData};
+use crate::{
+    datagram::{Egress, Queued, SocketKey},
+    uring::user_data::UserData,
+};
 
 const TO: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
 
@@ -98,11 +101,11 @@ fn what_is_in_flight_is_not_touched_until_its_completion() {
         }
         rig.turn();
     }
-    assert_eq!(rig.driver.sender.remaining_count(), 32);
+    assert_eq!(rig.driver.flights.remaining_count(), 32);
     assert_eq!(rig.counts().sent_count, 0);
     assert_eq!(rig.ring().complete_sends().len(), 4, "trains");
     rig.turn();
-    assert_eq!(rig.driver.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.flights.remaining_count(), 0);
     assert_eq!(rig.counts().sent_count, 32);
 }
 
@@ -138,7 +141,7 @@ fn a_completion_that_comes_twice_frees_nothing_that_is_still_in_flight() {
         rig.ring().complete(first, 5, None, Then::Ends);
     }
     rig.turn();
-    assert_eq!(rig.driver.sender.remaining_count(), 1);
+    assert_eq!(rig.driver.flights.remaining_count(), 1);
     assert_eq!(rig.counts().sent_count, 1);
     // No other outbox takes the place of the flight.
     post(&mut rig, 0, "third");
@@ -146,7 +149,7 @@ fn a_completion_that_comes_twice_frees_nothing_that_is_still_in_flight() {
     let flights: Vec<_> = rig.ring().complete_sends().into_iter().map(UserData::decode).collect();
     assert!(flights.contains(&Some(UserData::Send { flight: 1, index: 0 })), "{flights:?}");
     rig.turn();
-    assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 3));
+    assert_eq!((rig.driver.flights.remaining_count(), rig.counts().sent_count), (0, 3));
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn what_a_socket_refuses_is_counted_by_its_reason() {
     rig.turn();
     let counts = rig.counts();
     assert_eq!((counts.sent_count, counts.would_block_count, counts.send_error_count), (1, 2, 2));
-    assert_eq!(rig.driver.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.flights.remaining_count(), 0);
 }
 
 #[test]
@@ -201,6 +204,7 @@ pub(super) fn flush(rig: &mut Rig<Uring<Fake>>) -> Duration {
     let start = Instant::now();
     let turn = Turn {
         admission: &rig.admission,
+        dispatch: &rig.dispatch,
         stats: &rig.stats,
         deadline: None,
         is_polling: true,
@@ -216,7 +220,7 @@ fn flushing_sends_all_and_comes_back_at_once() {
     (0..8).for_each(|number| post(&mut rig, 0, &number.to_string()));
     assert!(flush(&mut rig) < Duration::from_millis(500));
     assert_eq!(sent(&mut rig).len(), 8);
-    assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 8));
+    assert_eq!((rig.driver.flights.remaining_count(), rig.counts().sent_count), (0, 8));
 }
 
 #[test]
@@ -226,7 +230,7 @@ fn flushing_waits_for_what_is_in_flight() {
     post(&mut rig, 0, "slow");
     rig.ring().sends_end_at = Some(rig.ring().enter_count + 3);
     flush(&mut rig);
-    assert_eq!((rig.driver.sender.remaining_count(), rig.counts().sent_count), (0, 1));
+    assert_eq!((rig.driver.flights.remaining_count(), rig.counts().sent_count), (0, 1));
 }
 
 #[test]
@@ -236,5 +240,5 @@ fn flushing_does_not_wait_for_ever() {
     post(&mut rig, 0, "never");
     let elapsed = flush(&mut rig);
     assert!(elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(3), "{elapsed:?}");
-    assert_eq!(rig.driver.sender.remaining_count(), 1);
+    assert_eq!(rig.driver.flights.remaining_count(), 1);
 }

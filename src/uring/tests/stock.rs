@@ -29,7 +29,7 @@ fn the_kernel_writes_to_the_buffers_that_were_used_last() {
     for _ in 0..BUFFER_COUNT {
         assert!(rig.ring().deliver(0, b"x"));
         rig.turn();
-        used.extend(rig.batch.records.iter().map(|record| record.buffer));
+        used.extend(rig.batch.records.iter().map(|record| record.span.buffer));
     }
     assert!(used.len() <= 65, "one datagram a turn went through {} buffers", used.len());
 }

@@ -49,7 +49,7 @@ fn what_a_kernel_says_of_a_train_counts_for_each_of_its_datagrams() {
     ];
     for (errno, expected) in rows {
         let mut rig = fake(1, 4);
-        rig.ring().train_error = Some(errno);
+        rig.ring().run_error = Some(errno);
         posted_all(&mut rig, &FIVE);
         rig.turn();
         rig.turn();
@@ -74,7 +74,7 @@ fn a_refused_train_is_sent_one_by_one_and_none_is_tried_again() {
     let errnos = [libc::EINVAL, libc::EMSGSIZE, libc::EIO, libc::EOPNOTSUPP, libc::ENOPROTOOPT];
     for errno in errnos {
         let mut rig = fake(1, 4);
-        rig.ring().train_error = Some(errno);
+        rig.ring().run_error = Some(errno);
         posted_all(&mut rig, &FIVE);
         rig.turn();
         assert_eq!(outcome(&rig), (0, 0, 0), "{errno}");
@@ -124,7 +124,7 @@ fn segments_that_fit_leave_as_trains_where_longer_ones_are_refused() {
 fn a_flight_is_left_alone_until_the_last_datagram_of_a_refused_train_is_through() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
-    rig.ring().train_error = Some(libc::EINVAL);
+    rig.ring().run_error = Some(libc::EINVAL);
     posted_all(&mut rig, &FIVE);
     rig.turn();
     for round in 0..3 {
@@ -134,11 +134,11 @@ fn a_flight_is_left_alone_until_the_last_datagram_of_a_refused_train_is_through(
         rig.turn();
         let remaining_count = if round == 0 { 6 } else { 1 };
         rig.turn();
-        assert_eq!(rig.driver.sender.remaining_count(), remaining_count, "round {round}");
+        assert_eq!(rig.driver.flights.remaining_count(), remaining_count, "round {round}");
     }
     rig.ring().complete_sends();
     rig.turn();
-    assert_eq!((rig.driver.sender.remaining_count(), outcome(&rig)), (0, (8, 0, 0)));
+    assert_eq!((rig.driver.flights.remaining_count(), outcome(&rig)), (0, (8, 0, 0)));
 }
 
 #[test]
@@ -157,12 +157,12 @@ fn a_train_that_is_completed_twice_is_counted_once() {
             rig.ring().complete(stranger, 3, None, Then::Ends);
         }
         rig.turn();
-        assert_eq!(rig.driver.sender.remaining_count(), 1);
+        assert_eq!(rig.driver.flights.remaining_count(), 1);
         let expected = if errno == 0 { (5, 0, 0) } else { (0, 5, 0) };
         assert_eq!(outcome(&rig), expected);
         rig.ring().complete_sends();
         rig.turn();
-        assert_eq!(rig.driver.sender.remaining_count(), 0);
+        assert_eq!(rig.driver.flights.remaining_count(), 0);
     }
 }
 
@@ -170,7 +170,7 @@ fn a_train_that_is_completed_twice_is_counted_once() {
 fn the_datagrams_of_a_refused_train_whose_socket_has_left_are_counted() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
-    rig.ring().train_error = Some(libc::EIO);
+    rig.ring().run_error = Some(libc::EIO);
     posted_all(&mut rig, &FIVE);
     rig.turn();
     rig.remove(0);
@@ -180,13 +180,13 @@ fn the_datagrams_of_a_refused_train_whose_socket_has_left_are_counted() {
     sent(&mut rig);
     rig.turn();
     assert_eq!((sent(&mut rig).len(), outcome(&rig).2), (0, 5));
-    assert_eq!(rig.driver.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.flights.remaining_count(), 0);
 }
 
 #[test]
 fn flushing_sends_what_was_refused_as_a_train() {
     let mut rig = fake(1, 4);
-    rig.ring().train_error = Some(libc::EINVAL);
+    rig.ring().run_error = Some(libc::EINVAL);
     posted_all(&mut rig, &FIVE);
     flush(&mut rig);
     assert_eq!((lengths(&mut rig), outcome(&rig)), (vec![5, 1, 1, 1, 1, 1], (5, 0, 0)));
@@ -196,12 +196,12 @@ fn flushing_sends_what_was_refused_as_a_train() {
 fn closing_sends_nothing_again() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
-    rig.ring().train_error = Some(libc::EINVAL);
+    rig.ring().run_error = Some(libc::EINVAL);
     posted_all(&mut rig, &FIVE);
     rig.turn();
     assert_eq!(lengths(&mut rig), [5]);
     rig.driver.close();
-    assert_eq!(rig.driver.sender.remaining_count(), 0);
+    assert_eq!(rig.driver.flights.remaining_count(), 0);
     assert_eq!(sent(&mut rig), []);
 }
 
@@ -225,9 +225,9 @@ proptest! {
     ) {
         let mut rig = fake(1, 4);
         let mut posted_count = 0;
-        for (lens, train_error, segment_len_max, keeps_sends, refused_count) in rounds {
+        for (lens, run_error, segment_len_max, keeps_sends, refused_count) in rounds {
             let ring = rig.ring();
-            (ring.train_error, ring.segment_len_max) = (train_error, segment_len_max);
+            (ring.run_error, ring.segment_len_max) = (run_error, segment_len_max);
             (ring.keeps_sends, ring.refused_count) = (keeps_sends, refused_count);
             ring.complete_sends();
             if rig.posted.is_empty() {
@@ -241,6 +241,6 @@ proptest! {
         (0..4).for_each(|_| _ = rig.turn());
         let (sent_count, would_block_count, failed_count) = outcome(&rig);
         prop_assert_eq!(sent_count + would_block_count + failed_count, posted_count);
-        prop_assert_eq!(rig.driver.sender.remaining_count(), 0);
+        prop_assert_eq!(rig.driver.flights.remaining_count(), 0);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::env::consts::OS;
 
-use nicring::{Backend, Egress, Listen, Unicast};
+use nicring::{Backend, BackendSetup, Egress, Listen, Unicast};
 
 use crate::common::{self, Client, Server, for_each_backend, on_loopback};
 
@@ -39,7 +39,10 @@ const PROBES: [(&str, Probe); 8] = [
     }),
     ("many datagrams a system call", |backend| {
         let engine = common::open(on_loopback(backend));
-        backend == Backend::IoUring || engine.handle().backend().details.contains("recvmmsg")
+        match engine.handle().backend().setup {
+            BackendSetup::Portable { datagrams_per_call_max, .. } => datagrams_per_call_max > 1,
+            _ => backend == Backend::IoUring,
+        }
     }),
 ];
 

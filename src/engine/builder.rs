@@ -1,0 +1,277 @@
+//! The settings of an engine.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use super::{choose::Backend, core::Core, lease::AsyncEngine, run::Engine};
+use crate::{
+    datagram::PAYLOAD_LEN_MAX,
+    error::{Error, Result},
+    nics::NicFilter,
+    path::{BackendSettings, Coalesce, Listen, ListenSettings, OnFailedNic, Unicast},
+};
+
+impl Engine {
+    /// Settings to open an engine with.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+/// Settings of an engine, each with a default but the port.
+///
+/// ```
+/// use nicring::{Engine, Unicast};
+///
+/// let engine = Engine::builder()
+///     .port(0)                             // an unused one; 5076 for PVA, 5064 for CA
+///     .nic("127.0.0.1".parse()?)           // all NICs unless some are named
+///     .join([224, 0, 0, 128].into())
+///     .unicast(Unicast::Take)
+///     .recv_buffer_bytes(4 << 20)
+///     .open()?;
+/// println!("{} on port {}", engine.handle().backend(), engine.ports()[0]);
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Builder {
+    listen: ListenSettings,
+    backend: Backend,
+    sizes: BackendSettings,
+    tick: Option<Duration>,
+    follow_nics: Option<Duration>,
+}
+
+/// A wait ends early for datagrams only: a stop, or a send by a handle, has to sit it out.
+const COALESCE_WAIT_MAX: Duration = Duration::from_millis(100);
+const FOLLOW_MIN: Duration = Duration::from_millis(10);
+const SPIN_MAX: Duration = Duration::from_secs(1);
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            listen: ListenSettings::default(),
+            backend: Backend::Auto,
+            sizes: BackendSettings {
+                buffer_bytes: 2048,
+                buffer_count: 1024,
+                batch_max: 256,
+                replies_max: 1024,
+                coalesce: Coalesce::Adaptive,
+                spin: Duration::ZERO,
+            },
+            tick: None,
+            follow_nics: None,
+        }
+    }
+}
+
+impl Builder {
+    /// Listens on this UDP port too; an engine serves several ports with one ring. 0 stands for a
+    /// port that nobody uses ([`Engine::ports`] tells which).
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen.ports.push(port);
+        self
+    }
+
+    /// Hears this multicast group too, on every chosen NIC.
+    pub fn join(mut self, group: Ipv4Addr) -> Self {
+        if !self.listen.groups.contains(&group) {
+            self.listen.groups.push(group);
+        }
+        self
+    }
+
+    /// Listens on the NICs, or at the addresses, that this names; on all unless called.
+    pub fn nic(mut self, filter: NicFilter) -> Self {
+        self.listen.chosen.push(filter);
+        self
+    }
+
+    /// Does not listen on the NICs, or at the addresses, that this names.
+    pub fn exclude_nic(mut self, filter: NicFilter) -> Self {
+        self.listen.excluded.push(filter);
+        self
+    }
+
+    /// Lists the NICs so often, 10 ms or more, and rescans when they have changed. Unless called,
+    /// only [`Handle::rescan`](crate::Handle::rescan) does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let builder = nicring::Engine::builder().port(5076).follow_nics(Duration::from_secs(2));
+    /// # let _ = builder;
+    /// ```
+    pub fn follow_nics(mut self, every: Duration) -> Self {
+        self.follow_nics = Some(every);
+        self
+    }
+
+    /// Which sockets hear the datagrams; [`Listen::Auto`] unless called.
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listen.listen = listen;
+        self
+    }
+
+    /// Whether unicasts are heard; [`Unicast::Take`] unless called.
+    pub fn unicast(mut self, unicast: Unicast) -> Self {
+        self.listen.unicast = unicast;
+        self
+    }
+
+    /// What to do about a NIC whose sockets cannot be opened; [`OnFailedNic::Fail`] unless called.
+    pub fn on_failed_nic(mut self, on_failed_nic: OnFailedNic) -> Self {
+        self.listen.on_failed_nic = on_failed_nic;
+        self
+    }
+
+    /// Refuses to share the port with other sockets. Without it a second server of the same user
+    /// takes about half of the unicasts, one of another user may take all. On Windows a program of
+    /// the same user that sets SO_REUSEADDR later gets in all the same
+    /// ([the table of platforms](crate::platforms)).
+    pub fn exclusive(mut self) -> Self {
+        self.listen.is_exclusive = true;
+        self
+    }
+
+    /// How many bytes each socket may queue, as `SO_RCVBUF` counts them (a short datagram counts
+    /// as about 800); 1 MiB unless called. Beyond `net.core.rmem_max` only with CAP_NET_ADMIN.
+    pub fn recv_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.listen.recv_buffer_bytes = bytes;
+        self
+    }
+
+    /// Asks the kernel when it received each datagram (`SO_TIMESTAMPNS`, Linux only).
+    pub fn kernel_time(mut self) -> Self {
+        self.listen.wants_kernel_time = true;
+        self
+    }
+
+    /// The backend; [`Backend::Auto`] unless called.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// How many payload bytes a buffer holds, 64 to 65,507; 2,048 unless called. A longer
+    /// datagram is truncated, marked and counted.
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.sizes.buffer_bytes = bytes;
+        self
+    }
+
+    /// How many buffers the io_uring backend receives into, 1 to 32,768, rounded up to a power of
+    /// two; 1,024 unless called. When all are lent, datagrams wait in their sockets.
+    pub fn buffer_count(mut self, count: usize) -> Self {
+        self.sizes.buffer_count = count;
+        self
+    }
+
+    /// How many datagrams a batch holds at most, 1 to 32,768; 256 unless called.
+    pub fn batch_max(mut self, count: usize) -> Self {
+        self.sizes.batch_max = count;
+        self
+    }
+
+    /// How many replies a batch can queue, 1 to 32,768; 1,024 unless called. Their payloads
+    /// together may have 256 bytes for each, and at least 131,014.
+    pub fn replies_max(mut self, count: usize) -> Self {
+        self.sizes.replies_max = count;
+        self
+    }
+
+    /// Whether to wait a little for more datagrams; [`Coalesce::Adaptive`] unless called.
+    pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
+        self.sizes.coalesce = coalesce;
+        self
+    }
+
+    /// Looks for datagrams for so long before the thread sleeps, up to 1 s; not at all unless
+    /// called. Waking a sleeping processor is most of the delay of an answer where little comes:
+    /// this saves it, for processor time. On io_uring only; see
+    /// [the guide](crate::guide#spinning).
+    pub fn spin(mut self, time: Duration) -> Self {
+        self.sizes.spin = time;
+        self
+    }
+
+    /// Calls the handler of [`Engine::run`] at least this often, with an empty batch if nothing
+    /// came.
+    pub fn tick(mut self, every: Duration) -> Self {
+        self.tick = Some(every);
+        self
+    }
+
+    /// Opens the sockets and the backend.
+    ///
+    /// # Errors
+    ///
+    /// A setting that cannot be right, a NIC that cannot be bound, or a backend that was asked for
+    /// and is not to be had.
+    pub fn open(self) -> Result<Engine> {
+        let tick = self.tick;
+        Ok(Engine::new(self.open_core()?, tick))
+    }
+
+    /// As [`Builder::open`], for use from async tasks of any runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::open`]; and the thread of the engine may not start.
+    pub fn open_async(self) -> Result<AsyncEngine> {
+        AsyncEngine::start(self.open_core()?)
+    }
+
+    fn open_core(self) -> Result<Core> {
+        self.check()?;
+        Core::open(self.listen, self.follow_nics, self.backend, &self.sizes)
+    }
+
+    fn check(&self) -> Result<()> {
+        let in_range = |setting, value: usize, min: usize, max: usize| {
+            if (min..=max).contains(&value) {
+                return Ok(());
+            }
+            let reason = format!("{value} is not between {min} and {max}");
+            Err(Error::setting(setting, reason))
+        };
+        if self.listen.ports.is_empty() {
+            let reason = "none given: name at least one with Builder::port";
+            return Err(Error::setting("port", reason));
+        }
+        let mut fixed: Vec<u16> =
+            self.listen.ports.iter().copied().filter(|port| *port != 0).collect();
+        fixed.sort_unstable();
+        if let Some(twice) = fixed.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::setting("port", format!("{} is given twice", twice[0])));
+        }
+        if let Some(group) = self.listen.groups.iter().find(|group| !group.is_multicast()) {
+            let reason = format!("{group} is no multicast group: expected 224.0.0.0/4");
+            return Err(Error::setting("join", reason));
+        }
+        in_range("buffer_bytes", self.sizes.buffer_bytes, 64, PAYLOAD_LEN_MAX)?;
+        in_range("buffer_count", self.sizes.buffer_count, 1, 32_768)?;
+        in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;
+        in_range("replies_max", self.sizes.replies_max, 1, 32_768)?;
+        in_range("recv_buffer_bytes", self.listen.recv_buffer_bytes, 1, 1 << 30)?;
+        if let Coalesce::Fixed { datagram_count, wait_max } = self.sizes.coalesce {
+            in_range("coalesce", datagram_count as usize, 1, 32_768)?;
+            if wait_max > COALESCE_WAIT_MAX {
+                let reason = format!("{wait_max:?} is longer than {COALESCE_WAIT_MAX:?}");
+                return Err(Error::setting("coalesce", reason));
+            }
+        }
+        if self.sizes.spin > SPIN_MAX {
+            let reason = format!("{:?} is longer than {SPIN_MAX:?}", self.sizes.spin);
+            return Err(Error::setting("spin", reason));
+        }
+        if self.follow_nics.is_some_and(|every| every < FOLLOW_MIN) {
+            let reason = format!("shorter than {FOLLOW_MIN:?}: listing the NICs takes time");
+            return Err(Error::setting("follow_nics", reason));
+        }
+        if self.tick.is_some_and(|tick| tick.is_zero()) {
+            return Err(Error::setting("tick", "zero: expected a time to wait"));
+        }
+        Ok(())
+    }
+}

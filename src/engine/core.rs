@@ -1,0 +1,180 @@
+//! What an engine's thread owns, and one turn of it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    choose::{self, Backend},
+    handle::Shared,
+    listening::Listening,
+};
+use crate::{
+    datagram::Outbox,
+    error::Result,
+    lock::lock,
+    path::{Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Turn},
+    stats::{Stats, StatsTable, add},
+};
+
+/// How long an engine that is told to stop goes on handing out what was received.
+pub(super) const DRAIN_TIME_MAX: Duration = Duration::from_millis(200);
+/// Every so many turns the drop counters are read even if nobody asked: they are 32 bits wide, and
+/// a jump of more than half of that would look like a decrease.
+const DROPS_EVERY: u64 = 4096;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Core {
+    listening: Listening,
+    admission: Admission,
+    dispatch: Dispatch,
+    pub driver: Box<dyn BackendDriver>,
+    pub shared: Arc<Shared>,
+    posted: Outbox,
+    is_closed: bool,
+}
+
+impl Core {
+    pub fn open(
+        listen: ListenSettings,
+        follow_nics: Option<Duration>,
+        backend: Backend,
+        settings: &BackendSettings,
+    ) -> Result<Self> {
+        let stats = StatsTable::default();
+        let listening = Listening::open(listen, follow_nics, &stats)?;
+        let (mut driver, report) = choose::open(backend, settings)?;
+        listening.add_all(&mut *driver)?;
+        let (layout, replies_max) = (listening.layout(), settings.replies_max);
+        let shared = Shared::new(driver.waker(), report, stats, layout, replies_max);
+        listening.publish(&shared);
+        Ok(Self {
+            admission: listening.admission(&shared.stats),
+            dispatch: listening.dispatch(&shared.stats),
+            listening,
+            driver,
+            shared: Arc::new(shared),
+            posted: Outbox::new(replies_max),
+            is_closed: false,
+        })
+    }
+
+    /// The ports that it listens on, in the order in which they were asked for.
+    pub fn ports(&self) -> &[u16] {
+        self.listening.ports()
+    }
+
+    /// One turn of the backend: takes the batch back, sends, waits, fills the batch.
+    pub fn turn(&mut self, batch: &mut Batch, deadline: Option<Instant>) -> Result<()> {
+        self.turn_or_poll(batch, deadline, false)
+    }
+
+    /// `is_polling`: comes back without waiting.
+    pub fn turn_or_poll(
+        &mut self,
+        batch: &mut Batch,
+        deadline: Option<Instant>,
+        is_polling: bool,
+    ) -> Result<()> {
+        let wants_rescan = self.shared.wants_rescan.swap(false, Ordering::SeqCst);
+        if wants_rescan || self.listening.is_rescan_due() {
+            self.rescan();
+        }
+        if (self.shared.stats.turn_count.load(Ordering::Relaxed) + 1) % DROPS_EVERY == 0 {
+            self.shared.refresh_drop_counts();
+        }
+        self.count_refusals(batch);
+        // Whoever stores an errand after this sees that the engine waits, and wakes it.
+        self.shared.is_waiting.store(true, Ordering::SeqCst);
+        let is_polling = self.shared.has_errand.swap(false, Ordering::SeqCst) || is_polling;
+        self.take_inbox();
+        let turn = Turn {
+            admission: &self.admission,
+            dispatch: &self.dispatch,
+            stats: &self.shared.stats,
+            deadline: deadline.into_iter().chain(self.listening.next_rescan_at()).min(),
+            is_polling,
+            posted: &mut self.posted,
+        };
+        let result = self.driver.turn(turn, batch);
+        self.shared.is_waiting.store(false, Ordering::SeqCst);
+        add(&self.shared.stats.turn_count, 1);
+        batch.nics = Arc::clone(&self.admission.nics);
+        result
+    }
+
+    /// Takes what handles have queued, once what was taken before is sent.
+    fn take_inbox(&mut self) {
+        if self.posted.is_empty() && self.shared.has_inbox.swap(false, Ordering::SeqCst) {
+            std::mem::swap(&mut *lock(&self.shared.inbox), &mut self.posted);
+            add(&self.shared.stats.outbox_full_count, self.posted.take_full_count());
+        }
+    }
+
+    fn count_refusals(&self, batch: &mut Batch) {
+        let full_count = batch.outbox_mut().take_full_count();
+        if full_count > 0 {
+            add(&self.shared.stats.outbox_full_count, full_count);
+        }
+    }
+
+    fn rescan(&mut self) {
+        if self.listening.rescan(&mut *self.driver, &self.shared) {
+            self.admission = self.listening.admission(&self.shared.stats);
+            self.dispatch = self.listening.dispatch(&self.shared.stats);
+        }
+    }
+
+    /// Hands out what was received before the engine was told to stop, within a bound.
+    pub fn drain(
+        &mut self,
+        batch: &mut Batch,
+        mut hand_out: impl FnMut(&Batch) -> bool,
+    ) -> Result<()> {
+        let end = Instant::now() + DRAIN_TIME_MAX;
+        loop {
+            self.turn_or_poll(batch, None, true)?;
+            if batch.is_empty() || !hand_out(batch) || Instant::now() > end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what is queued and closes.
+    pub fn finish(&mut self, batch: &mut Batch) -> Result<Stats> {
+        self.count_refusals(batch);
+        self.take_inbox();
+        let turn = Turn {
+            admission: &self.admission,
+            dispatch: &self.dispatch,
+            stats: &self.shared.stats,
+            deadline: None,
+            is_polling: true,
+            posted: &mut self.posted,
+        };
+        let flushed = self.driver.flush(turn, batch);
+        let stats = self.shared.stats();
+        self.close();
+        flushed.map(|()| stats)
+    }
+
+    /// Closes every socket: when it returns the ports are free.
+    pub fn close(&mut self) {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        self.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.shared.refresh_drop_counts();
+        lock(&self.shared.sockets).clear();
+        self.listening.close();
+        self.driver.close();
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,176 @@
+//! What other threads have of an engine.
+
+use std::{
+    net::SocketAddrV4,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::choose::BackendReport;
+use crate::{
+    datagram::{Egress, Outbox, Queued},
+    lock::lock,
+    nics::Nics,
+    path::{FailedNic, Listen, ListenSocket, SocketInfo, SocketLayout, Wake},
+    stats::{Stats, StatsTable},
+};
+
+/// Stops and watches an engine from any thread.
+///
+/// ```
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// let handle = engine.handle();
+/// let server = std::thread::spawn(move || engine.run(|_| std::ops::ControlFlow::Continue(())));
+/// println!("{}", handle.stats());
+/// handle.stop();
+/// server.join().unwrap()?;
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Ends the engine: see [`Engine::run`].
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// What it has counted so far, drops asked of the kernel included.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The NICs as the engine knows them, those that it does not listen on included.
+    pub fn nics(&self) -> Arc<Nics> {
+        Arc::clone(&lock(&self.shared.nics))
+    }
+
+    /// Which backend runs, and why it is not the first choice.
+    pub fn backend(&self) -> &BackendReport {
+        &self.shared.report
+    }
+
+    /// What [`Listen::Auto`] chose.
+    pub fn listen(&self) -> Listen {
+        self.shared.layout.listen()
+    }
+
+    /// Where the engine listens; empty once it has closed.
+    pub fn sockets(&self) -> Vec<SocketInfo> {
+        lock(&self.shared.sockets).iter().map(|socket| socket.info()).collect()
+    }
+
+    /// NICs that stay unheard because their sockets could not be opened
+    /// ([`OnFailedNic::Warn`](crate::OnFailedNic::Warn)).
+    pub fn failed_nics(&self) -> Vec<FailedNic> {
+        lock(&self.shared.failed_nics).clone()
+    }
+
+    /// Lists the NICs again, and opens and closes sockets to match: nothing on the others is lost.
+    pub fn rescan(&self) {
+        self.shared.wants_rescan.store(true, Ordering::SeqCst);
+        self.shared.wake();
+    }
+
+    /// Makes the turn that waits, or the next one, come back at once.
+    pub(super) fn wake(&self) {
+        self.shared.wake();
+    }
+
+    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        if self.shared.is_stopping() {
+            return Queued::Stopped;
+        }
+        let queued = {
+            let mut inbox = lock(&self.shared.inbox);
+            inbox.push(None, egress, destination, payload)
+        };
+        self.shared.has_inbox.store(true, Ordering::SeqCst);
+        self.shared.wake();
+        queued
+    }
+}
+
+/// What an engine's thread shares with its handles.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub is_stopping: AtomicBool,
+    pub wants_rescan: AtomicBool,
+    pub has_inbox: AtomicBool,
+    /// Whether someone wants a turn that does not wait.
+    pub has_errand: AtomicBool,
+    /// Whether the engine waits, or is about to: only then must it be woken.
+    pub is_waiting: AtomicBool,
+    pub waker: Arc<dyn Wake>,
+    pub stats: StatsTable,
+    /// What handles have queued.
+    pub inbox: Mutex<Outbox>,
+    /// Empty once the engine has closed.
+    pub sockets: Mutex<Vec<Arc<ListenSocket>>>,
+    pub nics: Mutex<Arc<Nics>>,
+    pub failed_nics: Mutex<Vec<FailedNic>>,
+    pub report: BackendReport,
+    pub layout: SocketLayout,
+}
+
+impl Shared {
+    pub fn new(
+        waker: Arc<dyn Wake>,
+        report: BackendReport,
+        stats: StatsTable,
+        layout: SocketLayout,
+        replies_max: usize,
+    ) -> Self {
+        Self {
+            is_stopping: AtomicBool::new(false),
+            wants_rescan: AtomicBool::new(false),
+            has_inbox: AtomicBool::new(false),
+            has_errand: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
+            waker,
+            stats,
+            inbox: Mutex::new(Outbox::new(replies_max)),
+            sockets: Mutex::default(),
+            nics: Mutex::default(),
+            failed_nics: Mutex::default(),
+            report,
+            layout,
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Makes the next turn, or the one that waits, come back at once. What the engine is to see
+    /// must be stored before.
+    pub fn wake(&self) {
+        self.has_errand.store(true, Ordering::SeqCst);
+        if self.is_waiting.swap(false, Ordering::SeqCst) {
+            self.waker.wake();
+        }
+    }
+
+    pub fn refresh_drop_counts(&self) {
+        lock(&self.sockets).iter().for_each(|socket| socket.refresh_drop_count());
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.refresh_drop_counts();
+        self.stats.snapshot()
+    }
+}

@@ -1,0 +1,373 @@
+//! The engine for async tasks: a thread of its own runs the loop and lends its batches out.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    mem,
+    ops::Deref,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{
+    core::{Core, DRAIN_TIME_MAX},
+    handle::Handle,
+};
+use crate::{
+    datagram::{Egress, Queued},
+    error::{Error, Result},
+    lock::lock,
+    path::Batch,
+};
+
+/// Hears and answers UDP datagrams on many NICs, from tasks of any async runtime.
+///
+/// A thread of its own serves the sockets; [`AsyncEngine::recv_batch`] takes over what it
+/// received. Dropping the engine closes it: the ports are free when `drop` returns.
+///
+/// ```
+/// # async fn serve() -> nicring::Result<()> {
+/// let engine = nicring::Engine::builder().port(5076).open_async()?;
+/// loop {
+///     let batch = engine.recv_batch().await?;
+///     for datagram in batch.iter() {
+///         batch.reply(&datagram, b"here");
+///     }
+/// } // the replies leave when the batch is dropped
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AsyncEngine {
+    handle: Handle,
+    ports: Vec<u16>,
+    exchange: Arc<Exchange>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AsyncEngine {
+    pub(super) fn start(core: Core) -> Result<Self> {
+        let handle = Handle::new(Arc::clone(&core.shared));
+        let ports = core.ports().to_vec();
+        let exchange = Arc::new(Exchange::default());
+        let lender = Lender {
+            core,
+            exchange: Arc::clone(&exchange),
+            free: VecDeque::with_capacity(BATCH_COUNT_MAX),
+            made_count: 0,
+        };
+        let thread =
+            thread::Builder::new().name("nicring".into()).spawn(move || lender.run()).map_err(
+                |source| Error::Backend { operation: "starting the engine's thread", source },
+            )?;
+        Ok(Self { handle, ports, exchange, thread: Some(thread) })
+    }
+
+    /// The ports that it listens on, in the order in which they were asked for.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// A handle to stop and watch it from any thread.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The next batch that has datagrams. Several tasks may wait; each batch goes to one of them.
+    ///
+    /// Dropping the future loses nothing. A batch that is kept keeps its buffers: when all are
+    /// kept, datagrams wait in the sockets. There are 8 batches; while tasks keep them all nothing
+    /// is received, and nothing sent.
+    ///
+    /// After [`Handle::stop`] batches have up to 200 ms to come back: later, and after the engine
+    /// was dropped, their replies are not sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] once the engine was stopped and all batches were taken; the error that
+    /// ended it, once.
+    pub async fn recv_batch(&self) -> Result<BatchLease> {
+        let batch = poll_fn(|context| self.exchange.poll_batch(context)).await?;
+        Ok(BatchLease {
+            batch: Some(batch),
+            exchange: Arc::clone(&self.exchange),
+            handle: self.handle.clone(),
+        })
+    }
+
+    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    pub fn send(
+        &self,
+        egress: Egress,
+        destination: std::net::SocketAddrV4,
+        payload: &[u8],
+    ) -> Queued {
+        self.handle.send(egress, destination, payload)
+    }
+}
+
+impl Drop for AsyncEngine {
+    fn drop(&mut self) {
+        self.exchange.is_dropped.store(true, Ordering::SeqCst);
+        self.handle.stop();
+        self.exchange.returned.notify_all();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // A waker that the engine's thread runs may drop the engine: the thread ends by itself.
+        if thread.thread().id() != thread::current().id() {
+            let _ = thread.join();
+        }
+        // Nobody can take what is left; a lease that outlives the engine must not keep it.
+        let mut queues = lock(&self.exchange.queues);
+        queues.received.clear();
+        queues.returned.clear();
+    }
+}
+
+/// A batch on loan from an [`AsyncEngine`]; its replies leave, and its buffers go back, when it is
+/// dropped. It may outlive the engine.
+#[derive(Debug)]
+pub struct BatchLease {
+    batch: Option<Batch>,
+    exchange: Arc<Exchange>,
+    handle: Handle,
+}
+
+impl Deref for BatchLease {
+    type Target = Batch;
+
+    fn deref(&self) -> &Batch {
+        self.batch.as_ref().expect("taken only on drop")
+    }
+}
+
+impl Drop for BatchLease {
+    fn drop(&mut self) {
+        let Some(mut batch) = self.batch.take() else {
+            return;
+        };
+        let has_replies = has_replies(&mut batch);
+        lock(&self.exchange.queues).returned.push(batch);
+        if has_replies || self.exchange.wants_returns.load(Ordering::SeqCst) {
+            self.exchange.returned.notify_one();
+            self.handle.wake();
+        }
+    }
+}
+
+/// How many batches one engine lends out at once.
+const BATCH_COUNT_MAX: usize = 8;
+/// After so many batches without a pause a task lets others run.
+const READY_COUNT_MAX: u32 = 64;
+
+/// What passes between the engine's thread and the tasks.
+#[derive(Debug, Default)]
+struct Exchange {
+    queues: Mutex<Queues>,
+    /// Signalled on a return while the engine has no batch, and on the end.
+    returned: Condvar,
+    /// Whether a return is of use to the engine even if it carries no reply.
+    wants_returns: AtomicBool,
+    /// Whether the engine is gone, so that nobody takes batches any more.
+    is_dropped: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Queues {
+    received: VecDeque<Batch>,
+    returned: Vec<Batch>,
+    waiting: Vec<Waker>,
+    /// How often in a row a task found a batch ready.
+    ready_count: u32,
+    end: Option<Result<(), Error>>,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            // Room for every batch there is.
+            received: VecDeque::with_capacity(BATCH_COUNT_MAX),
+            returned: Vec::with_capacity(BATCH_COUNT_MAX),
+            waiting: Vec::new(),
+            ready_count: 0,
+            end: None,
+        }
+    }
+}
+
+impl Exchange {
+    fn poll_batch(&self, context: &mut Context<'_>) -> Poll<Result<Batch>> {
+        let mut queues = lock(&self.queues);
+        if queues.ready_count >= READY_COUNT_MAX {
+            queues.ready_count = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(batch) = queues.received.pop_front() {
+            queues.ready_count += 1;
+            return Poll::Ready(Ok(batch));
+        }
+        queues.ready_count = 0;
+        if let Some(end) = &mut queues.end {
+            return Poll::Ready(mem::replace(end, Ok(())).and(Err(Error::Stopped)));
+        }
+        if !queues.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            queues.waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// The engine's thread.
+struct Lender {
+    core: Core,
+    exchange: Arc<Exchange>,
+    free: VecDeque<Batch>,
+    made_count: usize,
+}
+
+impl Lender {
+    fn run(mut self) {
+        let mut waiting = Vec::new();
+        let result = loop {
+            if self.core.shared.is_stopping() {
+                break self.drain(&mut waiting);
+            }
+            let Some(mut batch) = self.next_batch() else {
+                self.wait_for_return();
+                continue;
+            };
+            let has_more_to_send = self.free.iter_mut().any(has_replies);
+            if let Err(error) = self.core.turn_or_poll(&mut batch, None, has_more_to_send) {
+                break Err(error);
+            }
+            self.hand_out(batch, &mut waiting);
+        };
+        // Closed before the tasks hear of it.
+        self.core.close();
+        lock(&self.exchange.queues).end = Some(result);
+    }
+
+    /// A batch to receive into, one that has replies first.
+    fn next_batch(&mut self) -> Option<Batch> {
+        // Only a starved backend, or one without a batch, gains by an early return. Stored before
+        // the look at what was returned, so that whoever comes after the look sees it.
+        let is_short = self.made_count == BATCH_COUNT_MAX && self.free.is_empty();
+        let wants_returns = is_short || self.core.driver.is_starved();
+        self.exchange.wants_returns.store(wants_returns, Ordering::SeqCst);
+        let first_returned = self.free.len();
+        self.free.extend(lock(&self.exchange.queues).returned.drain(..));
+        for batch in self.free.iter_mut().skip(first_returned) {
+            self.core.driver.take_back(batch);
+        }
+        let with_replies = self.free.iter_mut().position(has_replies);
+        let batch = match with_replies {
+            Some(at) => self.free.remove(at),
+            None => self.free.pop_front(),
+        };
+        batch.or_else(|| {
+            let may_make = self.made_count < BATCH_COUNT_MAX;
+            self.made_count += usize::from(may_make);
+            may_make.then(|| self.core.driver.new_batch())
+        })
+    }
+
+    /// Waits a little for a batch to come back; not long, because a stop may not be told here.
+    fn wait_for_return(&self) {
+        let queues = lock(&self.exchange.queues);
+        if queues.returned.is_empty() {
+            let timeout = Duration::from_millis(10);
+            drop(self.exchange.returned.wait_timeout(queues, timeout));
+        }
+    }
+
+    /// Gives a batch to the tasks. Wakers run after the lock is released: they may do anything.
+    fn hand_out(&mut self, batch: Batch, waiting: &mut Vec<Waker>) {
+        if batch.is_empty() {
+            self.free.push_back(batch);
+            return;
+        }
+        let mut queues = lock(&self.exchange.queues);
+        queues.received.push_back(batch);
+        mem::swap(&mut queues.waiting, waiting);
+        drop(queues);
+        waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Hands out what was received before the stop, and sends what is queued. Batches that are out
+    /// have some time to come back with their replies, unless the engine was dropped.
+    fn drain(&mut self, waiting: &mut Vec<Waker>) -> Result<()> {
+        let end = Instant::now() + DRAIN_TIME_MAX;
+        loop {
+            let is_over = self.exchange.is_dropped.load(Ordering::SeqCst) || Instant::now() >= end;
+            if let Some(mut batch) = self.next_batch() {
+                self.core.turn_or_poll(&mut batch, None, true)?;
+                let has_more = !batch.is_empty() || self.free.iter_mut().any(has_replies);
+                self.hand_out(batch, waiting);
+                if has_more && !is_over {
+                    continue;
+                }
+            }
+            if is_over || self.free.len() == self.made_count {
+                let last = self.free.pop_front();
+                let mut last = last.unwrap_or_else(|| self.core.driver.new_batch());
+                return self.core.finish(&mut last).map(drop);
+            }
+            self.wait_for_return();
+        }
+    }
+}
+
+impl Drop for Lender {
+    /// The end of the thread, be it by a panic of a waker.
+    fn drop(&mut self) {
+        self.core.close();
+        let mut queues = lock(&self.exchange.queues);
+        queues.end.get_or_insert(Err(Error::Stopped));
+        let waiting = mem::take(&mut queues.waiting);
+        drop(queues);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn has_replies(batch: &mut Batch) -> bool {
+    !batch.outbox_mut().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, UdpSocket},
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::{Backend, Engine};
+
+    #[test]
+    fn a_lease_that_outlives_its_engine_keeps_no_other_batch() {
+        let loopback = "127.0.0.1".parse().expect("a filter by address");
+        let builder = Engine::builder().backend(Backend::Portable).nic(loopback).port(0);
+        let engine = builder.batch_max(1).open_async().expect("an engine");
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+        for _ in 0..5 {
+            client.send_to(b"x", (Ipv4Addr::LOCALHOST, engine.ports()[0])).expect("loopback");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let lease = runtime.block_on(engine.recv_batch()).expect("a batch");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while lock(&lease.exchange.queues).received.len() < 4 {
+            assert!(Instant::now() < deadline, "the others do not come");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(engine);
+        assert_eq!(lease.iter().len(), 1);
+        let queues = lock(&lease.exchange.queues);
+        assert!(queues.received.is_empty() && queues.returned.is_empty());
+    }
+}

@@ -1,1 +1,0 @@
-//! Nothing, without the feature `udp-v4`.

@@ -1,0 +1,177 @@
+//! What was received in one turn of the engine, and the replies to it.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::{Arc, Mutex},
+};
+
+use super::route;
+use crate::{
+    datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
+    lock::lock,
+    nics::Nics,
+};
+
+/// The datagrams that one turn of the engine received, over all NICs, oldest first on each socket.
+///
+/// Replies are queued in the batch and leave with the engine's next submission.
+///
+/// ```no_run
+/// # use std::ops::ControlFlow;
+/// # let engine = nicring::Engine::builder().port(5076).open()?;
+/// engine.run(|batch| {
+///     for datagram in batch.iter() {
+///         batch.reply(&datagram, datagram.payload()); // an echo server
+///     }
+///     ControlFlow::Continue(())
+/// })?;
+/// # Ok::<(), nicring::Error>(())
+/// ```
+pub struct Batch {
+    pub(crate) records: Vec<Record>,
+    pub(crate) payloads: Payloads,
+    pub(crate) outbox: Mutex<Outbox>,
+    pub(crate) nics: Arc<Nics>,
+}
+
+impl Batch {
+    pub(crate) fn new(payloads: Payloads, outbox: Outbox, batch_max: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(batch_max),
+            payloads,
+            outbox: Mutex::new(outbox),
+            nics: Arc::default(),
+        }
+    }
+
+    /// How many datagrams there are. None at a [tick](crate::Builder::tick) on which nothing came.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no datagram.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The datagrams.
+    pub fn iter(&self) -> Datagrams<'_> {
+        Datagrams { records: self.records.iter(), payloads: &self.payloads }
+    }
+
+    /// The NICs as the engine knew them when it received the batch.
+    pub fn nics(&self) -> &Nics {
+        &self.nics
+    }
+
+    /// Queues an answer to the sender of `datagram`, from the address and the port that were
+    /// asked.
+    pub fn reply(&self, datagram: &Datagram<'_>, payload: &[u8]) -> Queued {
+        self.reply_to(datagram, datagram.source(), payload)
+    }
+
+    /// Queues an answer to `destination`, an address that the asker named.
+    pub fn reply_to(
+        &self,
+        datagram: &Datagram<'_>,
+        destination: SocketAddrV4,
+        payload: &[u8],
+    ) -> Queued {
+        self.reply_by(datagram.reply_path(), destination, payload)
+    }
+
+    /// Queues an answer to every datagram that came by `path`, to `destination`.
+    ///
+    /// ```
+    /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
+    /// let (path, asker) = (datagram.reply_path(), datagram.source());
+    /// batch.reply_by(path, asker, b"hello"); // as `batch.reply(datagram, b"hello")`
+    /// # }
+    /// ```
+    pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        let egress = route::egress(&self.nics, &path, *destination.ip());
+        self.outbox().push(Some(path.heard_by), egress, destination, payload)
+    }
+
+    /// Queues an answer that `write` composes in place, in at most `len_max` bytes; `write` says
+    /// how many it wrote.
+    ///
+    /// ```
+    /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
+    /// batch.reply_with(datagram, 5, |buffer| {
+    ///     buffer.copy_from_slice(b"hello");
+    ///     5
+    /// });
+    /// # }
+    /// ```
+    pub fn reply_with(
+        &self,
+        datagram: &Datagram<'_>,
+        len_max: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Queued {
+        let destination = datagram.source();
+        let egress = self.egress(datagram, *destination.ip());
+        let heard_by = Some(datagram.record.heard_by);
+        self.outbox().push_with(heard_by, egress, destination, len_max, write)
+    }
+
+    /// Queues a datagram that answers nothing, such as a beacon.
+    pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        self.outbox().push(None, egress, destination, payload)
+    }
+
+    /// The way that an answer to `datagram` leaves by when it is sent to `destination`.
+    pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
+        route::egress(&self.nics, &datagram.reply_path(), destination)
+    }
+
+    /// The outbox; `&mut self` proves that nobody else has it.
+    pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
+        self.outbox.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
+        // A handler that panicked while composing a reply left the outbox as it was before.
+        lock(&self.outbox)
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = Datagram<'a>;
+    type IntoIter = Datagrams<'a>;
+
+    fn into_iter(self) -> Datagrams<'a> {
+        self.iter()
+    }
+}
+
+/// The datagrams of a [`Batch`].
+#[derive(Debug, Clone)]
+pub struct Datagrams<'a> {
+    records: std::slice::Iter<'a, Record>,
+    payloads: &'a Payloads,
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = Datagram<'a>;
+
+    fn next(&mut self) -> Option<Datagram<'a>> {
+        let record = self.records.next()?;
+        let payload = self.payloads.payload(record);
+        Some(Datagram { record, payload })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.records.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Datagrams<'_> {}

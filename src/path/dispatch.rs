@@ -1,0 +1,207 @@
+//! Which socket sends a datagram, and what became of it. Both backends pass through here on the way
+//! out, as they pass through [`admit`](super::admit) on the way in.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use super::sockets::{ListenSocket, Role};
+use crate::{
+    datagram::{Class, Egress, Outgoing, SocketKey},
+    nics::Nics,
+    platform,
+    stats::{NicCounters, StatsTable, add},
+};
+
+/// The sockets of an engine as senders.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    /// By slot.
+    senders: Vec<Option<Sender>>,
+    /// The slot of what answers nothing: no address of its own becomes the source.
+    first_slot: u16,
+    /// Sockets that send from the address that they are bound to and from no other one.
+    address_bound: Vec<AddressBound>,
+    /// Counters of each NIC that the engine listens on.
+    counters: Vec<Arc<NicCounters>>,
+    unattributed: Arc<NicCounters>,
+}
+
+/// What counts of the socket in a slot. It does not keep the socket open.
+#[derive(Debug)]
+struct Sender {
+    /// That of its [`SocketKey`].
+    number: u32,
+    counters: Arc<NicCounters>,
+    /// The slot that sends in its place what leaves by the kernel's route.
+    routed_slot: u16,
+}
+
+/// A socket that sends from the address that it is bound to.
+#[derive(Debug)]
+struct AddressBound {
+    slot: u16,
+    port: u16,
+    address: Ipv4Addr,
+    /// Whether that is an address of a NIC, and no broadcast address or group.
+    is_source: bool,
+    nic: u32,
+}
+
+impl AddressBound {
+    /// Whether this socket can send by `egress`.
+    fn can_carry(&self, egress: Egress) -> bool {
+        self.is_source
+            && egress.source.is_none_or(|source| source == self.address)
+            && (egress.source.is_some() || egress.ifindex.is_none_or(|index| index == self.nic))
+    }
+}
+
+/// What became of a datagram that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Yes,
+    WouldBlock,
+    Failed,
+}
+
+impl Dispatch {
+    /// `sockets` are the engine's, by slot, and `selected` the NICs that it listens on.
+    pub fn new(sockets: &[Option<Arc<ListenSocket>>], selected: &Nics, stats: &StatsTable) -> Self {
+        Self {
+            senders: senders(sockets),
+            first_slot: first_slot(sockets),
+            address_bound: address_bound(sockets),
+            counters: stats.of(selected),
+            unattributed: stats.unattributed(),
+        }
+    }
+
+    /// The slot that sends `outgoing`: the one that heard the question, or the port's unbound
+    /// sender if the kernel's route is to be used. `None` if that socket has been closed.
+    pub fn sending_slot(&self, outgoing: &Outgoing) -> Option<u16> {
+        let Some(SocketKey { slot, number }) = outgoing.heard_by else {
+            return Some(self.at_source(self.first_slot, outgoing.egress));
+        };
+        let sender = self.sender(slot)?;
+        let is_pinned = outgoing.egress.ifindex.is_some();
+        let sending = if is_pinned { slot } else { sender.routed_slot };
+        (sender.number == number).then(|| self.at_source(sending, outgoing.egress))
+    }
+
+    fn sender(&self, slot: u16) -> Option<&Sender> {
+        self.senders.get(usize::from(slot))?.as_ref()
+    }
+
+    /// Of the sockets that are bound to addresses the one that can send by `egress`, on the port of
+    /// `slot`; else `slot`.
+    fn at_source(&self, slot: u16, egress: Egress) -> u16 {
+        let sockets = &self.address_bound;
+        match sockets.iter().find(|own| own.slot == slot) {
+            Some(own) if !own.can_carry(egress) => {
+                let mut others = sockets.iter().filter(|other| other.port == own.port);
+                others.find(|other| other.can_carry(egress)).map_or(slot, |other| other.slot)
+            }
+            _ => slot,
+        }
+    }
+
+    /// Counts what became of `count` datagrams that were sent alike: on the NIC by which they were
+    /// sent, else on that of the socket that sent them, if there was one.
+    pub fn count_sent(&self, outgoing: &Outgoing, slot: Option<u16>, sent: Sent, count: usize) {
+        let by_index = |index| self.counters.iter().find(|counters| counters.index == index);
+        let of_nic = outgoing.egress.ifindex.and_then(by_index);
+        let of_socket = || slot.and_then(|slot| self.sender(slot)).map(|sender| &sender.counters);
+        let counters = of_nic.or_else(of_socket).unwrap_or(&self.unattributed);
+        let counter = match sent {
+            Sent::Yes => &counters.sent_count,
+            Sent::WouldBlock => &counters.would_block_count,
+            Sent::Failed => &counters.send_error_count,
+        };
+        add(counter, count as u64);
+    }
+}
+
+fn senders(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<Option<Sender>> {
+    let sender_of = |port| {
+        let sends = |socket: &Option<Arc<ListenSocket>>| {
+            let socket = socket.as_ref();
+            socket.is_some_and(|socket| socket.port == port && socket.plan.role == Role::Send)
+        };
+        sockets.iter().position(sends)
+    };
+    let sender = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
+        let socket = socket.as_ref()?;
+        let other = socket.plan.is_device_bound.then(|| sender_of(socket.port)).flatten();
+        let routed_slot = other.unwrap_or(slot) as u16;
+        let (number, counters) = (socket.number, Arc::clone(&socket.counters));
+        Some(Sender { number, counters, routed_slot })
+    };
+    sockets.iter().enumerate().map(sender).collect()
+}
+
+fn address_bound(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<AddressBound> {
+    let bound = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
+        let socket = socket.as_ref()?;
+        let plan = &socket.plan;
+        let hears_nic = plan.role == Role::HearAll && plan.nic.is_some();
+        let is_bound =
+            hears_nic || !platform::SENDS_FROM_OTHER_ADDRESSES && !plan.address.is_unspecified();
+        is_bound.then(|| AddressBound {
+            slot: slot as u16,
+            port: socket.port,
+            address: plan.address,
+            is_source: matches!(plan.role, Role::HearAll | Role::Hear(Class::Unicast)),
+            nic: plan.nic_index(),
+        })
+    };
+    sockets.iter().enumerate().filter_map(bound).collect()
+}
+
+fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {
+    let first_port = sockets.iter().flatten().map(|socket| socket.port).next();
+    let sends = |socket: &Option<Arc<ListenSocket>>| {
+        let socket = socket.as_ref().filter(|socket| Some(socket.port) == first_port);
+        socket.is_some_and(|socket| socket.plan.role == Role::Send)
+    };
+    let sender = sockets.iter().position(sends);
+    sender.or_else(|| sockets.iter().position(Option::is_some)).unwrap_or(0) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use super::*;
+    use crate::{
+        datagram::Outbox,
+        path::by_address::{FIRST, SECOND, two_addresses},
+    };
+
+    #[test]
+    fn a_datagram_leaves_by_the_socket_of_its_source() {
+        let (nics, sockets, stats) = two_addresses();
+        let dispatch = Dispatch::new(&sockets, &nics, &stats);
+        let mut outbox = Outbox::new(8);
+        let heard_by = |slot: u16| {
+            let number = sockets[usize::from(slot)].as_ref().map(|socket| socket.number);
+            number.map(|number| SocketKey { slot, number })
+        };
+        let by = |source: Option<Ipv4Addr>, ifindex| Egress { ifindex, source };
+        let rows = [
+            (heard_by(0), by(Some(FIRST), None), 0),
+            (heard_by(0), by(Some(SECOND), Some(1)), 1),
+            (heard_by(1), by(Some(FIRST), Some(9)), 0),
+            (heard_by(1), by(None, Some(1)), 1),
+            (heard_by(1), Egress::default(), 1),
+            (None, by(Some(SECOND), None), 1),
+            (None, Egress::default(), 0),
+            // No socket has it: the one that heard says so when it sends.
+            (heard_by(1), by(Some(Ipv4Addr::new(192, 0, 2, 1)), None), 1),
+        ];
+        for (number, (heard_by, egress, slot)) in rows.into_iter().enumerate() {
+            outbox.clear();
+            let destination = SocketAddrV4::new(FIRST, 5000);
+            assert!(outbox.push(heard_by, egress, destination, b"x").is_queued());
+            assert_eq!(dispatch.sending_slot(outbox.outgoing(0)), Some(slot), "row {number}");
+        }
+    }
+}

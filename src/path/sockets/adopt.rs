@@ -1,0 +1,21 @@
+//! Sockets that an engine did not open itself.
+
+use std::net::Ipv4Addr;
+
+use socket2::Socket;
+
+use super::{
+    ListenSocket,
+    open::OpenSocket,
+    plan::{Role, SocketPlan},
+};
+use crate::stats::StatsTable;
+
+impl ListenSocket {
+    /// A socket whose owner judges by itself what it hears.
+    pub fn adopt(socket: Socket, stats: &StatsTable) -> Self {
+        let open = OpenSocket { socket, packet_info: (), port: 0 };
+        let plan = SocketPlan::new(Role::Unjudged, Ipv4Addr::UNSPECIFIED);
+        Self::new(open, plan, stats.unattributed())
+    }
+}

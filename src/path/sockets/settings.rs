@@ -1,0 +1,90 @@
+//! What the user says of the sockets.
+
+use std::net::Ipv4Addr;
+
+use crate::nics::{Nic, NicAddress, NicFilter, Nics};
+
+/// Which sockets hear the datagrams of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listen {
+    /// [`Listen::Class`] where sockets may be bound to devices, else [`Listen::Wildcard`] for
+    /// [`Unicast::Take`] and class sockets without devices for [`Unicast::Leave`].
+    #[default]
+    Auto,
+    /// One socket per class and NIC: an address-bound one for unicast, device-bound ones for subnet
+    /// broadcast, limited broadcast and each group. Binding to a device needs no privilege since
+    /// Linux 5.7
+    /// ([c427bfec18f2](https://git.kernel.org/torvalds/c/c427bfec18f2)), CAP_NET_RAW before.
+    Class,
+    /// One socket on 0.0.0.0 for everything, the NIC told by `IP_PKTINFO`.
+    Wildcard,
+}
+
+/// Whether the engine hears datagrams to the unicast addresses of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unicast {
+    /// Yes. A server on 0.0.0.0 of the same host and port then gets none of them any more.
+    #[default]
+    Take,
+    /// No: they are left to the other servers of this host.
+    Leave,
+}
+
+/// What to do about a NIC whose sockets cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailedNic {
+    /// Opening the engine fails with an error that names the NIC.
+    #[default]
+    Fail,
+    /// A warning is logged, the NIC stays unheard, and
+    /// [`Handle::failed_nics`](crate::Handle::failed_nics) tells.
+    Warn,
+}
+
+/// The settings that decide which sockets there are.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenSettings {
+    pub ports: Vec<u16>,
+    pub groups: Vec<Ipv4Addr>,
+    pub chosen: Vec<NicFilter>,
+    pub excluded: Vec<NicFilter>,
+    pub listen: Listen,
+    pub unicast: Unicast,
+    pub on_failed_nic: OnFailedNic,
+    pub is_exclusive: bool,
+    pub recv_buffer_bytes: usize,
+    pub wants_kernel_time: bool,
+}
+
+impl Default for ListenSettings {
+    fn default() -> Self {
+        Self {
+            ports: Vec::new(),
+            groups: Vec::new(),
+            chosen: Vec::new(),
+            excluded: Vec::new(),
+            listen: Listen::Auto,
+            unicast: Unicast::Take,
+            on_failed_nic: OnFailedNic::Fail,
+            is_exclusive: false,
+            recv_buffer_bytes: 1 << 20,
+            wants_kernel_time: false,
+        }
+    }
+}
+
+impl ListenSettings {
+    /// The NICs to listen on, each with the addresses to listen at.
+    pub fn select(&self, nics: &Nics) -> Nics {
+        let is_chosen = |nic: &Nic, own: &NicAddress| {
+            let any = |filters: &[NicFilter]| filters.iter().any(|filter| filter.matches(nic, own));
+            (self.chosen.is_empty() || any(&self.chosen)) && !any(&self.excluded)
+        };
+        let select = |nic: &Nic| {
+            let mut selected = nic.clone();
+            selected.addresses.retain(|own| is_chosen(nic, own));
+            (nic.is_up && !selected.addresses.is_empty()).then_some(selected)
+        };
+        nics.iter().filter_map(select).collect()
+    }
+}

@@ -1,0 +1,301 @@
+//! An open socket of an engine: its counters, the groups that it has joined, its drops.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use socket2::Socket;
+
+use super::{
+    open::{self, OpenSocket, SocketOptions},
+    plan::{Role, SocketPlan},
+    settings::{ListenSettings, OnFailedNic},
+};
+use crate::{
+    datagram::Class,
+    error::{Error, Result},
+    lock::lock,
+    nics::NicId,
+    stats::{NicCounters, StatsTable},
+    sys::{
+        drop_count::DropCount,
+        options::{self, PacketInfo},
+    },
+};
+
+/// Where an engine listens: one of its sockets.
+///
+/// ```
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// for socket in engine.handle().sockets() {
+///     println!("{socket}"); // lo: 127.0.0.1:41234: unicast
+/// }
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketInfo {
+    /// The NIC that it listens for; `None` for all of them.
+    pub nic: Option<NicId>,
+    /// What it is bound to.
+    pub address: SocketAddrV4,
+    /// What it hears.
+    pub hears: Hears,
+    /// Whether it is bound to the NIC's device, so that it hears nothing of the others.
+    pub is_device_bound: bool,
+}
+
+/// What a socket of an engine hears; see [`SocketInfo`].
+///
+/// ```
+/// use nicring::{Class, Hears};
+///
+/// assert_eq!(Hears::Class(Class::Group).to_string(), "group");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Hears {
+    /// The datagrams of one class.
+    Class(Class),
+    /// Those of every class.
+    EveryClass,
+    /// Nothing: it sends what leaves by the kernel's route.
+    Nothing,
+}
+
+impl fmt::Display for Hears {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(class) => class.fmt(f),
+            Self::EveryClass => f.pad("every class"),
+            Self::Nothing => f.pad("nothing (sends by route)"),
+        }
+    }
+}
+
+impl fmt::Display for SocketInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nic = self.nic.as_ref().map_or("all NICs", |nic| &nic.name);
+        let device = if self.is_device_bound { ", bound to the device" } else { "" };
+        write!(f, "{nic}: {}{device}: {}", self.address, self.hears)
+    }
+}
+
+/// A socket that could not be opened, so that something of its NIC stays unheard.
+///
+/// ```
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// for failed in engine.handle().failed_nics() {
+///     eprintln!("not heard: {failed}"); // names the NIC, the cause and the remedy
+/// }
+/// # Ok::<(), nicring::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FailedNic {
+    /// The NIC that the socket was for; `None` for all of them.
+    pub nic: Option<NicId>,
+    /// What it was to be bound to.
+    pub address: SocketAddrV4,
+    /// The cause and the remedy.
+    pub error: Arc<Error>,
+}
+
+impl FailedNic {
+    pub(crate) fn new(plan: &SocketPlan, port: u16, error: Error) -> Self {
+        let address = SocketAddrV4::new(plan.address, port);
+        Self { nic: plan.nic.clone(), address, error: Arc::new(error) }
+    }
+}
+
+impl fmt::Display for FailedNic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+static OPENED_COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// An open socket of an engine.
+#[derive(Debug)]
+pub(crate) struct ListenSocket {
+    pub socket: Socket,
+    #[allow(dead_code, reason = "nothing but on Windows")]
+    pub packet_info: PacketInfo,
+    pub plan: SocketPlan,
+    pub port: u16,
+    pub counters: Arc<NicCounters>,
+    /// No other socket of this process has it.
+    pub number: u32,
+    /// What it has joined by now.
+    joins: Mutex<Vec<(Ipv4Addr, u32)>>,
+    drops: DropCount,
+}
+
+impl ListenSocket {
+    /// Opens a socket for an engine; see [`open::open`].
+    pub fn open(
+        plan: &SocketPlan,
+        port: u16,
+        settings: &ListenSettings,
+        is_exclusive: bool,
+        stats: &StatsTable,
+    ) -> Result<Self> {
+        let with = SocketOptions {
+            is_shared: !is_exclusive,
+            may_broadcast: true,
+            recv_buffer_bytes: Some(settings.recv_buffer_bytes),
+            wants_kernel_time: settings.wants_kernel_time,
+            wants_drop_counts: false,
+        };
+        let counters = match &plan.nic {
+            Some(nic) => stats.nic(nic.index, &nic.name),
+            None => stats.unattributed(),
+        };
+        Ok(Self::new(open::open(plan, port, &with)?, plan.clone(), counters))
+    }
+
+    pub(super) fn new(open: OpenSocket, plan: SocketPlan, counters: Arc<NicCounters>) -> Self {
+        Self {
+            socket: open.socket,
+            packet_info: open.packet_info,
+            port: open.port,
+            counters,
+            number: OPENED_COUNT.fetch_add(1, Relaxed),
+            joins: Mutex::new(plan.joins.clone()),
+            plan,
+            drops: DropCount::default(),
+        }
+    }
+
+    /// Joins and leaves groups until they are those of `joins`; loses nothing meanwhile.
+    pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Result<()> {
+        let mut joined = lock(&self.joins);
+        joined.retain(|join| {
+            let stays = joins.contains(join);
+            if !stays {
+                // A NIC that is gone took the membership along.
+                let nic = options::membership(join.1, self.plan.address);
+                let _ = self.socket.leave_multicast_v4_n(&join.0, &nic);
+            }
+            stays
+        });
+        for &join in joins {
+            if !joined.contains(&join) {
+                open::join_group(&self.socket, join, self.plan.address)
+                    .map_err(|source| self.failed("joining the group of", source))?;
+                joined.push(join);
+            }
+        }
+        Ok(())
+    }
+
+    /// What went wrong with this socket.
+    pub fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+        let address = SocketAddrV4::new(self.plan.address, self.port);
+        Error::Socket { operation, nic: self.plan.nic_name().to_owned(), address, source }
+    }
+
+    /// Notes the kernel's cumulative drop count of this socket, as a control message or
+    /// `SO_MEMINFO` told it.
+    pub fn note_drop_count(&self, drop_count: u32) {
+        let added_count = self.drops.note(drop_count);
+        if added_count > 0 {
+            self.counters.kernel_drop_count.fetch_add(u64::from(added_count), Relaxed);
+        }
+    }
+
+    /// Asks the kernel for drops that no datagram has told of yet.
+    pub fn refresh_drop_count(&self) {
+        if let Some(drop_count) = options::kernel_drop_count(&self.socket) {
+            self.note_drop_count(drop_count);
+        }
+    }
+
+    /// What the user may know of it.
+    pub fn info(&self) -> SocketInfo {
+        SocketInfo {
+            nic: self.plan.nic.clone(),
+            address: SocketAddrV4::new(self.plan.address, self.port),
+            hears: match self.plan.role {
+                Role::Hear(class) => Hears::Class(class),
+                Role::HearAll | Role::Unjudged => Hears::EveryClass,
+                Role::Send => Hears::Nothing,
+            },
+            is_device_bound: self.plan.is_device_bound,
+        }
+    }
+}
+
+impl fmt::Display for ListenSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info().fmt(f)
+    }
+}
+
+/// How often a set of sockets is tried again on another unused port.
+const UNUSED_PORT_ATTEMPT_MAX: usize = 8;
+
+/// Opens the sockets for one port; returns those that failed on a NIC beside the open ones.
+///
+/// # Errors
+///
+/// The first failure, unless the settings say that a NIC may fail. It is an error too when no
+/// socket that hears is left.
+pub(crate) fn open_port(
+    plans: &[SocketPlan],
+    port: u16,
+    settings: &ListenSettings,
+    stats: &StatsTable,
+) -> Result<(Vec<ListenSocket>, Vec<FailedNic>)> {
+    let mut attempt_count = 0;
+    loop {
+        attempt_count += 1;
+        match open_all(plans, port, settings, stats) {
+            // Port 0: another socket of this set met a stranger on the port of the first.
+            Err(error)
+                if port == 0
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && attempt_count < UNUSED_PORT_ATTEMPT_MAX => {}
+            result => return result,
+        }
+    }
+}
+
+fn open_all(
+    plans: &[SocketPlan],
+    port: u16,
+    settings: &ListenSettings,
+    stats: &StatsTable,
+) -> Result<(Vec<ListenSocket>, Vec<FailedNic>)> {
+    let is_exclusive = settings.is_exclusive || port == 0;
+    let may_fail = settings.on_failed_nic == OnFailedNic::Warn && port != 0;
+    let mut bound_port = port;
+    let mut sockets: Vec<ListenSocket> = Vec::with_capacity(plans.len());
+    let mut failures = Vec::new();
+    for plan in plans {
+        match ListenSocket::open(plan, bound_port, settings, is_exclusive, stats) {
+            Ok(socket) => {
+                bound_port = socket.port;
+                sockets.push(socket);
+            }
+            Err(error) if may_fail => failures.push((plan, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let hears = sockets.iter().any(|socket| socket.plan.hears());
+    match failures.pop() {
+        Some((_, error)) if !hears => return Err(error),
+        last => failures.extend(last),
+    }
+    let failed = |(plan, error): (&SocketPlan, Error)| {
+        tracing::warn!(%error, "a NIC stays unheard");
+        FailedNic::new(plan, port, error)
+    };
+    Ok((sockets, failures.into_iter().map(failed).collect()))
+}

@@ -1,0 +1,157 @@
+//! Segments (GSO): datagrams of an outbox that leave by one `sendmsg`.
+//!
+//! With a control message UDP_SEGMENT (udp(7), Linux 4.18) the kernel cuts one payload into
+//! *segments* of equal length, the last of which may be shorter, and sends each as a datagram.
+//! Route, firewall and queue, most of what sending costs, are passed once for the whole
+//! [`SegmentRun`]. A datagram that nothing like it follows is a run of one, and leaves without such a
+//! message.
+
+use std::{fmt, net::Ipv4Addr};
+
+use crate::datagram::{Outgoing, PAYLOAD_LEN_MAX};
+
+/// `UDP_MAX_SEGMENTS` (linux/udp.h) of the kernels that take the fewest.
+pub(crate) const COUNT_MAX: usize = 64;
+/// What Ethernet's usual MTU of 1,500 bytes leaves; longer datagrams may have to be fragmented,
+/// which segments never are.
+const SEGMENT_LEN_MAX: u32 = 1472;
+/// For how many datagrams to an address a refusal of the length of theirs holds.
+const REST_COUNT: u32 = 1024;
+
+/// Adjacent datagrams of one outbox, of one socket, by one egress, to one destination.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentRun {
+    /// The first of them, with the payload of all.
+    pub whole: Outgoing,
+    pub count: usize,
+    segment_len: u16,
+}
+
+impl SegmentRun {
+    /// The first datagram alone.
+    pub fn single(first: &Outgoing) -> Self {
+        Self { whole: *first, count: 1, segment_len: 0 }
+    }
+
+    /// The longest that `outgoing`, which is not empty, begins with.
+    fn longest(outgoing: &[Outgoing]) -> Self {
+        let mut run = Self::single(&outgoing[0]);
+        let segment_len = outgoing[0].len;
+        if !(1..=SEGMENT_LEN_MAX).contains(&segment_len) {
+            return run;
+        }
+        for next in outgoing[1..].iter().take(COUNT_MAX - 1) {
+            if !run.is_followed_by(next) || !(1..=segment_len).contains(&next.len) {
+                break;
+            }
+            run.whole.len += next.len;
+            run.count += 1;
+            run.segment_len = segment_len as u16;
+            if next.len < segment_len {
+                break;
+            }
+        }
+        run
+    }
+
+    fn is_followed_by(&self, next: &Outgoing) -> bool {
+        let whole = &self.whole;
+        next.heard_by == whole.heard_by
+            && next.destination == whole.destination
+            && next.egress == whole.egress
+            && next.start == whole.start + whole.len
+            && whole.len + next.len <= PAYLOAD_LEN_MAX as u32
+    }
+
+    /// What UDP_SEGMENT is set to, if there is more than one datagram.
+    pub fn segment_len(&self) -> Option<u16> {
+        (self.count > 1).then_some(self.segment_len)
+    }
+}
+
+/// Cuts outboxes into runs of segments, but not into such as the kernel has refused.
+pub(crate) struct Segmenter {
+    /// The kernel, or a device, knows no segments.
+    is_off: bool,
+    /// By the last byte of the address.
+    refusals: Box<[Refusal; 256]>,
+}
+
+/// Segments of this length or longer do not fit the path to an address.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    address: Ipv4Addr,
+    segment_len: u32,
+    /// For so many datagrams more. The path may change, and the reason have been another one.
+    rest_count: u32,
+}
+
+impl Segmenter {
+    pub fn new() -> Self {
+        let none = Refusal { address: Ipv4Addr::UNSPECIFIED, segment_len: 0, rest_count: 0 };
+        Self { is_off: false, refusals: Box::new([none; 256]) }
+    }
+
+    /// From now on every datagram leaves alone.
+    pub fn turn_off(&mut self) {
+        self.is_off = true;
+    }
+
+    /// The run that leaves next of `outgoing`, which is not empty.
+    pub fn next(&mut self, outgoing: &[Outgoing]) -> SegmentRun {
+        let first = &outgoing[0];
+        if self.is_off || self.is_resting(first) {
+            return SegmentRun::single(first);
+        }
+        SegmentRun::longest(outgoing)
+    }
+
+    fn is_resting(&mut self, first: &Outgoing) -> bool {
+        let refusal = self.refusal(first);
+        let is_resting = refusal.rest_count > 0
+            && refusal.address == *first.destination.ip()
+            && refusal.segment_len <= first.len;
+        if is_resting {
+            refusal.rest_count -= 1;
+        }
+        is_resting
+    }
+
+    fn refusal(&mut self, first: &Outgoing) -> &mut Refusal {
+        &mut self.refusals[usize::from(first.destination.ip().octets()[3])]
+    }
+
+    /// Whether an error of a run, which begins with `first`, need not be one of its datagrams:
+    /// they are to be sent again one by one. What is remembered keeps [`Segmenter::next`] from trying
+    /// the same in vain.
+    pub fn note_error(&mut self, first: &Outgoing, errno: i32) -> bool {
+        match errno {
+            // A segment is longer than the path's MTU; or something is wrong with each datagram,
+            // which it will say itself.
+            libc::EINVAL | libc::EMSGSIZE => {
+                *self.refusal(first) = Refusal {
+                    address: *first.destination.ip(),
+                    segment_len: first.len,
+                    rest_count: REST_COUNT,
+                };
+                true
+            }
+            // The device computes no checksums (before Linux 6.11), or IPsec has the route.
+            libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT => {
+                tracing::debug!(errno, "the kernel takes no segments: datagrams leave one by one");
+                self.turn_off();
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Segmenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segmenter").field("is_off", &self.is_off).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Socket options, each as this system has it.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
+
+use crate::nics::Nics;
+
+/// What else a socket needs to tell a datagram's destination and interface: nothing.
+#[cfg(not(windows))]
+pub(crate) type PacketInfo = ();
+/// A second handle of the socket, which knows the address of the system's WSARecvMsg.
+#[cfg(windows)]
+pub(crate) type PacketInfo = socket_pktinfo::PktInfoUdpSocket;
+
+/// A socket for datagrams over IPv4.
+#[cfg(not(windows))]
+pub(crate) fn new_socket() -> io::Result<(Socket, PacketInfo)> {
+    Ok((Socket::new(Domain::IPV4, Type::DGRAM, None)?, ()))
+}
+
+/// A socket for datagrams over IPv4.
+#[cfg(windows)]
+pub(crate) fn new_socket() -> io::Result<(Socket, PacketInfo)> {
+    let packet_info = PacketInfo::new(Domain::IPV4)?;
+    Ok((packet_info.try_clone_std()?.into(), packet_info))
+}
+
+/// Binds; where another socket holds the port for itself alone the error is `AddrInUse`.
+pub(crate) fn bind(socket: &Socket, address: SocketAddrV4) -> io::Result<()> {
+    socket.bind(&address.into()).map_err(|error| match error.kind() {
+        // No port of Windows takes a privilege: WSAEACCES is a holder that does not share.
+        io::ErrorKind::PermissionDenied if cfg!(windows) => {
+            io::Error::new(io::ErrorKind::AddrInUse, error)
+        }
+        _ => error,
+    })
+}
+
+/// Lets other programs bind the port too: both options are needed on Linux, where the first
+/// holder's options must match.
+pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    Ok(())
+}
+
+/// Control messages to request with each datagram.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "only Linux leaves a choice")]
+pub(crate) struct Requested {
+    /// Destination and interface.
+    pub arrival: bool,
+    /// The time of receipt, where the system knows it.
+    pub time: bool,
+}
+
+/// Requests control messages. For drops a kernel that has `SO_MEMINFO` (Linux 4.12) is asked when
+/// somebody wants to know: told with every datagram of a burst they cost a tenth of its receipt.
+#[cfg(target_os = "linux")]
+pub(crate) fn request_control_messages(socket: &Socket, requested: Requested) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    setsockopt(socket, sockopt::Ipv4PacketInfo, &requested.arrival)?;
+    if kernel_drop_count(socket).is_none() {
+        request_drop_counts(socket)?;
+    }
+    if requested.time {
+        setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    }
+    Ok(())
+}
+
+/// Asks that each datagram tells how many the socket has dropped before it.
+#[cfg(target_os = "linux")]
+pub(crate) fn request_drop_counts(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    Ok(setsockopt(socket, sockopt::RxqOvfl, &1)?)
+}
+
+/// This system counts none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn request_drop_counts<S>(_socket: &S) -> io::Result<()> {
+    Ok(())
+}
+
+/// Hears only the groups that this socket joined. Not for a wildcard socket that shares its port:
+/// where one of several takes a group, Linux 6.18 hands it to any of them [observed].
+#[cfg(target_os = "linux")]
+pub(crate) fn hear_own_groups_alone(socket: &Socket) -> io::Result<()> {
+    socket.set_multicast_all_v4(false)
+}
+
+/// Other systems know no other way.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hear_own_groups_alone(_socket: &Socket) -> io::Result<()> {
+    Ok(())
+}
+
+/// As on Linux, less what these systems do not tell. Destination and interface always.
+#[cfg(any(target_vendor = "apple", target_os = "netbsd"))]
+pub(crate) fn request_control_messages(socket: &Socket, _requested: Requested) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
+}
+
+/// As on Linux, less what these systems do not tell. Destination and interface always.
+#[cfg(any(target_os = "freebsd", target_os = "openbsd", target_os = "dragonfly"))]
+pub(crate) fn request_control_messages(socket: &Socket, _requested: Requested) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    setsockopt(socket, sockopt::Ipv4RecvDstAddr, &true)?;
+    Ok(setsockopt(socket, sockopt::Ipv4RecvIf, &true)?)
+}
+
+/// [`new_socket`] has requested them.
+#[cfg(windows)]
+pub(crate) fn request_control_messages(_socket: &Socket, _requested: Requested) -> io::Result<()> {
+    Ok(())
+}
+
+/// The interface to join a group on. Windows is told by the address that the socket is bound to:
+/// Wine knows no other way.
+pub(crate) fn membership(index: u32, bound: Ipv4Addr) -> InterfaceIndexOrAddress {
+    if cfg!(windows) {
+        InterfaceIndexOrAddress::Address(bound)
+    } else {
+        InterfaceIndexOrAddress::Index(index)
+    }
+}
+
+/// Makes room for `bytes` of queued datagrams where that is more than there is. What the kernel
+/// really gives, [socket2::Socket::recv_buffer_size] tells.
+pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{setsockopt, sockopt};
+        // Beyond net.core.rmem_max, where CAP_NET_ADMIN allows it.
+        if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_ok() {
+            return Ok(());
+        }
+    }
+    // macOS and the BSDs refuse more than kern.ipc.maxsockbuf where Linux gives what it can.
+    let current_bytes = socket.recv_buffer_size()?;
+    let mut tried_bytes = bytes;
+    while socket.set_recv_buffer_size(tried_bytes).is_err() && tried_bytes / 2 > current_bytes {
+        tried_bytes /= 2;
+    }
+    Ok(())
+}
+
+/// Makes room for the longest datagram: macOS sends none that is longer than its send buffer, at
+/// first 9,216 bytes.
+pub(crate) fn fit_send_buffer(socket: &Socket) -> io::Result<()> {
+    const LONGEST_WITH_CONTROL_MESSAGES: usize = 68 << 10;
+    if socket.send_buffer_size()? < LONGEST_WITH_CONTROL_MESSAGES {
+        socket.set_send_buffer_size(LONGEST_WITH_CONTROL_MESSAGES)?;
+    }
+    Ok(())
+}
+
+/// Binds to a device, so that the socket hears and sends on it alone.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind_device(socket: &Socket, name: &str, _index: u32) -> io::Result<()> {
+    socket.bind_device(Some(name.as_bytes()))
+}
+
+/// Binds to a device, so that the socket hears and sends on it alone.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn bind_device(socket: &Socket, _name: &str, index: u32) -> io::Result<()> {
+    socket.bind_device_by_index_v4(std::num::NonZeroU32::new(index))
+}
+
+/// This system cannot.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub(crate) fn bind_device(_socket: &Socket, _name: &str, _index: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The drop count of the socket as of now.
+#[cfg(target_os = "linux")]
+pub(crate) fn kernel_drop_count(socket: &Socket) -> Option<u32> {
+    super::linux::meminfo::drop_count(socket)
+}
+
+/// This system has none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn kernel_drop_count(_socket: &Socket) -> Option<u32> {
+    None
+}
+
+/// Whether this process may bind sockets to devices, tried on these NICs.
+pub(crate) fn can_bind_device(nics: &Nics) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
+    let probe = |socket: Socket| {
+        nics.iter().any(|nic| nic.is_up && bind_device(&socket, &nic.name, nic.index).is_ok())
+    };
+    socket.is_ok_and(probe)
+}

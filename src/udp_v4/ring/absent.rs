@@ -1,0 +1,17 @@
+//! Systems without io_uring.
+
+use std::{io, sync::Arc};
+
+use super::feed::{Feed, Feeder};
+use crate::error::Error;
+
+/// Says why not.
+pub(super) fn check() -> io::Result<()> {
+    Ok(crate::uring::check().map_err(Error::Unavailable)?)
+}
+
+/// As [`check`].
+pub(super) fn attach(_: &Arc<Feed>) -> io::Result<Arc<dyn Feeder>> {
+    check()?;
+    Err(io::ErrorKind::Unsupported.into())
+}

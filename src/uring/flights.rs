@@ -1,0 +1,298 @@
+//! Sending: an outbox as one `sendmsg` per [`SegmentRun`], submitted with the next wait.
+//!
+//! The kernel reads payload and control message until the completion (msghdr, iovec and address
+//! only during submission, io_uring_enter(2)), so an outbox is in flight, untouched, until all its
+//! completions are in. With MSG_DONTWAIT that is by the end of the submission.
+//!
+//! A run that is refused as such is queued again from the same flight, one datagram per `sendmsg`,
+//! and leaves with the submission that follows. All counts are of datagrams.
+#![allow(unsafe_code)]
+
+use std::{fmt, io, mem, ptr};
+
+use super::{
+    kernel::{Completion, Kernel},
+    user_data::UserData,
+};
+use crate::{
+    datagram::{Outbox, Outgoing},
+    path::{Dispatch, Sent},
+    sys::linux::{
+        cmsg::{self, SendControl},
+        segments::{SegmentRun, Segmenter},
+    },
+};
+
+/// What the kernel reads beside the payload.
+struct Header {
+    name: libc::sockaddr_in,
+    control: SendControl,
+    iovec: libc::iovec,
+    message: libc::msghdr,
+    /// How many datagrams the kernel may be reading by it.
+    in_flight_count: usize,
+}
+
+/// An outbox whose datagrams the kernel may be reading.
+struct Flight {
+    outbox: Outbox,
+    /// One per datagram; a run has that of its first.
+    headers: Box<[Header]>,
+    remaining_count: usize,
+}
+
+/// The outboxes in flight.
+pub(super) struct Flights {
+    flights: Vec<Flight>,
+    replies_max: usize,
+    remaining_count: usize,
+    segmenter: Segmenter,
+    sent_count: usize,
+    completed_count: usize,
+}
+
+// SAFETY: the pointers in the headers are set before each submission, to memory that the same
+// flight owns on the heap, where it stays when this moves.
+unsafe impl Send for Flights {}
+
+/// More are never in flight unless the kernel holds completions back.
+const FLIGHT_COUNT_MAX: usize = 16;
+
+impl Flights {
+    pub fn new(replies_max: usize) -> Self {
+        Self {
+            flights: Vec::with_capacity(FLIGHT_COUNT_MAX),
+            replies_max,
+            remaining_count: 0,
+            segmenter: Segmenter::new(),
+            sent_count: 0,
+            completed_count: 0,
+        }
+    }
+
+    /// How many datagrams the kernel may still be reading.
+    pub fn remaining_count(&self) -> usize {
+        self.remaining_count
+    }
+
+    /// Queues what `outbox` holds for the next submission, and leaves an empty outbox in its
+    /// place. While too many are in flight it stays as it is: the next turn tries again.
+    pub fn send(
+        &mut self,
+        ring: &mut impl Kernel,
+        dispatch: &Dispatch,
+        outbox: &mut Outbox,
+    ) -> io::Result<()> {
+        if outbox.is_empty() {
+            return Ok(());
+        }
+        let Some(flight_index) = self.free_flight() else {
+            return Ok(());
+        };
+        mem::swap(&mut self.flights[flight_index].outbox, outbox);
+        let mut first = 0;
+        while first < self.flights[flight_index].outbox.len() {
+            let outgoing = self.flights[flight_index].outbox.outgoing_from(first);
+            let run = self.segmenter.next(outgoing);
+            let pushed = self.push(ring, dispatch, (flight_index, first), &run);
+            if pushed.is_err() {
+                self.release(flight_index);
+                return pushed;
+            }
+            first += run.count;
+        }
+        self.release(flight_index);
+        Ok(())
+    }
+
+    /// Queues the run that begins at an index of a flight; counts what cannot be queued.
+    fn push(
+        &mut self,
+        ring: &mut impl Kernel,
+        dispatch: &Dispatch,
+        (flight_index, index): (usize, usize),
+        run: &SegmentRun,
+    ) -> io::Result<()> {
+        let Some(slot) = dispatch.sending_slot(&run.whole) else {
+            dispatch.count_sent(&run.whole, None, Sent::Failed, run.count);
+            return Ok(());
+        };
+        let flight = &mut self.flights[flight_index];
+        let message = flight.prepare(index, run);
+        let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
+        // SAFETY: the message points into the flight's headers and its outbox's arena, both on the
+        // heap, which the flight owns and leaves alone until `remaining_count` is back at 0; this
+        // header is written anew only after its completion.
+        match unsafe { ring.push_send(slot, message, user_data.encode()) } {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                dispatch.count_sent(&run.whole, None, Sent::WouldBlock, run.count);
+                return Ok(());
+            }
+            pushed => pushed?,
+        }
+        flight.headers[index].in_flight_count = run.count;
+        flight.remaining_count += run.count;
+        self.remaining_count += run.count;
+        self.sent_count += run.count;
+        Ok(())
+    }
+
+    /// Queues the datagrams of a run that was refused, one by one.
+    fn push_singly(
+        &mut self,
+        ring: &mut impl Kernel,
+        dispatch: &Dispatch,
+        (flight_index, first): (usize, usize),
+        count: usize,
+    ) {
+        for index in first..first + count {
+            let single = SegmentRun::single(self.flights[flight_index].outbox.outgoing(index));
+            let pushed = self.push(ring, dispatch, (flight_index, index), &single);
+            if let Err(error) = pushed {
+                // The next submission ends the engine with the same error.
+                tracing::error!(%error, "sending the datagrams of a run one by one");
+                dispatch.count_sent(&single.whole, None, Sent::Failed, 1);
+            }
+        }
+    }
+
+    /// Keeps for good what the kernel may still be reading.
+    pub fn leak(&mut self) {
+        mem::forget(mem::replace(self, Self::new(self.replies_max)));
+    }
+
+    fn free_flight(&mut self) -> Option<usize> {
+        let free = self.flights.iter().position(|flight| flight.remaining_count == 0);
+        if free.is_none() && self.flights.len() < FLIGHT_COUNT_MAX {
+            self.flights.push(Flight::new(self.replies_max));
+            return Some(self.flights.len() - 1);
+        }
+        free
+    }
+
+    /// Takes the completion of a run, and counts its datagrams or queues them again one by one.
+    pub fn complete(
+        &mut self,
+        ring: &mut impl Kernel,
+        dispatch: &Dispatch,
+        of: (u16, u32),
+        completion: Completion,
+    ) {
+        let Some((flight_index, first, count)) = self.take(of, completion) else {
+            return;
+        };
+        let outgoing = *self.flights[flight_index].outbox.outgoing(first);
+        if count > 1 && self.segmenter.note_error(&outgoing, -completion.result) {
+            self.push_singly(ring, dispatch, (flight_index, first), count);
+        } else {
+            count_sent(dispatch, &outgoing, completion.result, count);
+        }
+        self.release(flight_index);
+    }
+
+    /// Takes the completion of a run whose socket closes.
+    pub fn discard(&mut self, of: (u16, u32), completion: Completion) {
+        if let Some((flight_index, ..)) = self.take(of, completion) {
+            self.release(flight_index);
+        }
+    }
+
+    /// The flight, the index and the number of datagrams that a completion is about, which are in
+    /// flight no more; `None` if none were.
+    fn take(
+        &mut self,
+        (flight_index, first): (u16, u32),
+        completion: Completion,
+    ) -> Option<(usize, usize, usize)> {
+        let (flight_index, first) = (usize::from(flight_index), first as usize);
+        let flight = self.flights.get_mut(flight_index)?;
+        let header = flight.headers.get_mut(first);
+        let count = header.map_or(0, |header| mem::take(&mut header.in_flight_count));
+        if count == 0 {
+            tracing::error!(?completion, "a completion of nothing that is being sent");
+            return None;
+        }
+        flight.remaining_count -= count;
+        self.remaining_count -= count;
+        self.completed_count += count;
+        Some((flight_index, first, count))
+    }
+
+    /// Empties the outbox of a flight if the kernel has read all of it.
+    fn release(&mut self, flight_index: usize) {
+        let flight = &mut self.flights[flight_index];
+        if flight.remaining_count == 0 {
+            flight.outbox.clear();
+        }
+    }
+
+    /// What is in flight makes up for what was sent and is not completed; see [`super::audit`].
+    pub fn is_balanced(&self) -> bool {
+        let is_whole = |flight: &Flight| {
+            let in_flight_count: usize =
+                flight.headers.iter().map(|header| header.in_flight_count).sum();
+            in_flight_count == flight.remaining_count
+                && (flight.remaining_count > 0) != flight.outbox.is_empty()
+        };
+        let remaining_count: usize = self.flights.iter().map(|flight| flight.remaining_count).sum();
+        self.flights.iter().all(is_whole)
+            && remaining_count == self.remaining_count
+            && self.sent_count == self.completed_count + remaining_count
+    }
+}
+
+fn count_sent(dispatch: &Dispatch, outgoing: &Outgoing, result: i32, count: usize) {
+    let slot = dispatch.sending_slot(outgoing);
+    let sent = match -result {
+        ..=0 => Sent::Yes,
+        libc::EAGAIN | libc::ENOBUFS => Sent::WouldBlock,
+        _ => Sent::Failed,
+    };
+    dispatch.count_sent(outgoing, slot, sent, count);
+}
+
+impl Flight {
+    fn new(replies_max: usize) -> Self {
+        let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+        let header = || Header {
+            name: cmsg::socket_address(nobody),
+            control: SendControl::new(Default::default(), None),
+            iovec: libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 },
+            // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
+            message: unsafe { mem::zeroed() },
+            in_flight_count: 0,
+        };
+        Self {
+            outbox: Outbox::new(replies_max),
+            headers: (0..replies_max).map(|_| header()).collect(),
+            remaining_count: 0,
+        }
+    }
+
+    /// Fills the header of a run; valid until the next one of the same index.
+    fn prepare(&mut self, index: usize, run: &SegmentRun) -> *const libc::msghdr {
+        let payload = self.outbox.payload(&run.whole);
+        let header = &mut self.headers[index];
+        header.name = cmsg::socket_address(run.whole.destination);
+        header.control = SendControl::new(run.whole.egress, run.segment_len());
+        header.iovec = libc::iovec {
+            // sendmsg(2) reads from here only, whatever the type says.
+            iov_base: payload.as_ptr().cast_mut().cast(),
+            iov_len: payload.len(),
+        };
+        let control = header.control.as_bytes();
+        header.message.msg_control = control.as_ptr().cast_mut().cast();
+        header.message.msg_controllen = control.len() as _;
+        header.message.msg_name = ptr::from_mut(&mut header.name).cast();
+        header.message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        header.message.msg_iov = &mut header.iovec;
+        header.message.msg_iovlen = 1;
+        &header.message
+    }
+}
+
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flights({}, {} remaining)", self.flights.len(), self.remaining_count)
+    }
+}
