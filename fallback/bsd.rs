@@ -22,10 +22,11 @@ use crate::{
     sys::options::PacketInfo,
 };
 
-/// Receives and sends one datagram a system call.
+/// Receives and sends one datagram per system call.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     control: Vec<u8>,
+    stride: usize,
     last: (Arrival, usize),
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Transport {
     /// The longest datagram fits. Into a shorter buffer Windows would cut one with an error
     /// (WSAEMSGSIZE), which the crate hands on without saying whose datagram it was.
     whole: Box<[u8]>,
+    stride: usize,
     last: (Arrival, usize),
 }
 

@@ -20,8 +20,10 @@ pub use class::Class;
 pub use egress::Egress;
 pub use outbox::Queued;
 pub(crate) use outbox::{Outbox, Outgoing, PAYLOAD_LEN_MAX};
-pub(crate) use payloads::{LentBuffers, Payloads};
-pub(crate) use record::{Arrival, KernelTime, Record, SocketKey, Span};
+pub(crate) use payloads::Payloads;
+pub(crate) use record::{Arrival, Record, SocketKey, Span};
+#[allow(unused_imports, reason = "for what only Linux has")]
+pub(crate) use {payloads::LentBuffers, record::KernelTime};
 
 /// One received datagram: its payload, and what the kernel told about it.
 ///

@@ -46,6 +46,7 @@ pub(crate) struct KernelTime(NonZeroU64);
 
 impl KernelTime {
     /// `None` for 1970 itself, and for what lies beyond the year 2554.
+    #[allow(dead_code, reason = "only Linux tells the time")]
     pub fn new(since_epoch: Duration) -> Option<Self> {
         let nanoseconds = u64::try_from(since_epoch.as_nanos()).ok()?;
         NonZeroU64::new(nanoseconds).map(Self)
