@@ -21,6 +21,8 @@ pub mod questions;
 #[cfg(target_os = "linux")]
 pub mod receiver;
 #[cfg(target_os = "linux")]
+mod segments;
+#[cfg(target_os = "linux")]
 pub mod sender;
 #[cfg(target_os = "linux")]
 pub mod server;
@@ -32,5 +34,3 @@ pub mod statistics;
 pub mod syscalls;
 #[cfg(target_os = "linux")]
 pub mod thread_bench;
-#[cfg(target_os = "linux")]
-mod train;

@@ -23,7 +23,7 @@ use crate::{
 pub enum Load {
     /// Datagrams that nobody answers, at a rate or as fast as one CPU can.
     Flood(Option<u32>),
-    /// The same in trains of 16 to one address, as fast as one CPU can: more than is taken.
+    /// The same in runs of 16 segments to one address, as fast as one CPU can: more than is taken.
     Bursts,
     /// Datagrams at a rate that carry their time, so that answers tell their delay.
     Paced(u32),
@@ -110,7 +110,7 @@ impl Load {
         let sender = |rate| Sender::new(addresses.iter().copied(), port, rate);
         let sender = match self {
             Self::Flood(rate) => Some(sender(rate)),
-            Self::Bursts => Some(Sender { train_len: BURST_LEN, ..sender(None) }),
+            Self::Bursts => Some(Sender { segment_count: BURST_LEN, ..sender(None) }),
             _ => None,
         };
         if let Some(sender) = sender {

@@ -20,9 +20,9 @@ use crate::{
     contestant::mmsg::Received,
     load::{CLIENT_PORT, LINGER, Outcome, TIME_MAX},
     network::Network,
+    segments::{self, SEGMENT_COUNT_MAX},
     sender::Counters,
     service::{NAME_COUNT, name},
-    train::{self, TRAIN_MAX},
 };
 
 /// What is asked, and how.
@@ -57,13 +57,13 @@ impl Questions {
                 .map(|nic| SockaddrIn::from(SocketAddrV4::new(address(nic), port)))
                 .collect(),
             cycle_len: u32::from(self.cycle_len),
-            train: Train::new(self),
+            run: Run::new(self),
             flight: Flight::new(u32::from((self.window / self.cycle_len).max(1))),
             protocol: self.protocol,
             socket,
             counters,
             start: Instant::now(),
-            received: Received::new(TRAIN_MAX),
+            received: Received::new(SEGMENT_COUNT_MAX),
             outcome: Outcome::default(),
         };
         asker.run()?;
@@ -84,7 +84,7 @@ struct Asker<'a> {
     destinations: Vec<SockaddrIn>,
     protocol: Protocol,
     cycle_len: u32,
-    train: Train,
+    run: Run,
     flight: Flight,
     counters: &'a Counters,
     start: Instant,
@@ -99,7 +99,7 @@ impl Asker<'_> {
             let began = self.start.elapsed();
             let has_sent = self.flight.has_room();
             if has_sent {
-                self.send_train(began)?;
+                self.send_run(began)?;
             }
             if self.receive()? == 0 && !has_sent {
                 let waited = self.start.elapsed() - began;
@@ -118,22 +118,22 @@ impl Asker<'_> {
     }
 
     /// Sends the cycles that there is room for and that go to the next NIC, in one call.
-    fn send_train(&mut self, now: Duration) -> io::Result<()> {
+    fn send_run(&mut self, now: Duration) -> io::Result<()> {
         let nic = self.nic_of(self.flight.next);
-        self.train.clear();
-        while self.train.count < TRAIN_MAX
+        self.run.clear();
+        while self.run.count < SEGMENT_COUNT_MAX
             && self.flight.has_room()
             && self.nic_of(self.flight.next) == nic
         {
             let cycle = self.flight.open(now);
             for number in 1..self.cycle_len {
-                self.train.push(MISS | (cycle * self.cycle_len + number));
+                self.run.push(MISS | (cycle * self.cycle_len + number));
             }
-            self.train.push(cycle);
+            self.run.push(cycle);
         }
         let (socket, to) = (self.socket.as_fd(), self.destinations[nic]);
-        train::send(socket, to, &self.train.bytes, self.train.datagram_len)?;
-        self.outcome.sent_count += self.train.count as u64;
+        segments::send(socket, to, &self.run.bytes, self.run.datagram_len)?;
+        self.outcome.sent_count += self.run.count as u64;
         self.counters.sent_count.store(self.outcome.sent_count, Relaxed);
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Flight {
 }
 
 /// Questions of one length, one after the other.
-struct Train {
+struct Run {
     bytes: Vec<u8>,
     count: usize,
     datagram_len: usize,
@@ -244,7 +244,7 @@ enum Writer {
     Pva(pva::RequestWriter, u8),
 }
 
-impl Train {
+impl Run {
     fn new(questions: Questions) -> Self {
         let flags = if questions.is_broadcast { 0 } else { pva::FLAG_UNICAST };
         let writer = match questions.protocol {
@@ -252,7 +252,7 @@ impl Train {
             Protocol::Pva => Writer::Pva(pva::RequestWriter::new(), flags),
         };
         let hits: Vec<_> = (0..NAME_COUNT).map(name).collect();
-        // As long as the others, for the kernel cuts a train into equal parts.
+        // As long as the others, for the kernel cuts a run into equal parts.
         let misses = hits.iter().map(|name| name.replace("device", "absent")).collect();
         Self { bytes: Vec::new(), count: 0, datagram_len: 0, hits, misses, writer }
     }

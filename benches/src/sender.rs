@@ -34,7 +34,7 @@ pub struct Sender {
     /// Bytes a datagram.
     pub payload_len: usize,
     /// How many datagrams leave by one call, cut apart by the kernel (`UDP_SEGMENT`).
-    pub train_len: u16,
+    pub segment_count: u16,
 }
 
 impl Sender {
@@ -42,13 +42,13 @@ impl Sender {
     pub fn new(addresses: impl Iterator<Item = Ipv4Addr>, port: u16, rate: Option<u32>) -> Self {
         let destination = |address| SocketAddrV4::new(address, port);
         let destinations = addresses.map(destination).collect();
-        Self { destinations, rate, payload_len: 80, train_len: 1 }
+        Self { destinations, rate, payload_len: 80, segment_count: 1 }
     }
 
     /// Sends until it is told to stop, or for `time_max`; returns how many datagrams left.
     ///
     /// Each datagram has its own moment, 1/rate after the one before; a sender that was held up
-    /// catches up. Nothing is bunched but trains.
+    /// catches up. Nothing is bunched but segments.
     ///
     /// # Errors
     ///
@@ -56,9 +56,9 @@ impl Sender {
     pub fn send(&self, time_max: Duration, counters: &Counters) -> io::Result<u64> {
         let sockets: Vec<UdpSocket> =
             self.destinations.iter().map(|to| self.connected(*to)).collect::<io::Result<_>>()?;
-        let train_len = usize::from(self.train_len);
-        let payload = vec![0x5a; self.payload_len * train_len];
-        let train_len = train_len as u64;
+        let segment_count = usize::from(self.segment_count);
+        let payload = vec![0x5a; self.payload_len * segment_count];
+        let segment_count = segment_count as u64;
         let start = Instant::now();
         let mut sent_count = 0u64;
         while !counters.stop.load(Relaxed) && start.elapsed() < time_max {
@@ -66,12 +66,12 @@ impl Sender {
                 let waited = spin_until(start, due(sent_count, rate));
                 counters.waited_ns.fetch_add(waited.as_nanos() as u64, Relaxed);
             }
-            let socket = &sockets[(sent_count / train_len) as usize % sockets.len()];
+            let socket = &sockets[(sent_count / segment_count) as usize % sockets.len()];
             match socket.send(&payload) {
-                Ok(_) => sent_count += train_len,
+                Ok(_) => sent_count += segment_count,
                 // Nobody listens yet, or any more; or the buffer is full: try the next.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    sent_count += train_len;
+                    sent_count += segment_count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -84,7 +84,7 @@ impl Sender {
     fn connected(&self, to: SocketAddrV4) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(to)?;
-        if self.train_len > 1 {
+        if self.segment_count > 1 {
             setsockopt(&socket, sockopt::UdpGsoSegment, &(self.payload_len as i32))?;
         }
         Ok(socket)

@@ -94,7 +94,7 @@ pub(super) struct Fake {
     pub can_coalesce: bool,
     /// Every run of segments ends with this error.
     pub run_error: Option<i32>,
-    /// Trains of longer segments are refused, as where the path's MTU is small.
+    /// Runs of longer segments are refused, as where the path's MTU is small.
     pub segment_len_max: Option<u16>,
     sends: VecDeque<Sending>,
 }

@@ -13,7 +13,7 @@ mod raw_ring;
 mod raw_ring;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
-pub mod trains;
+pub mod segments;
 
 use std::{
     env, io,

@@ -11,5 +11,5 @@ mod change;
 mod classes;
 mod follow;
 mod paths;
+mod segments;
 mod star;
-mod trains;

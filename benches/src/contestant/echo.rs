@@ -17,7 +17,7 @@ use super::{
     mmsg::{Datagram, Outbox, Received},
     take_recv_buffer,
 };
-use crate::train;
+use crate::segments;
 
 pub(super) fn serve(is_segmented: bool, setup: &Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -56,7 +56,7 @@ fn send_segmented(socket: &Socket, received: &Received, bytes: &mut Vec<u8>) -> 
         while let Some(next) = datagrams.next_if(is_alike) {
             bytes.extend_from_slice(next.payload);
         }
-        train::send(socket.as_fd(), first.source.into(), bytes, first.payload.len())?;
+        segments::send(socket.as_fd(), first.source.into(), bytes, first.payload.len())?;
     }
     Ok(())
 }

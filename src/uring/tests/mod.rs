@@ -6,9 +6,9 @@ mod ends;
 mod overflow;
 mod random;
 mod real;
+mod segments;
 mod send;
 mod stock;
-mod trains;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},

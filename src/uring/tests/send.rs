@@ -16,8 +16,8 @@ pub(super) fn post(rig: &mut Rig<Uring<Fake>>, slot: u16, payload: &str) {
     assert_eq!(queued, Queued::Yes);
 }
 
-/// What was submitted since this was last asked: the slot and the datagrams of each train.
-pub(super) fn trains(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, Vec<String>)> {
+/// What was submitted since this was last asked: the slot and the datagrams of each run.
+pub(super) fn runs(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, Vec<String>)> {
     let one = |request| match request {
         Request::Send { slot, payload, segment_len, .. } => {
             let segment_len = segment_len.map_or(payload.len(), usize::from).max(1);
@@ -32,7 +32,7 @@ pub(super) fn trains(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, Vec<String>)> {
 /// The same, datagram by datagram.
 pub(super) fn sent(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, String)> {
     let datagrams = |(slot, texts): (u16, Vec<String>)| texts.into_iter().map(move |t| (slot, t));
-    trains(rig).into_iter().flat_map(datagrams).collect()
+    runs(rig).into_iter().flat_map(datagrams).collect()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn what_is_in_flight_is_not_touched_until_its_completion() {
     }
     assert_eq!(rig.driver.flights.remaining_count(), 32);
     assert_eq!(rig.counts().sent_count, 0);
-    assert_eq!(rig.ring().complete_sends().len(), 4, "trains");
+    assert_eq!(rig.ring().complete_sends().len(), 4, "segments");
     rig.turn();
     assert_eq!(rig.driver.flights.remaining_count(), 0);
     assert_eq!(rig.counts().sent_count, 32);
@@ -170,7 +170,7 @@ fn what_a_socket_refuses_is_counted_by_its_reason() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
     let errnos = [0, libc::EAGAIN, libc::ENOBUFS, libc::ENETUNREACH, libc::EPERM];
-    // Each longer than the last: no trains.
+    // Each longer than the last: no segments.
     (1..=errnos.len()).for_each(|len| post(&mut rig, 0, &"x".repeat(len)));
     rig.turn();
     for (index, errno) in errnos.iter().enumerate() {

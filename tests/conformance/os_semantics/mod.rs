@@ -3,9 +3,9 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod segments;
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 mod sharing;
-#[cfg(target_os = "linux")]
-mod trains;
 #[cfg(windows)]
 mod windows;

@@ -27,19 +27,19 @@ fn cut(outbox: &Outbox, segmenter: &mut Segmenter) -> Vec<SegmentRun> {
     let mut rest = outbox.outgoing_from(0);
     let mut all = Vec::new();
     while !rest.is_empty() {
-        let train = segmenter.next(rest);
-        rest = &rest[train.count..];
-        all.push(train);
+        let run = segmenter.next(rest);
+        rest = &rest[run.count..];
+        all.push(run);
     }
     all
 }
 
 fn counts(outbox: &Outbox) -> Vec<usize> {
-    cut(outbox, &mut Segmenter::new()).iter().map(|train| train.count).collect()
+    cut(outbox, &mut Segmenter::new()).iter().map(|run| run.count).collect()
 }
 
 #[test]
-fn equal_lengths_are_one_train_and_a_shorter_one_ends_it() {
+fn equal_lengths_are_one_run_and_a_shorter_one_ends_it() {
     let rows: [(&[usize], &[usize]); 13] = [
         (&[5], &[1]),
         (&[5, 5, 5], &[3]),
@@ -61,7 +61,7 @@ fn equal_lengths_are_one_train_and_a_shorter_one_ends_it() {
 }
 
 #[test]
-fn no_train_is_longer_than_the_kernel_takes() {
+fn no_run_is_longer_than_the_kernel_takes() {
     assert_eq!(counts(&outbox(&[5; 64])), [64]);
     assert_eq!(counts(&outbox(&[5; 65])), [64, 1]);
     assert_eq!(counts(&outbox(&[1023; 64])), [64], "65,472 bytes");
@@ -72,7 +72,7 @@ fn no_train_is_longer_than_the_kernel_takes() {
 }
 
 #[test]
-fn whatever_differs_but_the_payload_begins_another_train() {
+fn whatever_differs_but_the_payload_begins_another_run() {
     let egress = Egress { ifindex: Some(2), source: None };
     let source = Egress { ifindex: None, source: Some(Ipv4Addr::LOCALHOST) };
     let successor = Some(SocketKey { slot: 3, number: 8 });
@@ -94,7 +94,7 @@ fn whatever_differs_but_the_payload_begins_another_train() {
 }
 
 #[test]
-fn payloads_with_a_gap_between_them_are_no_train() {
+fn payloads_with_a_gap_between_them_are_no_run() {
     let mut outbox = outbox(&[5, 5]);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let write = |_: &mut [u8]| panic!("a bug in the handler");
@@ -128,7 +128,7 @@ fn a_length_that_was_refused_rests_for_its_address_alone() {
 }
 
 #[test]
-fn errors_of_the_kernel_or_a_device_end_all_trains_and_others_none() {
+fn errors_of_the_kernel_or_a_device_end_all_segments_and_others_none() {
     for errno in [libc::EIO, libc::EOPNOTSUPP, libc::ENOPROTOOPT] {
         let mut segmenter = Segmenter::new();
         assert!(segmenter.note_error(outbox(&[5]).outgoing(0), errno));
@@ -143,14 +143,14 @@ fn errors_of_the_kernel_or_a_device_end_all_trains_and_others_none() {
 
 proptest! {
     #[test]
-    fn cut_into_segments_trains_are_what_was_queued(
+    fn cut_into_segments_runs_are_what_was_queued(
         lens in prop::collection::vec(prop_oneof![0..4usize, 1470..1475usize], 0..40)
     ) {
         let outbox = outbox(&lens);
         let mut segments: Vec<&[u8]> = Vec::new();
-        for train in cut(&outbox, &mut Segmenter::new()) {
-            let payload = outbox.payload(&train.whole);
-            match train.segment_len() {
+        for run in cut(&outbox, &mut Segmenter::new()) {
+            let payload = outbox.payload(&run.whole);
+            match run.segment_len() {
                 None => segments.push(payload),
                 Some(len) => segments.extend(payload.chunks(len.into())),
             }

@@ -1,4 +1,4 @@
-//! Many replies to one client over `lo`, which Linux sends as trains: the client is a plain socket,
+//! Many replies to one client over `lo`, which Linux sends as segments: the client is a plain socket,
 //! which must not notice.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -7,7 +7,7 @@ use nicring::{Backend, Listen};
 
 use crate::common::{
     Client, LOCALHOST, for_each_backend, on_loopback,
-    trains::{self, Wanted},
+    segments::{self, Wanted},
 };
 
 for_each_backend!(crate::common::on:
@@ -25,20 +25,20 @@ fn many_replies_of_a_wildcard_socket_come_so_too(backend: Backend) {
 }
 
 fn many_replies(backend: Backend, listen: Listen) {
-    let server = trains::serve(on_loopback(backend).listen(listen));
+    let server = segments::serve(on_loopback(backend).listen(listen));
     let client = Client::on_loopback().with_room();
-    let rows = trains::rows();
+    let rows = segments::rows();
     rows.iter().for_each(|wanted| client.ask_for(*wanted, LOCALHOST, server.port));
     client.expect_nothing();
     let stats = server.stop().0;
     let total = stats.total();
-    assert_eq!(total.sent_count, trains::count_of(&rows) as u64, "{stats}");
+    assert_eq!(total.sent_count, segments::count_of(&rows) as u64, "{stats}");
     assert_eq!((total.would_block_count, total.send_error_count), (0, 0), "{stats}");
 }
 
 fn many_datagrams_to_a_broadcast_address_or_a_group_come_so_to_every_listener(backend: Backend) {
     const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
-    let server = trains::serve(on_loopback(backend));
+    let server = segments::serve(on_loopback(backend));
     let client = Client::on_loopback();
     let first = Client::sharing(0).with_room();
     let port = first.address().port();

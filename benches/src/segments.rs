@@ -12,7 +12,7 @@ use nix::{
 };
 
 /// How many datagrams are sent by one call at most.
-pub(crate) const TRAIN_MAX: usize = 64;
+pub(crate) const SEGMENT_COUNT_MAX: usize = 64;
 
 /// Sends `bytes`, cut into datagrams of `datagram_len`; waits while the socket is full.
 pub(crate) fn send(
@@ -23,7 +23,7 @@ pub(crate) fn send(
 ) -> io::Result<()> {
     let len = datagram_len as u16;
     let segments = [ControlMessage::UdpGsoSegments(&len)];
-    for bytes in bytes.chunks(datagram_len * TRAIN_MAX) {
+    for bytes in bytes.chunks(datagram_len * SEGMENT_COUNT_MAX) {
         let controls = if bytes.len() > datagram_len { &segments[..] } else { &[] };
         let (fd, payload) = (socket.as_raw_fd(), [IoSlice::new(bytes)]);
         while let Err(error) = sendmsg(fd, &payload, controls, MsgFlags::MSG_DONTWAIT, Some(&to)) {

@@ -74,7 +74,7 @@ fn answer(batch: &Batch, datagram: &Datagram<'_>) {
 }
 
 impl Client {
-    /// Has room for what a whole train takes in the queue of the socket.
+    /// Has room for what a whole run takes in the queue of the socket.
     pub fn with_room(self) -> Self {
         SockRef::from(&self.0).set_recv_buffer_size(1 << 20).expect("SO_RCVBUF");
         self
@@ -115,7 +115,7 @@ impl Client {
     }
 }
 
-/// What the kernel sends as trains, as it is, and as both.
+/// What the kernel sends as segments, as it is, and as both.
 pub fn rows() -> Vec<Wanted> {
     let mut rows: Vec<_> =
         [1, 2, 3, 63, 64, 65, 128, 200].map(|count| Wanted::equal(count, 40)).into();

@@ -1,4 +1,4 @@
-//! Many replies to one client across veth, which Linux sends as trains, and what becomes of them
+//! Many replies to one client across veth, which Linux sends as segments, and what becomes of them
 //! where a segment does not fit the path.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -8,19 +8,19 @@ use nicring::{Backend, Stats};
 use crate::{
     common::{
         Client, for_each_backend,
-        trains::{self, Wanted},
+        segments::{self, Wanted},
     },
     star::{GROUPS, PORT, Star, broadcast, on_every_nic, own, peer},
 };
 
 for_each_backend!(crate::common::netns::on:
-    many_replies_cross_as_trains_and_come_once_in_order_and_unchanged,
+    many_replies_cross_as_segments_and_come_once_in_order_and_unchanged,
     many_datagrams_to_a_broadcast_address_or_a_group_come_so_to_every_listener,
     segments_that_do_not_fit_the_path_are_sent_one_by_one,
     a_route_whose_mtu_becomes_small_loses_nothing,
 );
 
-/// Frames that left by a NIC; a train is one on a veth.
+/// Frames that left by a NIC; a run is one on a veth.
 const SENT_PACKETS: usize = 9;
 
 fn client_of(star: &Star, number: u8) -> Client {
@@ -34,23 +34,23 @@ fn assert_all_sent(stats: &Stats, count: usize) {
     assert_eq!(seen, (count as u64, 0, 0), "{stats}");
 }
 
-fn many_replies_cross_as_trains_and_come_once_in_order_and_unchanged(backend: Backend) {
+fn many_replies_cross_as_segments_and_come_once_in_order_and_unchanged(backend: Backend) {
     let star = Star::new(1);
-    let server = star.server.run(|| trains::serve(on_every_nic(backend)));
+    let server = star.server.run(|| segments::serve(on_every_nic(backend)));
     let client = client_of(&star, 1);
-    let rows = trains::rows();
+    let rows = segments::rows();
     rows.iter().for_each(|wanted| client.ask_for(*wanted, own(1), PORT));
     let before = star.server.count_of("nic1", SENT_PACKETS);
     (0..10).for_each(|_| client.ask_for(Wanted::equal(128, 100), own(1), PORT));
     let frame_count = star.server.count_of("nic1", SENT_PACKETS) - before;
     assert!((20..40).contains(&frame_count), "{frame_count} frames for 1,280 replies");
     client.expect_nothing();
-    assert_all_sent(&server.stop().0, trains::count_of(&rows) + 1280);
+    assert_all_sent(&server.stop().0, segments::count_of(&rows) + 1280);
 }
 
 fn many_datagrams_to_a_broadcast_address_or_a_group_come_so_to_every_listener(backend: Backend) {
     let star = Star::new(1);
-    let server = star.server.run(|| trains::serve(on_every_nic(backend)));
+    let server = star.server.run(|| segments::serve(on_every_nic(backend)));
     let client = client_of(&star, 1);
     let listen = |port| star.client(1).run(move || Client::sharing(port).with_room());
     let first = listen(0);
@@ -74,7 +74,7 @@ fn segments_that_do_not_fit_the_path_are_sent_one_by_one(backend: Backend) {
     let star = Star::new(2);
     // 548 bytes of payload.
     star.server.configure("link set nic1 mtu 576");
-    let server = star.server.run(|| trains::serve(on_every_nic(backend)));
+    let server = star.server.run(|| segments::serve(on_every_nic(backend)));
     let (narrow, wide) = (client_of(&star, 1), client_of(&star, 2));
     let mut asked_count = 0;
     let mut ask = |client: &Client, number, wanted: Wanted| {
@@ -87,7 +87,7 @@ fn segments_that_do_not_fit_the_path_are_sent_one_by_one(backend: Backend) {
             ask(&wide, 2, Wanted::equal(count, len));
         }
     }
-    // What fits still leaves as trains, and so does everything by the other NIC.
+    // What fits still leaves as segments, and so does everything by the other NIC.
     for (client, number, len) in [(&narrow, 1, 548), (&wide, 2, 1000)] {
         let nic = format!("nic{number}");
         let before = star.server.count_of(&nic, SENT_PACKETS);
@@ -95,7 +95,7 @@ fn segments_that_do_not_fit_the_path_are_sent_one_by_one(backend: Backend) {
         let frame_count = star.server.count_of(&nic, SENT_PACKETS) - before;
         assert!(frame_count < 10, "{nic}: {frame_count} frames for 60 replies");
     }
-    // A train that is refused may be overtaken by one that is not.
+    // A run that is refused may be overtaken by one that is not.
     for spread in [2, 3, 100] {
         let wanted = Wanted::mixed(60, 600, spread);
         narrow.ask_for_in_any_order(wanted, own(1), PORT);
@@ -108,7 +108,7 @@ fn segments_that_do_not_fit_the_path_are_sent_one_by_one(backend: Backend) {
 
 fn a_route_whose_mtu_becomes_small_loses_nothing(backend: Backend) {
     let star = Star::new(1);
-    let server = star.server.run(|| trains::serve(on_every_nic(backend)));
+    let server = star.server.run(|| segments::serve(on_every_nic(backend)));
     let client = client_of(&star, 1);
     let wanted = Wanted::equal(60, 1000);
     client.ask_for(wanted, own(1), PORT);

@@ -1,10 +1,10 @@
-//! Trains over a scripted kernel: sent at once, counted one by one, and sent one by one where they
+//! Segments over a scripted kernel: sent at once, counted one by one, and sent one by one where they
 //! are refused.
 
 use proptest::prelude::*;
 
 use super::{
-    send::{flush, post, sent, trains},
+    send::{flush, post, runs, sent},
     *,
 };
 use crate::uring::user_data::UserData;
@@ -13,9 +13,9 @@ fn posted_all(rig: &mut Rig<Uring<Fake>>, texts: &[&str]) {
     texts.iter().for_each(|text| post(rig, 0, text));
 }
 
-/// How many datagrams each train had that was submitted since this was last asked.
+/// How many datagrams each run had that was submitted since this was last asked.
 fn lengths(rig: &mut Rig<Uring<Fake>>) -> Vec<usize> {
-    trains(rig).into_iter().map(|(_, texts)| texts.len()).collect()
+    runs(rig).into_iter().map(|(_, texts)| texts.len()).collect()
 }
 
 /// Sent, would block, failed.
@@ -35,12 +35,12 @@ fn alike_datagrams_leave_by_one_send_and_are_counted_each() {
     rig.turn();
     let texts = FIVE.map(String::from).to_vec();
     let expected = [(0, texts), (0, vec!["longer".to_owned()]), (1, vec!["others".to_owned()])];
-    assert_eq!(trains(&mut rig), expected);
+    assert_eq!(runs(&mut rig), expected);
     assert_eq!(outcome(&rig), (7, 0, 0));
 }
 
 #[test]
-fn what_a_kernel_says_of_a_train_counts_for_each_of_its_datagrams() {
+fn what_a_kernel_says_of_a_run_counts_for_each_of_its_datagrams() {
     let rows = [
         (libc::EAGAIN, (0, 5, 0)),
         (libc::ENOBUFS, (0, 5, 0)),
@@ -58,7 +58,7 @@ fn what_a_kernel_says_of_a_train_counts_for_each_of_its_datagrams() {
 }
 
 #[test]
-fn a_train_that_the_ring_has_no_room_for_counts_as_would_block() {
+fn a_run_that_the_ring_has_no_room_for_counts_as_would_block() {
     let mut rig = fake(1, 4);
     posted_all(&mut rig, &FIVE);
     rig.ring().refused_count = 1;
@@ -70,7 +70,7 @@ fn a_train_that_the_ring_has_no_room_for_counts_as_would_block() {
 }
 
 #[test]
-fn a_refused_train_is_sent_one_by_one_and_none_is_tried_again() {
+fn a_refused_run_is_sent_one_by_one_and_none_is_tried_again() {
     let errnos = [libc::EINVAL, libc::EMSGSIZE, libc::EIO, libc::EOPNOTSUPP, libc::ENOPROTOOPT];
     for errno in errnos {
         let mut rig = fake(1, 4);
@@ -89,7 +89,7 @@ fn a_refused_train_is_sent_one_by_one_and_none_is_tried_again() {
 }
 
 #[test]
-fn a_datagram_alone_that_is_refused_is_not_sent_again_and_ends_no_trains() {
+fn a_datagram_alone_that_is_refused_is_not_sent_again_and_ends_no_segments() {
     for errno in [libc::EINVAL, libc::EMSGSIZE, libc::EIO, libc::EOPNOTSUPP] {
         let mut rig = fake(1, 4);
         rig.ring().keeps_sends = true;
@@ -107,7 +107,7 @@ fn a_datagram_alone_that_is_refused_is_not_sent_again_and_ends_no_trains() {
 }
 
 #[test]
-fn segments_that_fit_leave_as_trains_where_longer_ones_are_refused() {
+fn segments_that_fit_leave_as_segments_where_longer_ones_are_refused() {
     let mut rig = fake(1, 4);
     rig.ring().segment_len_max = Some(4);
     for round in 0..3 {
@@ -121,7 +121,7 @@ fn segments_that_fit_leave_as_trains_where_longer_ones_are_refused() {
 }
 
 #[test]
-fn a_flight_is_left_alone_until_the_last_datagram_of_a_refused_train_is_through() {
+fn a_flight_is_left_alone_until_the_last_datagram_of_a_refused_run_is_through() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
     rig.ring().run_error = Some(libc::EINVAL);
@@ -142,15 +142,15 @@ fn a_flight_is_left_alone_until_the_last_datagram_of_a_refused_train_is_through(
 }
 
 #[test]
-fn a_train_that_is_completed_twice_is_counted_once() {
+fn a_run_that_is_completed_twice_is_counted_once() {
     for errno in [0, libc::EAGAIN] {
         let mut rig = fake(1, 4);
         rig.ring().keeps_sends = true;
         posted_all(&mut rig, &FIVE);
         post(&mut rig, 0, "in flight");
         rig.turn();
-        let train = UserData::Send { flight: 0, index: 0 }.encode();
-        (0..3).for_each(|_| rig.ring().complete(train, -errno, None, Then::Ends));
+        let run = UserData::Send { flight: 0, index: 0 }.encode();
+        (0..3).for_each(|_| rig.ring().complete(run, -errno, None, Then::Ends));
         // None of its datagrams is one of its own.
         for index in 1..5 {
             let stranger = UserData::Send { flight: 0, index }.encode();
@@ -167,7 +167,7 @@ fn a_train_that_is_completed_twice_is_counted_once() {
 }
 
 #[test]
-fn the_datagrams_of_a_refused_train_whose_socket_has_left_are_counted() {
+fn the_datagrams_of_a_refused_run_whose_socket_has_left_are_counted() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
     rig.ring().run_error = Some(libc::EIO);
@@ -184,7 +184,7 @@ fn the_datagrams_of_a_refused_train_whose_socket_has_left_are_counted() {
 }
 
 #[test]
-fn flushing_sends_what_was_refused_as_a_train() {
+fn flushing_sends_what_was_refused_as_a_run() {
     let mut rig = fake(1, 4);
     rig.ring().run_error = Some(libc::EINVAL);
     posted_all(&mut rig, &FIVE);
