@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, fmt, net::SocketAddrV4, thread};
 
-use super::{Counts, NameTable, Protocol, Reject, ca};
+use super::{NameTable, Protocol, Reject, SearchCounts, ca};
 
 /// How many answers are held back at most: then what is held is sent. They take 32 KiB.
 const HELD_MAX: usize = 1024;
@@ -48,7 +48,7 @@ const HELD_MAX: usize = 1024;
 /// ```
 #[derive(Debug)]
 pub struct CaResponder<W = ()> {
-    counts: Counts,
+    counts: SearchCounts,
     reply: ca::ReplyWriter,
     /// Those that `hits` answer.
     questions: Vec<Question<W>>,
@@ -100,7 +100,7 @@ impl<W: Copy + Ord> CaResponder<W> {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            counts: Counts::default(),
+            counts: SearchCounts::default(),
             reply: ca::ReplyWriter::new(),
             questions: Vec::with_capacity(HELD_MAX),
             hits: Vec::with_capacity(HELD_MAX),
@@ -146,7 +146,7 @@ impl<W: Copy + Ord> CaResponder<W> {
 
     /// What it has seen.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &SearchCounts {
         &self.counts
     }
 
@@ -270,7 +270,7 @@ impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> CaAnswers<'_, W, F> {
 
     /// What the responder has seen; of replies, those that are sent.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &SearchCounts {
         self.responder.counts()
     }
 }

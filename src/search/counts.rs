@@ -3,13 +3,13 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Declares [`Reject`] and [`Counts`] from one list, so that no reason can lack its counter.
+/// Declares [`Reject`] and [`SearchCounts`] from one list, so that no reason can lack its counter.
 macro_rules! counts {
     (
         outcomes { $($(#[$about:meta])* $outcome:ident,)* }
         rejects { $($(#[doc = $why:literal])* $reason:ident => $counter:ident,)* }
     ) => {
-        /// Why a message was not answered; each reason has its counter in [`Counts`].
+        /// Why a message was not answered; each reason has its counter in [`SearchCounts`].
         ///
         /// # Examples
         ///
@@ -51,22 +51,22 @@ macro_rules! counts {
         /// # Examples
         ///
         /// ```
-        /// use nicring::search::Counts;
+        /// use nicring::search::SearchCounts;
         ///
-        /// let mut one = Counts::default();
+        /// let mut one = SearchCounts::default();
         /// one.hit_count = 2;
-        /// let mut total = Counts::default();
+        /// let mut total = SearchCounts::default();
         /// total += one;
         /// assert!(total.iter().any(|(name, value)| name == "hit_count" && value == 2));
         /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
-        pub struct Counts {
+        pub struct SearchCounts {
             $($(#[$about])* pub $outcome: u64,)*
             $($(#[doc = $why])* pub $counter: u64,)*
         }
 
-        impl Counts {
+        impl SearchCounts {
             /// Every counter with its name, in a fixed order.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [
@@ -87,7 +87,7 @@ macro_rules! counts {
             }
         }
 
-        impl AddAssign for Counts {
+        impl AddAssign for SearchCounts {
             fn add_assign(&mut self, other: Self) {
                 $(self.$outcome = self.$outcome.wrapping_add(other.$outcome);)*
                 $(self.$counter = self.$counter.wrapping_add(other.$counter);)*

@@ -10,7 +10,8 @@
 //! | [`read_pv_file`] | the table from a text file, with errors that name file, line and column |
 //! | [`CaResponder`], [`PvaResponder`] | datagrams and the table in, reply datagrams out |
 //! | [`ca`], [`pva`] | total parsers and writers of both protocols |
-//! | [`Counts`], [`Reject`] | what a responder saw, and why it did not answer |
+//! | [`Request`], [`load`] | for programs that ask: one or a million SEARCHes, and what became of them |
+//! | [`SearchCounts`], [`Reject`] | what a responder saw, and why it did not answer |
 //!
 //! Any bytes may come from a network, so every parser is total: it never panics, its work is
 //! bounded by the length of the datagram, and what it refuses is counted by reason. Parsers and
@@ -44,19 +45,22 @@
 pub mod ca;
 mod ca_respond;
 mod counts;
+pub mod load;
 mod names;
 mod pv_file;
 pub mod pva;
 mod pva_respond;
+mod request;
 mod subnet;
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 pub use ca_respond::{CaAnswers, CaResponder};
-pub use counts::{Counts, Reject};
+pub use counts::{Reject, SearchCounts};
 pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
 pub use pv_file::{PvFileError, read_pv_file};
 pub use pva_respond::{Asked, PvaResponder};
+pub use request::{Request, RequestHead, answered_ids};
 pub use subnet::{Subnet, SubnetError};
 
 /// One of the two EPICS protocols: a name belongs to one of them, and may be in both.
@@ -66,7 +70,7 @@ pub use subnet::{Subnet, SubnetError};
 /// ```
 /// use nicring::search::Protocol;
 ///
-/// assert_eq!(Protocol::from_name("pva"), Some(Protocol::Pva));
+/// assert_eq!("pva".parse(), Ok(Protocol::Pva));
 /// assert_eq!(Protocol::Ca.to_string(), "ca");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,12 +84,6 @@ pub enum Protocol {
 impl Protocol {
     /// Both, in order.
     pub const ALL: [Self; 2] = [Self::Ca, Self::Pva];
-
-    /// The protocol called `ca` or `pva`, in lower case.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
-    }
 
     /// `ca` or `pva`.
     #[must_use]
@@ -105,6 +103,27 @@ impl Protocol {
         }
     }
 }
+
+impl FromStr for Protocol {
+    type Err = ProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, ProtocolError> {
+        let named = Self::ALL.into_iter().find(|protocol| protocol.name() == text);
+        named.ok_or(ProtocolError)
+    }
+}
+
+/// What is neither `ca` nor `pva` names no [`Protocol`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProtocolError;
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected ca or pva")
+    }
+}
+
+impl std::error::Error for ProtocolError {}
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

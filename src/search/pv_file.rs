@@ -72,8 +72,9 @@ fn read_line(bytes: &[u8], builder: &mut NameTableBuilder) -> Result<(), Mistake
     let text = checked_text(bytes)?;
     let mut fields = Fields { text, at: 0 };
     let Some((protocol_at, protocol)) = fields.next() else { return Ok(()) };
-    let protocol = Protocol::from_name(protocol)
-        .ok_or_else(|| Mistake::new(protocol_at, "`ca` or `pva`", quoted(protocol)))?;
+    let protocol: Protocol = protocol
+        .parse()
+        .map_err(|_| Mistake::new(protocol_at, "`ca` or `pva`", quoted(protocol)))?;
     let (name_at, name) = fields.required("a name")?;
     let (server_at, server) = fields.required("a server as ADDRESS:PORT")?;
     let server = server_of(server_at, server)?;

@@ -45,6 +45,9 @@ pub const SEARCH: u8 = 3;
 pub const SEARCH_RESPONSE: u8 = 4;
 /// Command: where the message behind was sent to before a server of this host passed it on.
 pub const ORIGIN_TAG: u8 = 22;
+/// The group on the loopback NIC through which the servers of one host pass on to each other what
+/// only one of them received (pvxs and its peers).
+pub const FORWARD_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
 /// SEARCH flag: a response is wanted in any case.
 pub const FLAG_MUST_REPLY: u8 = 0x01;
 /// SEARCH flag: the request was sent to one host, not to all.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::names::is_host;
-use super::{Counts, NameTable, Protocol, Reject, Subnet, pva};
+use super::{NameTable, Protocol, Reject, SearchCounts, Subnet, pva};
 
 /// Who asked, and by which way the question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl From<SocketAddrV4> for Asked {
 /// ```
 #[derive(Debug, Default)]
 pub struct PvaResponder {
-    counts: Counts,
+    counts: SearchCounts,
     reply_subnets: Vec<Subnet>,
     hits: Vec<Hit>,
     response: pva::ResponseWriter,
@@ -104,7 +104,7 @@ impl PvaResponder {
 
     /// What it has seen.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &SearchCounts {
         &self.counts
     }
 

@@ -9,10 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::open::require_runtime;
-use crate::sys::options;
+use crate::{search::pva::FORWARD_GROUP, sys::options};
 
 /// The group 224.0.0.128, which pvxs and its peers use on the loopback NIC.
-pub const ORIGIN_TAG_MCAST_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
+pub const ORIGIN_TAG_MCAST_GROUP: Ipv4Addr = FORWARD_GROUP;
 
 /// A socket on 0.0.0.0 that shares `port` and has joined [`ORIGIN_TAG_MCAST_GROUP`] on the
 /// loopback NIC. What it sends to the group stays on this host and comes back to every member.

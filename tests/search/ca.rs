@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use nicring::search::{CaResponder, Counts, NameTable, Protocol, Reject, ca};
+use nicring::search::{CaResponder, NameTable, Protocol, Reject, SearchCounts, ca};
 
 const VERSION_7: &[u8] = b"\0\0\0\0\0\x01\0\x0d\0\0\0\x07\0\0\0\0";
 const SEARCH_42: &[u8] = b"\0\x06\0\x10\0\x05\0\x0d\0\0\0\x2a\0\0\0\x2aioc1:temp\0\0\0\0\0\0\0";
@@ -23,7 +23,7 @@ fn table() -> NameTable {
     builder.build()
 }
 
-fn answer(datagram: &[u8]) -> (Vec<Vec<u8>>, Counts) {
+fn answer(datagram: &[u8]) -> (Vec<Vec<u8>>, SearchCounts) {
     let mut responder = CaResponder::new();
     let mut replies = Vec::new();
     responder.answer(&table(), datagram, client(), &mut |to, reply| {

@@ -4,7 +4,7 @@
 use std::net::SocketAddrV4;
 
 use nicring::search::pva::{self, ByteOrder};
-use nicring::search::{Asked, Counts, NameTable, Protocol, PvaResponder, Reject};
+use nicring::search::{Asked, NameTable, Protocol, PvaResponder, Reject, SearchCounts};
 
 /// SEARCH number 7, unicast, reply to the sender's port 40000, tcp, `ioc1:temp` as 42.
 const LITTLE: &[u8] = b"\xca\x02\0\x03\x2f\0\0\0\x07\0\0\0\x80\0\0\0\
@@ -37,7 +37,7 @@ fn table() -> NameTable {
 
 type Replies = Vec<(SocketAddrV4, Vec<u8>)>;
 
-fn answer_from(datagram: &[u8], asked: Asked) -> (Replies, Counts) {
+fn answer_from(datagram: &[u8], asked: Asked) -> (Replies, SearchCounts) {
     let subnets = vec!["198.51.100.0/24".parse().unwrap()];
     let mut responder = PvaResponder::new(subnets);
     let mut replies = Vec::new();
@@ -49,7 +49,7 @@ fn answer_from(datagram: &[u8], asked: Asked) -> (Replies, Counts) {
     (replies, *responder.counts())
 }
 
-fn answer(datagram: &[u8]) -> (Replies, Counts) {
+fn answer(datagram: &[u8]) -> (Replies, SearchCounts) {
     answer_from(datagram, address("192.0.2.99:50000").into())
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use nicring::search::pva::ByteOrder;
 use nicring::search::{
-    Asked, CaResponder, Counts, NameTable, Protocol, PvaResponder, Reject, ca, pva,
+    Asked, CaResponder, NameTable, Protocol, PvaResponder, Reject, SearchCounts, ca, pva,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ fn table() -> NameTable {
 }
 
 /// What holds of the counts of any one datagram.
-fn check(counts: &Counts, sent_count: u64) -> Result<(), TestCaseError> {
+fn check(counts: &SearchCounts, sent_count: u64) -> Result<(), TestCaseError> {
     prop_assert_eq!(counts.datagram_count, 1);
     prop_assert_eq!(counts.reply_count, sent_count);
     prop_assert_eq!(counts.name_count, counts.hit_count + counts.miss_count);
@@ -33,7 +33,7 @@ fn check(counts: &Counts, sent_count: u64) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn answer_ca(bytes: &[u8]) -> Result<Counts, TestCaseError> {
+fn answer_ca(bytes: &[u8]) -> Result<SearchCounts, TestCaseError> {
     let mut responder = CaResponder::new();
     let mut sent = Vec::new();
     responder.answer(&table(), bytes, source(), &mut |_, reply| sent.push(reply.to_vec()));
@@ -53,7 +53,7 @@ fn answer_ca(bytes: &[u8]) -> Result<Counts, TestCaseError> {
     Ok(counts)
 }
 
-fn answer_pva(bytes: &[u8], forwarded: bool) -> Result<Counts, TestCaseError> {
+fn answer_pva(bytes: &[u8], forwarded: bool) -> Result<SearchCounts, TestCaseError> {
     let mut responder = PvaResponder::new(vec!["192.0.2.0/24".parse().unwrap()]);
     let mut sent = Vec::new();
     let asked = Asked { source: source(), forwarded };

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use nicring::{Backend, Engine, Nics, Unicast};
 
-use crate::{
+use crate::cli::{
     environment::Environment,
     failure::Failure,
+    holder::is_held,
     host,
-    plan::{ListenArguments, Plan, by_engine, is_held},
+    listen::{ListenArguments, ListenPlan, by_engine},
     text::Console,
 };
 
@@ -82,7 +83,7 @@ fn tell_nics(console: Console) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell_holders(plans: &[Plan], console: Console) {
+fn tell_holders(plans: &[ListenPlan], console: Console) {
     console.say("\nPorts");
     for plan in plans {
         let name = format!("{} {}", plan.protocol, plan.port);
@@ -107,7 +108,7 @@ fn tell_holders(plans: &[Plan], console: Console) {
 /// Opens what `nicring serve` would open.
 fn tell_sockets(
     arguments: &ListenArguments,
-    plans: [Plan; 2],
+    plans: [ListenPlan; 2],
     console: Console,
 ) -> Result<(), Failure> {
     console.say("\nSockets");

@@ -2,28 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-mod answer;
-mod demo;
+mod cli;
 mod doctor;
-mod environment;
-mod failure;
-mod flight;
-mod histogram;
-mod load;
-mod plan;
-mod report;
 mod serve;
-mod service;
-mod signals;
 mod storm;
-mod tables;
-mod text;
-
-#[cfg(target_os = "linux")]
-mod host;
-#[cfg(not(target_os = "linux"))]
-#[path = "host_absent.rs"]
-mod host;
 
 use std::{
     env,
@@ -34,7 +16,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{environment::Environment, failure::Failure, text::Console};
+use crate::cli::{environment::Environment, failure::Failure, text::Console};
 
 /// Tells EPICS clients where their process variables are, on every NIC at once
 ///
@@ -96,7 +78,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     let environment = Environment::of_process();
     match command {
-        Command::Serve(arguments) if arguments.is_demo() => demo::run(&arguments),
+        Command::Serve(arguments) if arguments.is_demo() => serve::demo::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments, &environment),
         Command::Storm(arguments) => storm::run(&arguments, &environment),
         Command::Doctor(arguments) => doctor::run(&arguments, &environment),

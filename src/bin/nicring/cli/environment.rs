@@ -13,10 +13,10 @@ use std::{
 
 use nicring::search::Protocol;
 
-use crate::failure::Failure;
+use super::failure::Failure;
 
 /// The variables of one protocol, the ones that take precedence first.
-struct Names {
+struct Variables {
     port: [&'static str; 2],
     interfaces: &'static str,
     ignored: &'static str,
@@ -24,21 +24,21 @@ struct Names {
     port_min: u16,
 }
 
-const CA: Names = Names {
+const CA: Variables = Variables {
     port: ["EPICS_CAS_SERVER_PORT", "EPICS_CA_SERVER_PORT"],
     interfaces: "EPICS_CAS_INTF_ADDR_LIST",
     ignored: "EPICS_CAS_IGNORE_ADDR_LIST",
     port_min: 5001,
 };
 
-const PVA: Names = Names {
+const PVA: Variables = Variables {
     port: ["EPICS_PVAS_BROADCAST_PORT", "EPICS_PVA_BROADCAST_PORT"],
     interfaces: "EPICS_PVAS_INTF_ADDR_LIST",
     ignored: "EPICS_PVAS_IGNORE_ADDR_LIST",
     port_min: 0,
 };
 
-fn names(protocol: Protocol) -> &'static Names {
+fn names(protocol: Protocol) -> &'static Variables {
     match protocol {
         Protocol::Ca => &CA,
         Protocol::Pva => &PVA,

@@ -1,12 +1,13 @@
 //! `nicring storm`: SEARCH load, and what comes back.
 
+pub mod histogram;
+pub mod load;
+
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,12 +18,11 @@ use nicring::{
 };
 use serde_json::{Value, json};
 
-use crate::{
+use self::load::{Destination, Load, Names, Outcome, Speed, run_all};
+use crate::cli::{
     environment::Environment,
     failure::Failure,
-    flight::Outcome,
-    load::{Destination, Load, Names, Pace},
-    serve::seconds,
+    parse::seconds,
     signals::Signals,
     text::{Console, grouped, percent, short, table},
 };
@@ -58,7 +58,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PORT")]
     pva_port: Option<u16>,
 
-    /// Datagrams a second, over all senders
+    /// Datagrams per second, over all senders
     #[arg(long, value_name = "COUNT", value_parser = positive, conflicts_with = "window")]
     rate: Option<f64>,
 
@@ -131,15 +131,16 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     let loads = arguments.loads(environment)?;
     let signals = Signals::catch()?;
     let start = Instant::now();
-    let outcomes = storm(&loads, &signals)?;
+    let outcomes = run_all(&loads, || !signals.wants_stop())
+        .map_err(|error| Failure::Run(error.to_string()))?;
     let sent_for = start.elapsed().min(arguments.duration_s);
     if arguments.json {
         Console::new(false).say(&json_of(&outcomes, sent_for).to_string());
     } else {
         console.say(&text_of(&outcomes, sent_for));
     }
-    let is_answered = outcomes.iter().any(|(_, outcome)| outcome.answered_count > 0);
-    let is_expected = outcomes.iter().any(|(_, outcome)| outcome.expected_count > 0);
+    let is_answered = outcomes.iter().any(|(_, outcome)| outcome.counts.answered_count > 0);
+    let is_expected = outcomes.iter().any(|(_, outcome)| outcome.counts.expected_count > 0);
     if is_expected && !is_answered {
         return Err(Failure::Run(
             "nothing was answered: is a server there that has these names, and does it hear this \
@@ -160,13 +161,13 @@ impl Arguments {
         };
         let nics = Nics::enumerate()?;
         let sender_count = protocols.len() * usize::from(self.senders);
-        let pace = match self.rate {
-            Some(rate) => Pace::Rate(rate / sender_count as f64),
+        let speed = match self.rate {
+            Some(rate) => Speed::Rate(rate / sender_count as f64),
             None if self.hits == 0.0 => {
                 let text = "--hits 0: no answer would come to wait for: say how fast with --rate";
                 return Err(Failure::Usage(text.to_owned()));
             }
-            None => Pace::Window(self.window.into()),
+            None => Speed::Window(self.window.into()),
         };
         let mut loads = Vec::new();
         for &protocol in protocols {
@@ -176,7 +177,7 @@ impl Arguments {
                 names: self.names(protocol)?,
                 hits: self.hits,
                 names_per_datagram: self.names_per_datagram.into(),
-                pace,
+                speed,
                 duration: self.duration_s,
                 timeout: Duration::from_millis(self.timeout_ms),
             };
@@ -259,7 +260,7 @@ fn name_in(line: &str, protocol: Protocol) -> Option<&str> {
     let first = words.next().filter(|word| !word.starts_with('#'))?;
     match words.next() {
         None => Some(first),
-        Some(second) => (Protocol::from_name(first) == Some(protocol)).then_some(second),
+        Some(second) => (first.parse() == Ok(protocol)).then_some(second),
     }
 }
 
@@ -283,39 +284,7 @@ fn is_near(address: Ipv4Addr, nics: &Nics) -> bool {
         || nics.iter().any(|nic| nic.contains(address))
 }
 
-/// Runs all senders; the outcome of each protocol.
-fn storm(loads: &[Load], signals: &Signals) -> Result<Vec<(Protocol, Outcome)>, Failure> {
-    let stop = AtomicBool::new(false);
-    let results = thread::scope(|scope| {
-        let stop = &stop;
-        let senders: Vec<_> = (0..)
-            .zip(loads)
-            .map(|(number, load)| (load.protocol, scope.spawn(move || load.run(number, stop))))
-            .collect();
-        while senders.iter().any(|(_, sender)| !sender.is_finished()) {
-            if signals.wants_stop() {
-                stop.store(true, SeqCst);
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        let join = |(protocol, sender): (Protocol, thread::ScopedJoinHandle<'_, _>)| {
-            let outcome = sender.join();
-            (protocol, outcome.unwrap_or_else(|_| Err(std::io::Error::other("a sender panicked"))))
-        };
-        senders.into_iter().map(join).collect::<Vec<_>>()
-    });
-    let mut outcomes: Vec<(Protocol, Outcome)> = Vec::new();
-    for (protocol, result) in results {
-        let outcome = result.map_err(|error| Failure::Run(error.to_string()))?;
-        match outcomes.iter_mut().find(|(other, _)| *other == protocol) {
-            Some((_, total)) => total.add(&outcome),
-            None => outcomes.push((protocol, outcome)),
-        }
-    }
-    Ok(outcomes)
-}
-
-/// What senders saw, as a table with one row a protocol.
+/// What senders saw, as a table with one row per protocol.
 pub fn text_of(outcomes: &[(Protocol, Outcome)], sent_for: Duration) -> String {
     let heads = [
         "protocol",
@@ -338,13 +307,13 @@ pub fn text_of(outcomes: &[(Protocol, Outcome)], sent_for: Duration) -> String {
         rows.push(vec![
             protocol.to_string(),
             grouped(rate.round() as u64),
-            grouped(outcome.asked_count),
-            grouped(outcome.expected_count),
-            grouped(outcome.answered_count),
-            grouped(outcome.lost_count),
-            percent(outcome.lost_count, outcome.expected_count),
-            grouped(outcome.duplicate_count),
-            grouped(outcome.late_count),
+            grouped(outcome.counts.asked_count),
+            grouped(outcome.counts.expected_count),
+            grouped(outcome.counts.answered_count),
+            grouped(outcome.counts.lost_count),
+            percent(outcome.counts.lost_count, outcome.counts.expected_count),
+            grouped(outcome.counts.duplicate_count),
+            grouped(outcome.counts.late_count),
             time(outcome.latency.quantile(0.5)),
             time(outcome.latency.quantile(0.99)),
             time(outcome.latency.max()),
@@ -353,8 +322,8 @@ pub fn text_of(outcomes: &[(Protocol, Outcome)], sent_for: Duration) -> String {
     let mut text = table(&rows);
     for (protocol, outcome) in outcomes {
         let remarks = [
-            ("answers to names that nobody should have", outcome.unexpected_count),
-            ("replies that could not be read", outcome.malformed_count),
+            ("answers to names that nobody should have", outcome.counts.unexpected_count),
+            ("replies that could not be read", outcome.counts.malformed_count),
             ("datagrams that could not be sent", outcome.send_error_count),
         ];
         for (what, count) in remarks.into_iter().filter(|(_, count)| *count > 0) {
@@ -371,15 +340,15 @@ pub fn json_of(outcomes: &[(Protocol, Outcome)], sent_for: Duration) -> Value {
     for (protocol, outcome) in outcomes {
         object[protocol.name()] = json!({
             "sent_datagram_count": outcome.sent_datagram_count,
-            "asked_count": outcome.asked_count,
-            "expected_count": outcome.expected_count,
-            "answered_count": outcome.answered_count,
-            "lost_count": outcome.lost_count,
-            "duplicate_count": outcome.duplicate_count,
-            "late_count": outcome.late_count,
-            "unexpected_count": outcome.unexpected_count,
-            "reply_datagram_count": outcome.reply_datagram_count,
-            "malformed_count": outcome.malformed_count,
+            "asked_count": outcome.counts.asked_count,
+            "expected_count": outcome.counts.expected_count,
+            "answered_count": outcome.counts.answered_count,
+            "lost_count": outcome.counts.lost_count,
+            "duplicate_count": outcome.counts.duplicate_count,
+            "late_count": outcome.counts.late_count,
+            "unexpected_count": outcome.counts.unexpected_count,
+            "reply_datagram_count": outcome.counts.reply_count,
+            "malformed_count": outcome.counts.malformed_count,
             "send_error_count": outcome.send_error_count,
             "latency_p50_ns": ns(outcome.latency.quantile(0.5)),
             "latency_p90_ns": ns(outcome.latency.quantile(0.9)),

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use nicring::{
     Backend, Counts, Stats,
-    search::{self, Protocol},
+    search::{Protocol, Reject, SearchCounts},
 };
 use serde_json::{Map, Value, json};
 
-use crate::{
-    answer::{Answers, Tally},
-    text::{grouped, percent, short, table},
-};
+use super::answer::{Answers, Tally};
+use crate::cli::text::{grouped, percent, short, table};
 
 /// Everything counted, over all engines.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +18,7 @@ pub struct Report {
     /// The backend that runs.
     pub backend: String,
     /// By protocol, as `ignored_counts` and [`NicReport::tallies`].
-    pub searches: [search::Counts; 2],
+    pub searches: [SearchCounts; 2],
     pub ignored_counts: [u64; 2],
     pub nics: Vec<NicReport>,
     /// CPU time of the engines' threads, where the system tells.
@@ -78,7 +76,7 @@ impl Report {
     }
 
     /// Both protocols together.
-    pub fn searched(&self) -> search::Counts {
+    pub fn searched(&self) -> SearchCounts {
         let [mut total, pva] = self.searches;
         total += pva;
         total
@@ -102,7 +100,7 @@ impl Report {
 
     fn rejected_count(&self) -> u64 {
         let total = self.searched();
-        search::Reject::ALL.iter().map(|reject| total.rejected(*reject)).sum()
+        Reject::ALL.iter().map(|reject| total.rejected(*reject)).sum()
     }
 
     fn cpu_per(&self, count: u64) -> Option<Duration> {
@@ -265,7 +263,7 @@ mod tests {
     #[test]
     fn two_engines_on_one_nic_are_one_row_and_cpu_is_divided() {
         let tally = Tally { datagram_count: 2, name_count: 4, hit_count: 3 };
-        let counts = search::Counts::default();
+        let counts = SearchCounts::default();
         let mut answers = Answers { counts: [counts; 2], ..Answers::default() };
         answers.counts[0].name_count = 4;
         answers.nics.push((1, [tally, Tally::default()]));

@@ -3,8 +3,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -13,17 +11,24 @@ use nicring::{
     search::{NameTable, Protocol},
 };
 
-use crate::{
-    failure::Failure,
-    flight::Outcome,
-    host,
-    load::{Destination, Load, Names, Pace},
-    serve::{Arguments, Live},
+use super::{
+    Arguments,
+    live::Live,
     service::{Rules, Service, announce},
-    signals::Signals,
-    storm::{json_of, text_of},
     tables::{Tables, describe},
-    text::{Console, short},
+};
+use crate::{
+    cli::{
+        failure::Failure,
+        host,
+        signals::Signals,
+        text::{Console, short},
+    },
+    storm::{
+        json_of,
+        load::{Destination, Load, Names, Outcome, Speed, run_all},
+        text_of,
+    },
 };
 
 const DURATION: Duration = Duration::from_secs(10);
@@ -45,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
     let duration = arguments.duration_s.unwrap_or(DURATION);
     console.say(&format!(
-        "asking for {}: one sender for each protocol, {NAMES_PER_DATAGRAM} names a datagram, \
+        "asking for {}: one sender for each protocol, {NAMES_PER_DATAGRAM} names per datagram, \
          {:.0} % of them known, {WINDOW} datagrams under way at most",
         short(duration),
         HITS * 100.0
@@ -105,30 +110,15 @@ fn drive(
             names: Names::Pattern { pattern: pattern(protocol), count: name_count / 2 },
             hits: HITS,
             names_per_datagram: NAMES_PER_DATAGRAM,
-            pace: Pace::Window(WINDOW),
+            speed: Speed::Window(WINDOW),
             duration,
             timeout: Duration::from_secs(1),
         }
     });
-    let stop = AtomicBool::new(false);
     let mut live = Live::new(service, true);
-    thread::scope(|scope| {
-        let stop = &stop;
-        let senders =
-            loads.each_ref().map(|load| (load.protocol, scope.spawn(|| load.run(0, stop))));
-        while senders.iter().any(|(_, sender)| !sender.is_finished()) {
-            if signals.wants_stop() || service.is_broken() {
-                stop.store(true, SeqCst);
-            }
-            live.show_if_due(service);
-            thread::sleep(Duration::from_millis(20));
-        }
-        let join = |(protocol, sender): (Protocol, thread::ScopedJoinHandle<'_, _>)| {
-            let outcome: std::io::Result<Outcome> =
-                sender.join().unwrap_or_else(|_| Err(std::io::Error::other("a sender panicked")));
-            let outcome = outcome.map_err(|error| Failure::Run(error.to_string()))?;
-            Ok((protocol, outcome))
-        };
-        senders.into_iter().map(join).collect()
-    })
+    let outcomes = run_all(&loads, || {
+        live.show_if_due(service);
+        !signals.wants_stop() && !service.is_broken()
+    });
+    outcomes.map_err(|error| Failure::Run(error.to_string()))
 }

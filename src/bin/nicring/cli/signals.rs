@@ -10,7 +10,7 @@ use signal_hook::{
     flag,
 };
 
-use crate::failure::Failure;
+use super::failure::Failure;
 
 /// The same number on every Unix; where there is no such signal, registering it is refused.
 const SIGHUP: i32 = 1;

@@ -8,10 +8,13 @@ use std::{
 
 use nicring::{
     Batch, Class, Datagram, ReplyPath,
-    search::{Asked, CaResponder, Counts, Protocol, PvaResponder, Subnet},
+    search::{
+        Asked, CaResponder, Protocol, PvaResponder, SearchCounts, Subnet, pva::FORWARD_GROUP,
+    },
 };
 
-use crate::{environment::Ignored, host, plan::FORWARD_GROUP, tables::TableReader};
+use super::tables::TableReader;
+use crate::cli::{environment::Ignored, host};
 
 /// How often an engine's thread shows its counts.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(50);
@@ -44,7 +47,7 @@ impl Tally {
 /// What one engine's handler has done, by protocol in the order of [`Protocol::ALL`].
 #[derive(Debug, Clone, Default)]
 pub struct Answers {
-    pub counts: [Counts; 2],
+    pub counts: [SearchCounts; 2],
     /// Datagrams from sources that are to be ignored.
     pub ignored_counts: [u64; 2],
     /// By index of the NIC, 0 for an unknown one.
@@ -174,7 +177,7 @@ fn nic_tally(nics: &mut Vec<(u32, [Tally; 2])>, nic: u32, protocol: Protocol) ->
     &mut nics[position].1[protocol as usize]
 }
 
-fn tally(counts: &Counts) -> Tally {
+fn tally(counts: &SearchCounts) -> Tally {
     Tally {
         datagram_count: counts.datagram_count,
         name_count: counts.name_count,

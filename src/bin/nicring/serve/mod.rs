@@ -1,5 +1,12 @@
 //! `nicring serve`: a name server.
 
+mod answer;
+pub mod demo;
+mod live;
+mod report;
+mod service;
+mod tables;
+
 use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
@@ -12,14 +19,17 @@ use clap::Args;
 use nicring::search::{Protocol, Subnet};
 use serde_json::json;
 
-use crate::{
+use self::{
+    live::Live,
+    service::{Rules, Service, announce},
+    tables::{Reloader, Tables, describe, load},
+};
+use crate::cli::{
     environment::Environment,
     failure::Failure,
-    plan::ListenArguments,
-    report::Report,
-    service::{Rules, Service, announce},
+    listen::ListenArguments,
+    parse::seconds,
     signals::Signals,
-    tables::{Reloader, Tables, describe, load},
     text::{Console, short},
 };
 
@@ -67,7 +77,7 @@ pub struct Arguments {
     pvs: Option<PathBuf>,
 
     #[command(flatten)]
-    pub listen: ListenArguments,
+    listen: ListenArguments,
 
     /// Send PVA answers to the address that a SEARCH names, if it is in this subnet; repeatable
     ///
@@ -77,11 +87,11 @@ pub struct Arguments {
 
     /// End after this many seconds [default: never; with --demo 10]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub duration_s: Option<Duration>,
+    duration_s: Option<Duration>,
 
     /// Print the totals as one JSON object on stdout, and everything else on stderr
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 
     /// Print live counters on stderr each second, also if that is no terminal
     #[arg(long)]
@@ -97,20 +107,13 @@ pub struct Arguments {
     /// How many names the demo generates, half of them for each protocol
     #[arg(long, value_name = "COUNT", default_value_t = 100_000, requires = "demo",
           value_parser = clap::value_parser!(u64).range(2..=100_000_000))]
-    pub demo_names: u64,
+    demo_names: u64,
 }
 
 impl Arguments {
     pub fn is_demo(&self) -> bool {
         self.demo
     }
-}
-
-/// A time of at least a millisecond, in seconds.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    time.filter(|time| *time >= Duration::from_millis(1) && time.as_secs() < 1 << 32)
-        .ok_or_else(|| "expected a number of seconds above 0".to_owned())
 }
 
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode, Failure> {
@@ -162,30 +165,5 @@ fn watch(arguments: &Arguments, service: &Service, signals: &Signals, mut reload
         }
         live.show_if_due(service);
         thread::sleep(GLANCE);
-    }
-}
-
-/// A line a second on stderr.
-pub struct Live {
-    is_wanted: bool,
-    next: Instant,
-    before: Report,
-}
-
-impl Live {
-    const PERIOD: Duration = Duration::from_secs(1);
-
-    pub fn new(service: &Service, is_wanted: bool) -> Self {
-        Self { is_wanted, next: Instant::now() + Self::PERIOD, before: service.report() }
-    }
-
-    pub fn show_if_due(&mut self, service: &Service) {
-        if !self.is_wanted || Instant::now() < self.next {
-            return;
-        }
-        self.next += Self::PERIOD;
-        let report = service.report();
-        Console::to_stderr().say(&report.live_line(&self.before));
-        self.before = report;
     }
 }

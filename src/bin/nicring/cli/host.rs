@@ -13,7 +13,7 @@ use nix::sys::{
     time::TimeValLike,
 };
 
-use crate::plan::Holder;
+use super::holder::Holder;
 
 /// Whether the loopback interface hears 127.255.255.255.
 pub const HAS_LOOPBACK_BROADCAST: bool = true;

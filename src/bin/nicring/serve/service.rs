@@ -11,13 +11,15 @@ use nicring::{
     search::{Protocol, Subnet},
 };
 
-use crate::{
+use super::{
     answer::{Answerer, Board, Instructions},
-    environment::Ignored,
-    failure::Failure,
-    plan::{ListenArguments, Plan, by_engine},
     report::Report,
     tables::Tables,
+};
+use crate::cli::{
+    environment::Ignored,
+    failure::Failure,
+    listen::{ListenArguments, ListenPlan, by_engine},
     text::Console,
 };
 
@@ -56,7 +58,7 @@ impl Service {
     /// Opens all engines before any of them serves.
     pub fn start(
         arguments: &ListenArguments,
-        plans: [Plan; 2],
+        plans: [ListenPlan; 2],
         rules: &Rules,
         tables: &Arc<Tables>,
     ) -> Result<Self, Failure> {
@@ -146,7 +148,7 @@ impl Service {
 impl Running {
     fn start(
         engine: Engine,
-        plans: &[Plan],
+        plans: &[ListenPlan],
         rules: &Rules,
         tables: &Arc<Tables>,
     ) -> Result<Self, Failure> {

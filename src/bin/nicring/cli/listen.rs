@@ -1,23 +1,22 @@
 //! Where to listen, decided from the command line, the environment and who else is there.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
 use clap::{Args, ValueEnum};
-use nicring::{Backend, Builder, Engine, NicFilter, Nics, Unicast, search::Protocol};
-
-use crate::{
-    environment::{Environment, Interfaces},
-    failure::Failure,
-    host,
+use nicring::{
+    Backend, Builder, Engine, NicFilter, Nics, Unicast,
+    search::{Protocol, pva::FORWARD_GROUP},
 };
 
-/// Servers of pvxs forward unicast SEARCHes to this group on the loopback interface, for the other
-/// servers of the host.
-pub const FORWARD_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
+use super::{
+    environment::{Environment, Interfaces},
+    failure::Failure,
+    holder::{Holder, is_held},
+    host,
+};
 
 /// How long a NIC that comes may stay unheard.
 const FOLLOW_NICS: Duration = Duration::from_secs(2);
@@ -75,7 +74,7 @@ enum UnicastChoice {
 
 /// Where one protocol listens.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ListenPlan {
     pub protocol: Protocol,
     pub port: u16,
     pub way: Way,
@@ -93,7 +92,7 @@ pub struct Way {
 
 impl ListenArguments {
     /// One plan for each protocol.
-    pub fn plans(&self, environment: &Environment) -> Result<[Plan; 2], Failure> {
+    pub fn plans(&self, environment: &Environment) -> Result<[ListenPlan; 2], Failure> {
         let nics = Nics::enumerate()?;
         let plans = [
             self.plan(Protocol::Ca, self.ca_port, environment, &nics)?,
@@ -115,7 +114,7 @@ impl ListenArguments {
         port: Option<u16>,
         environment: &Environment,
         nics: &Nics,
-    ) -> Result<Plan, Failure> {
+    ) -> Result<ListenPlan, Failure> {
         let port = port.map_or_else(|| environment.server_port(protocol), Ok)?;
         let interfaces = environment.interfaces(protocol)?;
         let mut groups = vec![FORWARD_GROUP];
@@ -130,7 +129,7 @@ impl ListenArguments {
             None => Unicast::Take,
         };
         let note = affected.and_then(|affected| affected.note(port, chosen));
-        Ok(Plan { protocol, port, way: Way { filters, groups, unicast: chosen }, note })
+        Ok(ListenPlan { protocol, port, way: Way { filters, groups, unicast: chosen }, note })
     }
 
     /// The NICs to listen on, each of which must be there.
@@ -154,7 +153,7 @@ impl ListenArguments {
     }
 
     /// An engine for plans that have the same way.
-    pub fn builder(&self, plans: &[Plan]) -> Builder {
+    pub fn builder(&self, plans: &[ListenPlan]) -> Builder {
         let way = &plans[0].way;
         let mut builder =
             Engine::builder().backend(self.backend).unicast(way.unicast).follow_nics(FOLLOW_NICS);
@@ -172,18 +171,18 @@ impl ListenArguments {
     }
 
     /// As told by no command line: unused ports on the loopback interface.
-    pub fn on_loopback(&self) -> [Plan; 2] {
+    pub fn on_loopback(&self) -> [ListenPlan; 2] {
         let way = Way {
             filters: vec![NicFilter::Address(Ipv4Addr::LOCALHOST)],
             groups: vec![FORWARD_GROUP],
             unicast: Unicast::Take,
         };
-        Protocol::ALL.map(|protocol| Plan { protocol, port: 0, way: way.clone(), note: None })
+        Protocol::ALL.map(|protocol| ListenPlan { protocol, port: 0, way: way.clone(), note: None })
     }
 }
 
 /// Plans that one engine can carry out together: an engine has one way for all its ports.
-pub fn by_engine(plans: [Plan; 2]) -> Vec<Vec<Plan>> {
+pub fn by_engine(plans: [ListenPlan; 2]) -> Vec<Vec<ListenPlan>> {
     if plans[0].way == plans[1].way {
         vec![plans.into()]
     } else {
@@ -198,29 +197,6 @@ pub fn describe_nics(nics: &Nics) -> String {
         format!("{} ({}{state})", nic.name, addresses.collect::<Vec<_>>().join(", "))
     };
     nics.iter().map(describe).collect::<Vec<_>>().join(", ")
-}
-
-/// Another program's socket at a port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holder {
-    /// Its number and the program's name; `None` where this process may not see it.
-    pub process: Option<(u32, String)>,
-    pub address: IpAddr,
-}
-
-impl Holder {
-    pub fn program(&self) -> String {
-        match &self.process {
-            Some((pid, program)) => format!("{program} (pid {pid})"),
-            None => "a program of another user or container".to_owned(),
-        }
-    }
-}
-
-/// Whether someone has the port: only then does a bind that shares with nobody fail.
-pub fn is_held(port: u16) -> bool {
-    let bound = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
-    port != 0 && bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// The programs that would hear no more unicasts.
@@ -275,20 +251,11 @@ mod tests {
     #[test]
     fn protocols_share_an_engine_unless_their_ways_differ() {
         let way = |unicast| Way { filters: vec![], groups: vec![], unicast };
-        let plan = |protocol, unicast| Plan { protocol, port: 0, way: way(unicast), note: None };
+        let plan =
+            |protocol, unicast| ListenPlan { protocol, port: 0, way: way(unicast), note: None };
         let (ca, pva) = (plan(Protocol::Ca, Unicast::Take), plan(Protocol::Pva, Unicast::Take));
         assert_eq!(by_engine([ca.clone(), pva]).len(), 1);
         assert_eq!(by_engine([ca, plan(Protocol::Pva, Unicast::Leave)]).len(), 2);
-    }
-
-    #[test]
-    fn a_port_with_a_plain_socket_is_held() {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        assert!(is_held(port));
-        drop(socket);
-        assert!(!is_held(port));
-        assert!(!is_held(0));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::Holder;
+use super::holder::Holder;
 
 /// Whether the loopback interface hears 127.255.255.255.
 pub const HAS_LOOPBACK_BROADCAST: bool = false;

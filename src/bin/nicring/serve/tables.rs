@@ -14,7 +14,7 @@ use std::{
 
 use nicring::search::{NameTable, Protocol, read_pv_file};
 
-use crate::{
+use crate::cli::{
     failure::Failure,
     text::{Console, grouped, short},
 };

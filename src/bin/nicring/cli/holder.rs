@@ -1,0 +1,44 @@
+//! Who else holds a port.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+};
+
+/// Another program's socket at a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// Its number and the program's name; `None` where this process may not see it.
+    pub process: Option<(u32, String)>,
+    pub address: IpAddr,
+}
+
+impl Holder {
+    pub fn program(&self) -> String {
+        match &self.process {
+            Some((pid, program)) => format!("{program} (pid {pid})"),
+            None => "a program of another user or container".to_owned(),
+        }
+    }
+}
+
+/// Whether someone has the port: only then does a bind that shares with nobody fail.
+pub fn is_held(port: u16) -> bool {
+    let bound = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
+    port != 0 && bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_with_a_plain_socket_is_held() {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(is_held(port));
+        drop(socket);
+        assert!(!is_held(port));
+        assert!(!is_held(0));
+    }
+}

@@ -1,0 +1,10 @@
+//! Values of options.
+
+use std::time::Duration;
+
+/// A time of at least a millisecond, in seconds.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.filter(|time| *time >= Duration::from_millis(1) && time.as_secs() < 1 << 32)
+        .ok_or_else(|| "expected a number of seconds above 0".to_owned())
+}
