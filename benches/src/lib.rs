@@ -13,11 +13,15 @@ pub mod contestant;
 #[cfg(target_os = "linux")]
 pub mod load;
 #[cfg(target_os = "linux")]
-pub mod lot;
+mod memory;
 #[cfg(target_os = "linux")]
 pub mod network;
 #[cfg(target_os = "linux")]
+pub mod outcome;
+#[cfg(target_os = "linux")]
 pub mod questions;
+#[cfg(target_os = "linux")]
+pub mod queued_batch;
 #[cfg(target_os = "linux")]
 pub mod receiver;
 #[cfg(target_os = "linux")]

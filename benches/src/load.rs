@@ -8,12 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nicring::search::{Protocol, ca, pva};
+use nicring::search::{
+    Protocol,
+    load::{SearchLoad, SearchMix},
+};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
     network::{self, Host, Network},
-    questions::{Questions, answered_ids},
+    outcome::{CLIENT_PORT, LINGER, Outcome, TIME_MAX},
+    questions::Questions,
     sender::{Counters, Sender, due},
     service::name,
 };
@@ -35,40 +39,8 @@ pub enum Load {
 
 /// How many datagrams come to one NIC at once.
 const BURST_LEN: u16 = 16;
-/// The port of the client that takes answers.
-pub const CLIENT_PORT: u16 = 40_076;
-/// No load lasts longer, whatever becomes of who started it.
-pub(crate) const TIME_MAX: Duration = Duration::from_secs(120);
-/// How long answers are awaited after the end.
-pub(crate) const LINGER: Duration = Duration::from_millis(100);
 /// An answer that takes longer is lost: in a closed loop, so that it goes on.
 const STALL_MAX: Duration = Duration::from_millis(50);
-
-/// What became of a load.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Datagrams that left.
-    pub sent_count: u64,
-    /// Answers that [`Load::Questions`] are due.
-    pub expected_count: u64,
-    /// Datagrams that came back, none twice.
-    pub answered_count: u64,
-    /// Datagrams that came back once more.
-    pub duplicate_count: u64,
-    /// How long each answer took, while that was measured.
-    pub delays: Vec<Duration>,
-}
-
-impl Outcome {
-    /// Adds what became of another load.
-    pub fn add(&mut self, other: Self) {
-        self.sent_count += other.sent_count;
-        self.expected_count += other.expected_count;
-        self.answered_count += other.answered_count;
-        self.duplicate_count += other.duplicate_count;
-        self.delays.extend(other.delays);
-    }
-}
 
 /// A load under way.
 #[derive(Debug)]
@@ -189,52 +161,59 @@ impl Client<'_> {
     }
 
     fn search(&mut self, protocol: Protocol, window: usize) -> io::Result<()> {
-        let mut flight = Flight::new();
-        let mut question = Question::new(protocol);
-        let mut last_answer = Duration::ZERO;
+        let mix = SearchMix {
+            protocol,
+            hits: 1.0,
+            names_per_datagram: 1,
+            timeout: STALL_MAX,
+            open_max: 1 << 16,
+        };
+        let mut load = SearchLoad::new(mix, 0, |number, _, text: &mut String| {
+            text.push_str(&name(number as u32));
+        });
+        let mut last_answer = Instant::now();
         while !self.is_over() {
-            let began = self.start.elapsed();
-            let is_open = flight.open_count < window;
+            let began = Instant::now();
+            let is_open = load.open_count() < window;
             if is_open {
-                let id = self.outcome.sent_count as u32;
-                flight.open(id, began);
-                self.send(question.write(id))?;
+                self.send(load.compose(true, CLIENT_PORT, began))?;
             }
-            let count = self.receive_answers(protocol, &mut flight)?;
-            if count > 0 {
+            if self.receive_answers(&mut load)? > 0 {
                 last_answer = began;
             } else if !is_open {
-                self.waited_since(began);
-                if began.saturating_sub(last_answer) > STALL_MAX {
-                    flight = Flight::new();
+                self.waited_since(began - self.start);
+                if began - last_answer > STALL_MAX {
+                    load.expire(began);
                     last_answer = began;
                 }
             }
         }
         let end = Instant::now() + LINGER;
-        while flight.open_count > 0 && Instant::now() < end {
-            self.receive_answers(protocol, &mut flight)?;
+        while load.open_count() > 0 && Instant::now() < end {
+            self.receive_answers(&mut load)?;
         }
+        let counts = load.finish();
+        self.outcome.expected_count = counts.expected_count;
+        self.outcome.answered_count = counts.answered_count;
+        self.outcome.duplicate_count = counts.duplicate_count + counts.late_count;
         Ok(())
     }
 
-    /// How many answers to open questions came.
-    fn receive_answers(&mut self, protocol: Protocol, flight: &mut Flight) -> io::Result<usize> {
+    /// How many datagrams came.
+    fn receive_answers<F: FnMut(u64, bool, &mut String)>(
+        &mut self,
+        load: &mut SearchLoad<F>,
+    ) -> io::Result<usize> {
         let mut count = 0;
         while let Some(len) = self.receive()? {
-            let now = self.start.elapsed();
             let is_measuring = self.is_measuring();
-            let outcome = &mut self.outcome;
-            answered_ids(protocol, &self.buffer[..len], |id| match flight.close(id) {
-                Some(sent) => {
-                    if is_measuring {
-                        outcome.delays.push(now.saturating_sub(sent));
-                    }
-                    outcome.answered_count += 1;
-                    count += 1;
+            let delays = &mut self.outcome.delays;
+            load.answer(&self.buffer[..len], Instant::now(), |delay| {
+                if is_measuring {
+                    delays.push(delay);
                 }
-                None => outcome.duplicate_count += 1,
             });
+            count += 1;
         }
         Ok(count)
     }
@@ -277,70 +256,5 @@ impl Client<'_> {
     fn waited_since(&self, began: Duration) {
         let waited = self.start.elapsed() - began;
         self.counters.waited_ns.fetch_add(waited.as_nanos() as u64, Relaxed);
-    }
-}
-
-/// Which questions are open, by their id's last bits.
-struct Flight {
-    sent: Vec<Option<(u32, Duration)>>,
-    open_count: usize,
-}
-
-impl Flight {
-    fn new() -> Self {
-        Self { sent: vec![None; 1 << 16], open_count: 0 }
-    }
-
-    fn slot(&mut self, id: u32) -> &mut Option<(u32, Duration)> {
-        &mut self.sent[id as usize % (1 << 16)]
-    }
-
-    fn open(&mut self, id: u32, now: Duration) {
-        if self.slot(id).replace((id, now)).is_none() {
-            self.open_count += 1;
-        }
-    }
-
-    /// When it was opened.
-    fn close(&mut self, id: u32) -> Option<Duration> {
-        let (_, sent) = self.slot(id).take_if(|(open_id, _)| *open_id == id)?;
-        self.open_count -= 1;
-        Some(sent)
-    }
-}
-
-/// Writes SEARCH for one name.
-enum Question {
-    Ca(ca::RequestWriter),
-    Pva(pva::RequestWriter),
-}
-
-impl Question {
-    fn new(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Ca => Self::Ca(ca::RequestWriter::new()),
-            Protocol::Pva => Self::Pva(pva::RequestWriter::new()),
-        }
-    }
-
-    fn write(&mut self, id: u32) -> &[u8] {
-        let name = name(id);
-        match self {
-            Self::Ca(request) => {
-                request.begin(None);
-                request.push(id, name.as_bytes());
-                request.datagram()
-            }
-            Self::Pva(request) => {
-                request.begin(pva::SearchHead {
-                    byte_order: pva::ByteOrder::Little,
-                    sequence: id,
-                    flags: pva::FLAG_UNICAST,
-                    reply_to: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT),
-                });
-                request.push(id, name.as_bytes());
-                request.datagram()
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     env,
     error::Error,
-    fs, io,
+    io,
     io::{BufRead, BufReader, Write},
     net::SocketAddrV4,
     process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
@@ -24,8 +24,9 @@ use crate::{
     allocations::allocation_count,
     clock::ProcessClock,
     contestant::{Contestant, Setup},
-    load::CLIENT_PORT,
+    memory::rss_bytes,
     network::{self, Host, Network},
+    outcome::CLIENT_PORT,
     service::{Progress, Service, Task},
 };
 
@@ -243,13 +244,4 @@ impl Drop for Receiver {
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT);
         let _ = self.child.wait();
     }
-}
-
-/// VmRSS of a process (proc(5)).
-pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: Option<u64> =
-        line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the process has ended"))
 }

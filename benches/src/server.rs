@@ -16,8 +16,8 @@ use nicring::{Backend, search::Protocol};
 use crate::{
     affinity,
     clock::ProcessClock,
+    memory::rss_bytes,
     network::{Host, Network},
-    receiver::rss_bytes,
     service::{NAME_COUNT, name},
 };
 

@@ -14,7 +14,7 @@ use nicring::{
     search::{CaResponder, NameTable, Protocol, PvaResponder},
 };
 
-use crate::lot::Lot;
+use crate::queued_batch::QueuedBatch;
 
 /// What a receiver shares with whoever measures it.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct Progress {
     /// [`Setup::look_every`]: crate::contestant::Setup::look_every
     pub stop: AtomicBool,
     /// What the receiver's thread sends itself.
-    pub lot: Option<Lot>,
+    pub queued_batch: Option<QueuedBatch>,
 }
 
 /// What is done with a datagram.
@@ -159,8 +159,8 @@ impl Service {
     /// Counts datagrams that were handled.
     pub fn received(&self, count: usize) {
         self.progress.received_count.fetch_add(count as u64, Relaxed);
-        if let Some(lot) = &self.progress.lot {
-            lot.received(count);
+        if let Some(batch) = &self.progress.queued_batch {
+            batch.received(count);
         }
     }
 

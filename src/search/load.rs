@@ -158,15 +158,18 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
     /// time, for the first time.
     pub fn answer(&mut self, datagram: &[u8], now: Instant, mut delay: impl FnMut(Duration)) {
         self.open.counts.reply_count += 1;
-        let open = &mut self.open;
         let read: Result<(), Reject> = answered_ids(self.mix.protocol, datagram, |id| {
-            if let Some(sent_at) = open.answer(id) {
-                delay(now.saturating_duration_since(sent_at));
-            }
+            self.answer_id(id, now).into_iter().for_each(&mut delay);
         });
         if read.is_err() {
             self.open.counts.malformed_count += 1;
         }
+    }
+
+    /// Takes one answer, for who reads datagrams himself: how long the question with this id waited,
+    /// if it is answered in time and for the first time.
+    pub fn answer_id(&mut self, id: u32, now: Instant) -> Option<Duration> {
+        self.open.answer(id).map(|sent_at| now.saturating_duration_since(sent_at))
     }
 
     /// Gives up the questions that have waited for too long.

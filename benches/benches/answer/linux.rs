@@ -4,10 +4,7 @@ use std::{net::SocketAddrV4, sync::Arc, time::Duration};
 
 use criterion::{Criterion, Throughput};
 use nicring_bench::{
-    load::{CLIENT_PORT, Load},
-    network::Network,
-    service::Task,
-    thread_bench::Race,
+    load::Load, network::Network, outcome::CLIENT_PORT, service::Task, thread_bench::Race,
 };
 
 const NIC_COUNT: u8 = 4;

@@ -10,8 +10,8 @@ use std::{
 use nicring_bench::{
     affinity,
     contestant::{Contestant, Setup},
-    lot::Lot,
     network::{self, Host, Network},
+    queued_batch::QueuedBatch,
     service::{Progress, Service, Task},
     statistics::{median, ratio},
 };
@@ -76,14 +76,14 @@ fn race(racers: &[Arc<Progress>], round_count: usize) -> Vec<Vec<f64>> {
 }
 
 fn slice(racer: &Progress) -> f64 {
-    let lot = lot_of(racer);
-    lot.go_on();
+    let batch = batch_of(racer);
+    batch.go_on();
     thread::sleep(SLICE / 8);
-    let state = || (racer.received_count.load(Relaxed) as f64, lot.spent_ns() as f64);
+    let state = || (racer.received_count.load(Relaxed) as f64, batch.spent_ns() as f64);
     let (count_before, spent_before) = state();
     thread::sleep(SLICE);
     let (count_after, spent_after) = state();
-    lot.pause();
+    batch.pause();
     thread::sleep(SLICE / 8);
     (spent_after - spent_before) / (count_after - count_before)
 }
@@ -98,7 +98,7 @@ fn show(names: &[String], rows: &[Vec<f64>]) {
 }
 
 /// Starts a contestant in a thread of its own, which ends with the program at the latest; it has no
-/// lot to receive yet.
+/// batch to receive yet.
 fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress> {
     let contestant: Contestant = name.parse().expect("a contestant");
     let (ready, is_ready) = mpsc::channel();
@@ -107,8 +107,8 @@ fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress
     thread::spawn(move || {
         network::enter(&namespace).expect("the server's namespace");
         affinity::leave_first_cpu_if_pinned().expect("a CPU");
-        let lot = Lot::new(addresses.iter().copied(), port, depth).expect("sockets");
-        let progress = Arc::new(Progress { lot: Some(lot), ..Progress::default() });
+        let batch = QueuedBatch::new(addresses.iter().copied(), port, depth).expect("sockets");
+        let progress = Arc::new(Progress { queued_batch: Some(batch), ..Progress::default() });
         let service = Service::new(Task::Count, Arc::clone(&progress));
         let look_every = Some(Duration::from_millis(20));
         let setup = Setup { addresses, port, service, look_every };
@@ -118,6 +118,6 @@ fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress
     is_ready.recv().expect("the contestant starts")
 }
 
-fn lot_of(progress: &Progress) -> &Lot {
-    progress.lot.as_ref().expect("made with one")
+fn batch_of(progress: &Progress) -> &QueuedBatch {
+    progress.queued_batch.as_ref().expect("made with one")
 }

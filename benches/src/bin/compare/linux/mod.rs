@@ -1,13 +1,13 @@
-//! Contestants side by side.
+//! Contestants process by process.
 
 mod machine;
-mod plan;
+mod measured_process;
 mod plot;
+mod round;
 mod scaling;
-mod side;
+mod schedule;
 mod table;
-mod turn;
-mod work;
+mod workload;
 
 use std::{
     error::Error, fs, io::Write, path::PathBuf, process::ExitCode, time::Duration, time::Instant,
@@ -17,8 +17,8 @@ use clap::Parser;
 use nicring_bench::{
     affinity, contestant::Contestant, network::Network, receiver, server::Programs,
 };
-use plan::Plan;
-use turn::Turn;
+use round::Measurement;
+use schedule::Schedule;
 
 /// Races contestants in turn, in network namespaces with N veth NICs, and prints a table.
 ///
@@ -46,7 +46,7 @@ struct Arguments {
     /// rsrv]
     #[arg(long)]
     against: Option<Contestant>,
-    /// How many turns each contestant has of everything [default: 7]
+    /// How many measurements each contestant has of everything [default: 7]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// How many questions of `search` and to servers are on their way at once [default: 64]
@@ -91,58 +91,67 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let plan = Plan::new(arguments)?;
+    let schedule = Schedule::new(arguments)?;
     let header = machine::describe(!arguments.unpinned);
     if header.is_pinned {
         affinity::pin_to_first_cpu()?;
     }
-    let turns = take_turns(&plan)?;
+    let measurements = take_turns(&schedule)?;
     if arguments.json {
-        println!("{:#}", table::json(&header, &turns));
+        println!("{:#}", table::json(&header, &measurements));
     } else {
-        println!("{}", table::text(&header, &plan, &turns));
+        let growth = scaling::text(&schedule, &measurements);
+        println!("{}{growth}", table::text(&header, &schedule, &measurements));
     }
     if let Some(file) = &arguments.plot {
-        fs::write(file, plot::draw(&header, &plan, &turns))
+        fs::write(file, plot::draw(&header, &schedule, &measurements))
             .map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(())
 }
 
-/// All turns of all rounds; progress on standard error.
-fn take_turns(plan: &Plan) -> Result<Vec<Turn>, Box<dyn Error>> {
-    let programs = Programs::prepare(&plan.servers())?;
-    let turn_count = plan.turn_count();
+/// All measurements of all rounds; progress on standard error.
+fn take_turns(schedule: &Schedule) -> Result<Vec<Measurement>, Box<dyn Error>> {
+    let programs = Programs::prepare(&schedule.servers())?;
+    let measurement_count = schedule.measurement_count();
     let began = Instant::now();
-    let mut turns = Vec::with_capacity(turn_count);
-    for rows in plan.rows.chunk_by(|one, next| one.nic_count == next.nic_count) {
+    let mut measurements = Vec::with_capacity(measurement_count);
+    for rows in schedule.rows.chunk_by(|one, next| one.nic_count == next.nic_count) {
         let network = Network::new(rows[0].nic_count)?;
         network.prime()?;
-        for (row, round) in rows.iter().flat_map(|row| (0..plan.round_count).map(move |r| (row, r)))
+        for (row, round) in
+            rows.iter().flat_map(|row| (0..schedule.round_count).map(move |r| (row, r)))
         {
-            show_progress(began, turns.len(), turn_count, |f| {
+            show_progress(began, measurements.len(), measurement_count, |f| {
                 write!(f, "{}, {} NICs, round {}", row.work, row.nic_count, round + 1)
             });
-            turns.extend(turn::take_round(row, round, &network, &programs, &plan.lengths));
+            measurements.extend(round::take_round(
+                row,
+                round,
+                &network,
+                &programs,
+                &schedule.lengths,
+            ));
         }
     }
-    eprintln!("\r\x1b[K{turn_count} turns in {} s", began.elapsed().as_secs());
-    Ok(turns)
+    eprintln!("\r\x1b[K{measurement_count} measurements in {} s", began.elapsed().as_secs());
+    Ok(measurements)
 }
 
 fn show_progress(
     began: Instant,
     done_count: usize,
-    turn_count: usize,
+    measurement_count: usize,
     what: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) {
     let elapsed = began.elapsed();
     let left = match done_count {
         0 => Duration::ZERO,
-        _ => elapsed.mul_f64((turn_count - done_count) as f64 / done_count as f64),
+        _ => elapsed.mul_f64((measurement_count - done_count) as f64 / done_count as f64),
     };
     let mut stderr = std::io::stderr().lock();
-    let _ = write!(stderr, "\r\x1b[K[{done_count}/{turn_count}, {} s left] ", left.as_secs());
+    let _ =
+        write!(stderr, "\r\x1b[K[{done_count}/{measurement_count}, {} s left] ", left.as_secs());
     let _ = what(&mut stderr);
     let _ = stderr.flush();
 }

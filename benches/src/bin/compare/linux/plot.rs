@@ -6,9 +6,9 @@ use nicring_bench::statistics::median;
 
 use super::{
     machine::Header,
-    plan::Plan,
+    round::Measurement,
+    schedule::Schedule,
     table::{figures_of, nics_text},
-    turn::Turn,
 };
 
 const WIDTH: f64 = 760.0;
@@ -29,8 +29,8 @@ struct Group {
     bars: Vec<(String, f64)>,
 }
 
-pub fn draw(header: &Header, plan: &Plan, turns: &[Turn]) -> String {
-    let groups = groups(plan, turns);
+pub fn draw(header: &Header, schedule: &Schedule, measurements: &[Measurement]) -> String {
+    let groups = groups(schedule, measurements);
     let row_count: usize = groups.iter().map(|group| group.bars.len()).sum();
     let height = HEAD_HEIGHT + groups.len() as f64 * GROUP_GAP + row_count as f64 * ROW_HEIGHT;
     let mut svg = format!(
@@ -48,12 +48,12 @@ pub fn draw(header: &Header, plan: &Plan, turns: &[Turn]) -> String {
     svg + "</svg>\n"
 }
 
-fn groups(plan: &Plan, turns: &[Turn]) -> Vec<Group> {
+fn groups(schedule: &Schedule, measurements: &[Measurement]) -> Vec<Group> {
     let mut groups = Vec::new();
-    for row in &plan.rows {
+    for row in &schedule.rows {
         let mut bars = Vec::new();
         for contestant in &row.contestants {
-            let figures = figures_of(turns, row, *contestant);
+            let figures = figures_of(measurements, row, *contestant);
             if !figures.is_empty() {
                 let cpu_ns = median(figures.iter().map(|figures| figures.cpu_ns));
                 bars.push((contestant.to_string(), cpu_ns));

@@ -8,26 +8,26 @@ use nicring_bench::{
 };
 
 use super::{
-    plan::{Plan, Row},
+    round::{Figures, Measurement},
+    schedule::{Row, Schedule},
     table::{figures_in_round, nics_text},
-    turn::{Figures, Turn},
 };
 
 /// A table in Markdown for each work that more than one number of NICs was measured with.
-pub fn text(plan: &Plan, turns: &[Turn]) -> String {
+pub fn text(schedule: &Schedule, measurements: &[Measurement]) -> String {
     let mut text = String::new();
-    for (position, base) in plan.rows.iter().enumerate() {
+    for (position, base) in schedule.rows.iter().enumerate() {
         let is_same = |row: &&Row| row.work == base.work;
-        let is_first = !plan.rows[..position].iter().any(|row| is_same(&row));
-        let others: Vec<&Row> = plan.rows[position + 1..].iter().filter(is_same).collect();
+        let is_first = !schedule.rows[..position].iter().any(|row| is_same(&row));
+        let others: Vec<&Row> = schedule.rows[position + 1..].iter().filter(is_same).collect();
         if base.work.has_fixed_rate() && is_first && !others.is_empty() {
-            append_table(&mut text, base, &others, turns);
+            append_table(&mut text, base, &others, measurements);
         }
     }
     text
 }
 
-fn append_table(text: &mut String, base: &Row, others: &[&Row], turns: &[Turn]) {
+fn append_table(text: &mut String, base: &Row, others: &[&Row], measurements: &[Measurement]) {
     let base_nics = nics_text(base.nic_count);
     let _ = writeln!(text, "\n### {}: more NICs against {base_nics}\n\n| contestant |", base.work);
     text.truncate(text.len() - 1);
@@ -40,7 +40,7 @@ fn append_table(text: &mut String, base: &Row, others: &[&Row], turns: &[Turn]) 
         let _ = write!(text, "| {contestant} |");
         for row in others {
             for cost in [|f: &Figures| f.cpu_ns, |f: &Figures| f.machine_ns] {
-                let ratio = growth(turns, base, row, *contestant, cost);
+                let ratio = growth(measurements, base, row, *contestant, cost);
                 let ratio = ratio.map_or("-".into(), |ratio| ratio.to_string());
                 let _ = write!(text, " {ratio} |");
             }
@@ -50,17 +50,17 @@ fn append_table(text: &mut String, base: &Row, others: &[&Row], turns: &[Turn]) 
 }
 
 fn growth(
-    turns: &[Turn],
+    measurements: &[Measurement],
     base: &Row,
     row: &Row,
     contestant: Contestant,
     cost: fn(&Figures) -> f64,
 ) -> Option<Ratio> {
-    let pairs = turns.iter().filter_map(|turn| {
-        let more = figures_in_round(turns, row, contestant, turn.round)?;
-        let less = figures_in_round(turns, base, contestant, turn.round)?;
-        let is_base =
-            (turn.work, turn.nic_count, turn.contestant) == (base.work, base.nic_count, contestant);
+    let pairs = measurements.iter().filter_map(|measurement| {
+        let more = figures_in_round(measurements, row, contestant, measurement.round)?;
+        let less = figures_in_round(measurements, base, contestant, measurement.round)?;
+        let is_base = (measurement.work, measurement.nic_count, measurement.contestant)
+            == (base.work, base.nic_count, contestant);
         is_base.then(|| (cost(more), cost(less)))
     });
     ratio(&pairs.collect::<Vec<_>>())

@@ -10,26 +10,25 @@ use serde_json::{Value, json};
 
 use super::{
     machine::Header,
-    plan::{Plan, Row},
-    scaling,
-    turn::{Figures, Turn},
+    round::{Figures, Measurement},
+    schedule::{Row, Schedule},
 };
 
 /// Tables in Markdown, one for each work and number of NICs.
-pub fn text(header: &Header, plan: &Plan, turns: &[Turn]) -> String {
+pub fn text(header: &Header, schedule: &Schedule, measurements: &[Measurement]) -> String {
     let mut text = format!(
         "{header}\nMedians of {} rounds; costs are a datagram's. CPU: all threads of the receiver. \
          Machine: both sides, without the sender's waiting. In brackets: 90 % interval.\n",
-        plan.round_count
+        schedule.round_count
     );
-    for row in &plan.rows {
+    for row in &schedule.rows {
         let _ = write!(text, "\n### {}, {}\n\n", row.work, nics_text(row.nic_count));
-        append_table(&mut text, row, turns);
+        append_table(&mut text, row, measurements);
     }
-    text + &scaling::text(plan, turns)
+    text
 }
 
-fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
+fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
     let has_delays = row.work.answer_count(row.nic_count) == 1;
     let against = row.against;
     let mut head = format!(
@@ -46,13 +45,13 @@ fn append_table(text: &mut String, row: &Row, turns: &[Turn]) {
     let column_count = head.matches('|').count() - 1;
     let _ = writeln!(text, "{head}\n|---|{}", "---:|".repeat(column_count - 1));
     for contestant in &row.contestants {
-        let figures = figures_of(turns, row, *contestant);
+        let figures = figures_of(measurements, row, *contestant);
         if figures.is_empty() {
-            let reason = reason_of(turns, row, *contestant);
+            let reason = reason_of(measurements, row, *contestant);
             let _ = writeln!(text, "| {contestant} | {reason} {}", "|".repeat(column_count - 1));
             continue;
         }
-        let ratio = |of| ratio_text(turns, row, *contestant, of);
+        let ratio = |of| ratio_text(measurements, row, *contestant, of);
         let _ = write!(text, "| {contestant} ");
         append_costs(text, &figures, &ratio(|f| Some(f.cpu_ns)));
         if has_delays {
@@ -124,44 +123,59 @@ fn append_loop(text: &mut String, figures: &[&Figures], ratio: &str) {
     let _ = write!(text, "| {client_busy:.0} |");
 }
 
-fn turns_of<'a>(
-    turns: &'a [Turn],
+fn measurements_of<'a>(
+    measurements: &'a [Measurement],
     row: &Row,
     contestant: Contestant,
-) -> impl Iterator<Item = &'a Turn> {
+) -> impl Iterator<Item = &'a Measurement> {
     let wanted = (row.work, row.nic_count, contestant);
-    turns.iter().filter(move |turn| (turn.work, turn.nic_count, turn.contestant) == wanted)
+    measurements.iter().filter(move |measurement| {
+        (measurement.work, measurement.nic_count, measurement.contestant) == wanted
+    })
 }
 
-/// What was measured, of the turns that did not fail.
-pub fn figures_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> Vec<&'a Figures> {
-    turns_of(turns, row, contestant).filter_map(|turn| turn.result.as_ref().ok()).collect()
+/// What was measured, of the measurements that did not fail.
+pub fn figures_of<'a>(
+    measurements: &'a [Measurement],
+    row: &Row,
+    contestant: Contestant,
+) -> Vec<&'a Figures> {
+    measurements_of(measurements, row, contestant)
+        .filter_map(|measurement| measurement.result.as_ref().ok())
+        .collect()
 }
 
 /// What was measured in one round, unless it failed.
 pub fn figures_in_round<'a>(
-    turns: &'a [Turn],
+    measurements: &'a [Measurement],
     row: &Row,
     contestant: Contestant,
     round: u32,
 ) -> Option<&'a Figures> {
-    turns_of(turns, row, contestant).find(|turn| turn.round == round)?.result.as_ref().ok()
+    measurements_of(measurements, row, contestant)
+        .find(|measurement| measurement.round == round)?
+        .result
+        .as_ref()
+        .ok()
 }
 
-fn reason_of<'a>(turns: &'a [Turn], row: &Row, contestant: Contestant) -> &'a str {
-    let mut turns = turns_of(turns, row, contestant);
-    turns.find_map(|turn| turn.result.as_ref().err()).map_or("", |reason| reason)
+fn reason_of<'a>(measurements: &'a [Measurement], row: &Row, contestant: Contestant) -> &'a str {
+    let mut measurements = measurements_of(measurements, row, contestant);
+    measurements
+        .find_map(|measurement| measurement.result.as_ref().err())
+        .map_or("", |reason| reason)
 }
 
 /// A contestant's figure to that of the one it is compared with, by the rounds that both were in.
 fn ratio_text(
-    turns: &[Turn],
+    measurements: &[Measurement],
     row: &Row,
     contestant: Contestant,
     of: fn(&Figures) -> Option<f64>,
 ) -> String {
-    let in_round = |contestant, round| of(figures_in_round(turns, row, contestant, round)?);
-    let rounds = turns_of(turns, row, contestant).map(|turn| turn.round);
+    let in_round = |contestant, round| of(figures_in_round(measurements, row, contestant, round)?);
+    let rounds =
+        measurements_of(measurements, row, contestant).map(|measurement| measurement.round);
     let pairs: Vec<(f64, f64)> =
         rounds.filter_map(|r| in_round(contestant, r).zip(in_round(row.against, r))).collect();
     match statistics::ratio(&pairs) {
@@ -170,27 +184,27 @@ fn ratio_text(
     }
 }
 
-/// Every turn.
-pub fn json(header: &Header, turns: &[Turn]) -> Value {
-    let turns: Vec<Value> = turns.iter().map(turn_json).collect();
+/// Every measurement.
+pub fn json(header: &Header, measurements: &[Measurement]) -> Value {
+    let measurements: Vec<Value> = measurements.iter().map(json_of).collect();
     json!({
         "kernel": header.kernel,
         "cpu": header.cpu,
         "cpu_count": header.cpu_count,
         "date": header.date,
         "is_pinned": header.is_pinned,
-        "turns": turns,
+        "measurements": measurements,
     })
 }
 
-fn turn_json(turn: &Turn) -> Value {
+fn json_of(measurement: &Measurement) -> Value {
     let mut value = json!({
-        "work": turn.work.to_string(),
-        "nics": turn.nic_count,
-        "contestant": turn.contestant.to_string(),
-        "round": turn.round,
+        "work": measurement.work.to_string(),
+        "nics": measurement.nic_count,
+        "contestant": measurement.contestant.to_string(),
+        "round": measurement.round,
     });
-    let rest = match &turn.result {
+    let rest = match &measurement.result {
         Err(reason) => json!({ "failed": reason }),
         Ok(figures) => json!({
             "cpu_ns": figures.cpu_ns,

@@ -1,25 +1,52 @@
 //! What is to be run: rows of a table each, a row being one work over so many NICs.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use nicring_bench::{contestant, contestant::Contestant, server::Server};
 
-use super::{Arguments, turn::Lengths, work::Work};
+use super::{Arguments, workload::Workload};
 
 /// What is to be run.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Schedule {
     /// By their number of NICs.
     pub rows: Vec<Row>,
     pub round_count: u32,
     pub lengths: Lengths,
 }
 
-/// One work over so many NICs.
+/// How long the parts of a turn last.
+#[derive(Debug)]
+pub struct Lengths {
+    /// Before each slice.
+    pub warm_up: Duration,
+    /// CPU time, allocations, rate and delays.
+    pub slice: Duration,
+    pub slice_count: u32,
+    /// System calls: apart, because counting them costs.
+    pub syscalls: Duration,
+}
+
+impl Lengths {
+    pub const LONG: Self = Self {
+        warm_up: Duration::from_millis(60),
+        slice: Duration::from_millis(190),
+        slice_count: 8,
+        syscalls: Duration::from_millis(400),
+    };
+    pub const SHORT: Self = Self {
+        warm_up: Duration::from_millis(60),
+        slice: Duration::from_millis(180),
+        slice_count: 4,
+        syscalls: Duration::from_millis(250),
+    };
+}
+
+/// One workload over so many NICs.
 #[derive(Debug)]
 pub struct Row {
     pub nic_count: u8,
-    pub work: Work,
+    pub work: Workload,
     /// All of them can do the work.
     pub contestants: Vec<Contestant>,
     /// Whose CPU time the others' is compared with; one of them.
@@ -29,7 +56,7 @@ pub struct Row {
 const DEFAULT_CONTESTANTS: [&str; 6] =
     ["run", "run-adaptive", "portable", "epoll", "tokio", "seed"];
 
-impl Plan {
+impl Schedule {
     pub fn new(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
         let mut rows = Vec::new();
         for work in works(arguments)? {
@@ -62,15 +89,15 @@ impl Plan {
         contestants.filter_map(server).collect()
     }
 
-    pub fn turn_count(&self) -> usize {
+    pub fn measurement_count(&self) -> usize {
         let counts = self.rows.iter().map(|row| row.contestants.len());
         counts.sum::<usize>() * self.round_count as usize
     }
 }
 
-fn works(arguments: &Arguments) -> Result<Vec<Work>, String> {
+fn works(arguments: &Arguments) -> Result<Vec<Workload>, String> {
     let names: Vec<&str> = match (&arguments.work[..], arguments.full) {
-        ([], true) => Work::NAMES.to_vec(),
+        ([], true) => Workload::NAMES.to_vec(),
         ([], false) => vec!["storm", "paced"],
         (names, _) => names.iter().map(String::as_str).collect(),
     };
@@ -79,12 +106,12 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>, String> {
         ([], false) => &[64][..],
         (windows, _) => windows,
     };
-    let works = names.iter().map(|name| Work::named(name, windows, &arguments.hits));
+    let works = names.iter().map(|name| Workload::named(name, windows, &arguments.hits));
     Ok(works.collect::<Result<Vec<_>, String>>()?.concat())
 }
 
 /// Servers compare on one NIC: theirs is the same code for any number.
-fn nic_counts(arguments: &Arguments, work: Work) -> Vec<u8> {
+fn nic_counts(arguments: &Arguments, work: Workload) -> Vec<u8> {
     match (&arguments.nics[..], arguments.full, arguments.quick) {
         ([], ..) if work.is_for_servers() => vec![1],
         ([], true, _) => vec![1, 4, 16, 64],
@@ -94,7 +121,7 @@ fn nic_counts(arguments: &Arguments, work: Work) -> Vec<u8> {
     }
 }
 
-fn contestants(arguments: &Arguments, work: Work) -> Result<Vec<Contestant>, String> {
+fn contestants(arguments: &Arguments, work: Workload) -> Result<Vec<Contestant>, String> {
     let all = || contestant::ALL.iter().map(|(_, contestant)| *contestant);
     let candidates: Vec<Contestant> = match (&arguments.contestants[..], arguments.full) {
         ([], full) if full || work.is_for_servers() => all().collect(),

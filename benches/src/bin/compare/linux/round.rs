@@ -11,46 +11,24 @@ use std::{
 use nicring_bench::{
     clock::machine_busy_time,
     contestant::Contestant,
-    load::{Outcome, Running},
+    load::Running,
     network::Network,
+    outcome::Outcome,
     receiver::{PORT, Snapshot},
     server::Programs,
     syscalls,
 };
 
-use super::{plan::Row, side::Side, work::Work};
-
-/// How long the parts of a turn last.
-#[derive(Debug)]
-pub struct Lengths {
-    /// Before each slice.
-    warm_up: Duration,
-    /// CPU time, allocations, rate and delays.
-    slice: Duration,
-    slice_count: u32,
-    /// System calls: apart, because counting them costs.
-    syscalls: Duration,
-}
-
-impl Lengths {
-    pub const LONG: Self = Self {
-        warm_up: Duration::from_millis(60),
-        slice: Duration::from_millis(190),
-        slice_count: 8,
-        syscalls: Duration::from_millis(400),
-    };
-    pub const SHORT: Self = Self {
-        warm_up: Duration::from_millis(60),
-        slice: Duration::from_millis(180),
-        slice_count: 4,
-        syscalls: Duration::from_millis(250),
-    };
-}
+use super::{
+    measured_process::MeasuredProcess,
+    schedule::{Lengths, Row},
+    workload::Workload,
+};
 
 /// What was measured, or why nothing was.
 #[derive(Debug)]
-pub struct Turn {
-    pub work: Work,
+pub struct Measurement {
+    pub work: Workload,
     pub nic_count: u8,
     pub contestant: Contestant,
     pub round: u32,
@@ -87,7 +65,7 @@ pub fn take_round(
     network: &Network,
     programs: &Programs,
     lengths: &Lengths,
-) -> Vec<Turn> {
+) -> Vec<Measurement> {
     let mut order = row.contestants.clone();
     order.rotate_left(round as usize % row.contestants.len());
     let racers = order
@@ -95,19 +73,20 @@ pub fn take_round(
         .zip(PORT..)
         .map(|(contestant, port)| Racer::start(row.work, *contestant, port, network, programs));
     let results = race(row.work, racers.collect(), network, lengths);
-    let turn = |(contestant, result): (Contestant, Result<Figures, Box<dyn Error>>)| Turn {
-        work: row.work,
-        nic_count: network.nic_count(),
-        contestant,
-        round,
-        result: result.map_err(|error| error.to_string()),
-    };
-    order.into_iter().zip(results).map(turn).collect()
+    let measurement =
+        |(contestant, result): (Contestant, Result<Figures, Box<dyn Error>>)| Measurement {
+            work: row.work,
+            nic_count: network.nic_count(),
+            contestant,
+            round,
+            result: result.map_err(|error| error.to_string()),
+        };
+    order.into_iter().zip(results).map(measurement).collect()
 }
 
-/// Lets them run until each has had its turn.
+/// Lets them run until each has had its measurement.
 fn race(
-    work: Work,
+    work: Workload,
     mut racers: Vec<Result<Racer, Box<dyn Error>>>,
     network: &Network,
     lengths: &Lengths,
@@ -128,14 +107,14 @@ fn race(
 
 /// A contestant that is measured, and what was measured so far.
 struct Racer {
-    side: Side,
+    process: MeasuredProcess,
     port: u16,
-    tally: Tally,
+    sums: Sums,
 }
 
 /// The sum of its slices.
 #[derive(Default)]
-struct Tally {
+struct Sums {
     datagram_count: u64,
     cpu_ns: u64,
     allocation_count: u64,
@@ -157,9 +136,9 @@ struct Moment {
 }
 
 impl Moment {
-    fn now(side: &mut Side, load: &Running) -> Result<Self, Box<dyn Error>> {
+    fn now(process: &mut MeasuredProcess, load: &Running) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
-            receiver: side.snapshot(load)?,
+            receiver: process.snapshot(load)?,
             at: Instant::now(),
             machine: machine_busy_time()?,
             waited: Duration::from_nanos(load.counters.waited_ns.load(Relaxed)),
@@ -170,80 +149,80 @@ impl Moment {
 
 impl Racer {
     fn start(
-        work: Work,
+        work: Workload,
         contestant: Contestant,
         port: u16,
         network: &Network,
         programs: &Programs,
     ) -> Result<Self, Box<dyn Error>> {
-        let side = Side::start(work, contestant, port, network, programs)?;
-        side.freeze()?;
-        Ok(Self { side, port, tally: Tally::default() })
+        let process = MeasuredProcess::start(work, contestant, port, network, programs)?;
+        process.freeze()?;
+        Ok(Self { process, port, sums: Sums::default() })
     }
 
     fn take_slice(
         &mut self,
-        work: Work,
+        work: Workload,
         network: &Network,
         lengths: &Lengths,
     ) -> Result<(), Box<dyn Error>> {
-        self.side.thaw()?;
+        self.process.thaw()?;
         let load = work.load().start(network, self.port);
         thread::sleep(lengths.warm_up);
         load.counters.is_measuring.store(true, Relaxed);
-        let before = Moment::now(&mut self.side, &load)?;
+        let before = Moment::now(&mut self.process, &load)?;
         thread::sleep(lengths.slice);
-        let after = Moment::now(&mut self.side, &load)?;
+        let after = Moment::now(&mut self.process, &load)?;
         load.counters.is_measuring.store(false, Relaxed);
-        self.tally.add(&before, &after);
-        self.tally.outcome.add(load.stop()?);
-        self.side.rest()?;
-        Ok(self.side.freeze()?)
+        self.sums.add(&before, &after);
+        self.sums.outcome.add(load.stop()?);
+        self.process.rest()?;
+        Ok(self.process.freeze()?)
     }
 
     fn figures(
         mut self,
-        work: Work,
+        work: Workload,
         network: &Network,
         lengths: &Lengths,
     ) -> Result<Figures, Box<dyn Error>> {
         let nic_count = network.nic_count();
         let units = work.unit_count(nic_count) as f64;
-        self.side.thaw()?;
+        self.process.thaw()?;
         let load = work.load().start(network, self.port);
         thread::sleep(lengths.warm_up);
-        let syscalls = count_syscalls(&mut self.side, &load, lengths.syscalls)?;
-        let rss_bytes = self.side.rss_bytes()?;
-        let Self { mut side, mut tally, .. } = self;
-        tally.outcome.add(load.stop()?);
-        let received_count = side.drained_count()?;
-        if tally.datagram_count == 0 {
+        let syscalls = count_syscalls(&mut self.process, &load, lengths.syscalls)?;
+        let rss_bytes = self.process.rss_bytes()?;
+        let Self { mut process, mut sums, .. } = self;
+        sums.outcome.add(load.stop()?);
+        let received_count = process.drained_count()?;
+        if sums.datagram_count == 0 {
             return Err("received nothing".into());
         }
-        let seconds = tally.elapsed.as_secs_f64();
-        let datagrams = tally.datagram_count as f64;
+        let seconds = sums.elapsed.as_secs_f64();
+        let datagrams = sums.datagram_count as f64;
         let per_unit = |amount: f64| amount / (datagrams * units);
-        let busy = tally.machine.saturating_sub(tally.waited);
-        let allocations = tally.allocation_count as f64;
+        let busy = sums.machine.saturating_sub(sums.waited);
+        let allocations = sums.allocation_count as f64;
         Ok(Figures {
-            cpu_ns: per_unit(tally.cpu_ns as f64),
+            cpu_ns: per_unit(sums.cpu_ns as f64),
             machine_ns: per_unit(busy.as_nanos() as f64),
             syscalls: syscalls.map(|count| count / units),
-            allocations: side.counts_allocations().then(|| per_unit(allocations)),
+            allocations: process.counts_allocations().then(|| per_unit(allocations)),
             per_second: datagrams * units / seconds,
-            answers_per_second: tally.answered_count as f64 / seconds,
-            client_busy: 1.0 - tally.waited.as_secs_f64() / seconds,
-            loss: loss(work, nic_count, received_count, &tally.outcome),
-            duplicate_count: tally.outcome.duplicate_count,
+            answers_per_second: sums.answered_count as f64 / seconds,
+            client_busy: 1.0 - sums.waited.as_secs_f64() / seconds,
+            loss: loss(work, nic_count, received_count, &sums.outcome),
+            duplicate_count: sums.outcome.duplicate_count,
             rss_bytes,
-            own_rss_bytes: side.own_bytes(rss_bytes),
+            own_rss_bytes: process.own_bytes(rss_bytes),
             delays_us: (work.answer_count(nic_count) == 1)
-                .then(|| percentiles(tally.outcome.delays)),
+                .then(|| percentiles(sums.outcome.delays)),
         })
     }
 }
 
-impl Tally {
+impl Sums {
     fn add(&mut self, before: &Moment, after: &Moment) {
         let (first, last) = (&before.receiver, &after.receiver);
         self.datagram_count += last.received_count - first.received_count;
@@ -258,22 +237,22 @@ impl Tally {
 
 /// System calls a datagram received; the rate is that while they were counted.
 fn count_syscalls(
-    side: &mut Side,
+    process: &mut MeasuredProcess,
     load: &Running,
     duration: Duration,
 ) -> Result<Option<f64>, Box<dyn Error>> {
-    let (began, before) = (Instant::now(), side.snapshot(load)?);
-    let Ok(count) = syscalls::count(side.pid(), duration) else {
+    let (began, before) = (Instant::now(), process.snapshot(load)?);
+    let Ok(count) = syscalls::count(process.pid(), duration) else {
         return Ok(None);
     };
-    let (after, elapsed) = (side.snapshot(load)?, began.elapsed());
+    let (after, elapsed) = (process.snapshot(load)?, began.elapsed());
     let datagrams = (after.received_count - before.received_count) as f64;
     let per_second = datagrams / elapsed.as_secs_f64();
     Ok(Some(count.syscall_count as f64 / (per_second * count.duration.as_secs_f64())))
 }
 
 /// The share of the whole turn's datagrams that did not arrive, or were not answered.
-fn loss(work: Work, nic_count: u8, received_count: u64, outcome: &Outcome) -> f64 {
+fn loss(work: Workload, nic_count: u8, received_count: u64, outcome: &Outcome) -> f64 {
     let (expected, arrived) = match work.answer_count(nic_count) {
         _ if work.is_for_servers() => (outcome.expected_count, outcome.answered_count),
         0 => (outcome.sent_count, received_count),

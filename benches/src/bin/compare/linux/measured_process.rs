@@ -1,4 +1,4 @@
-//! The side that is measured: a contestant in a process of its own, or a server.
+//! The process that is measured: a contestant in a process of its own, or a server.
 
 use std::{error::Error, io, sync::atomic::Ordering::Relaxed};
 
@@ -14,24 +14,24 @@ use nix::{
     unistd::Pid,
 };
 
-use super::work::Work;
+use super::workload::Workload;
 
 #[derive(Debug)]
-pub enum Side {
+pub enum MeasuredProcess {
     Receiver(Receiver),
     Server(Process),
 }
 
-impl Side {
+impl MeasuredProcess {
     pub fn start(
-        work: Work,
+        work: Workload,
         contestant: Contestant,
         port: u16,
         network: &Network,
         programs: &Programs,
     ) -> Result<Self, Box<dyn Error>> {
         Ok(match (contestant, work) {
-            (Contestant::Server(server), Work::Servers(questions)) => {
+            (Contestant::Server(server), Workload::Servers(questions)) => {
                 Self::Server(Process::start(server, questions.protocol, port, programs, network)?)
             }
             _ => {

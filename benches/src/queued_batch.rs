@@ -14,12 +14,12 @@ use std::{
 /// A number of datagrams for each address, sent by the receiver's own thread, by itself, whenever it
 /// has received all of them.
 #[derive(Debug)]
-pub struct Lot {
+pub struct QueuedBatch {
     sockets: Vec<UdpSocket>,
     /// How many go to each address.
     depth: usize,
     state: Mutex<State>,
-    /// How long receiving took, all lots together.
+    /// How long receiving took, all batches together.
     spent_ns: AtomicU64,
     is_last: AtomicBool,
 }
@@ -30,7 +30,7 @@ struct State {
     sent_at: Instant,
 }
 
-impl Lot {
+impl QueuedBatch {
     /// `depth` datagrams of 80 bytes to each address.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Lot {
         })
     }
 
-    /// Sends the first lot.
+    /// Sends the first batch.
     pub fn start(&self) {
         self.send(&mut self.state());
     }
@@ -71,18 +71,18 @@ impl Lot {
         }
     }
 
-    /// From a lot's sending to its last receive, all lots together.
+    /// From a batch's sending to its last receive, all batches together.
     pub fn spent_ns(&self) -> u64 {
         self.spent_ns.load(Relaxed)
     }
 
-    /// Sends lots again, from the calling thread the first one.
+    /// Sends batches again, from the calling thread the first one.
     pub fn go_on(&self) {
         self.is_last.store(false, Relaxed);
         self.start();
     }
 
-    /// Lets no lot follow: the receiver falls asleep.
+    /// Lets no batch follow: the receiver falls asleep.
     pub fn pause(&self) {
         self.is_last.store(true, Relaxed);
     }

@@ -4,16 +4,13 @@ use std::{fmt, net::SocketAddrV4};
 
 use nicring::search::Protocol;
 use nicring_bench::{
-    contestant::Contestant,
-    load::{CLIENT_PORT, Load},
-    network::Network,
-    questions::Questions,
-    service::Task,
+    contestant::Contestant, load::Load, network::Network, outcome::CLIENT_PORT,
+    questions::Questions, service::Task,
 };
 
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum Workload {
     /// Datagrams as fast as one CPU sends them; they are counted.
     Storm,
     /// The same in bursts, more than a receiver takes.
@@ -33,7 +30,7 @@ pub enum Work {
 const PACED_RATE: u32 = 100_000;
 const FAN_OUT_RATE: u32 = 1_000;
 
-impl Work {
+impl Workload {
     /// The names of all kinds.
     pub const NAMES: &[&str] =
         &["storm", "burst", "paced", "search", "trickle", "fanout", "servers"];
@@ -141,7 +138,7 @@ impl Work {
     }
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Storm => f.write_str("storm, full speed"),
