@@ -171,7 +171,7 @@ impl Portable {
                 let (arrival, len) = self.transport.arrival(index);
                 let span = Span { buffer: 0, start: (used * stride) as u32, len: len as u32 };
                 used += 1;
-                batch.records.extend(admission.admit(&entry.socket, slot, &arrival, span));
+                batch.records.extend(admission.admit(&entry.socket, slot, arrival, span));
             }
         }
     }

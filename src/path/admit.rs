@@ -35,23 +35,23 @@ impl Admission {
         &self,
         socket: &ListenSocket,
         slot: u16,
-        arrival: &Arrival,
+        mut arrival: Arrival,
         span: Span,
     ) -> Option<Record> {
-        let record = |arrival, class, nic| {
-            let heard_by = SocketKey { slot, number: socket.number };
-            Some(Record { arrival, span, heard_by, port: socket.port, class, nic })
-        };
+        let heard_by = SocketKey { slot, number: socket.number };
         if arrival.drop_count != 0 {
             socket.note_drop_count(arrival.drop_count);
         }
         let class = match socket.plan.role {
             Role::Hear(class) => class,
-            Role::HearAll => self.classify(arrival),
+            Role::HearAll => self.classify(&arrival),
             Role::Send => return None,
-            Role::Unjudged => return record(*arrival, Class::Unicast, 0),
+            Role::Unjudged => {
+                let class = Class::Unicast;
+                return Some(Record { arrival, span, heard_by, port: 0, class, nic: 0 });
+            }
         };
-        let (nic, counters) = self.attribute(socket, class, arrival);
+        let (nic, counters) = self.attribute(socket, class, &arrival);
         let is_strange = socket.plan.role == Role::HearAll
             && (class == Class::Group && !socket.plan.joins(arrival.destination)
                 || self.is_copy(socket, class, arrival.destination));
@@ -73,11 +73,10 @@ impl Admission {
         if arrival.is_truncated {
             add(&counters.truncated_count, 1);
         }
-        let mut arrival = *arrival;
         if let (0, Some(fixed)) = (arrival.ifindex, socket.plan.fixed_arrival()) {
             (arrival.destination, arrival.ifindex) = fixed;
         }
-        record(arrival, class, nic)
+        Some(Record { arrival, span, heard_by, port: socket.port, class, nic })
     }
 
     /// Whether a broadcast is handed out by the socket of another address of the same NIC, where
@@ -173,7 +172,7 @@ mod tests {
             arrival.destination = destination;
             let records = sockets.iter().enumerate().filter_map(|(slot, socket)| {
                 let span = Span { buffer: 0, start: 0, len: 1 };
-                admission.admit(socket.as_ref()?, slot as u16, &arrival, span)
+                admission.admit(socket.as_ref()?, slot as u16, arrival, span)
             });
             let heard = records.map(|record| (record.class, record.heard_by.slot));
             assert_eq!(heard.collect::<Vec<_>>(), [(class, slot)], "{destination}");

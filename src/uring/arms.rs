@@ -349,7 +349,7 @@ fn layout() -> libc::msghdr {
     layout
 }
 
-#[inline]
+#[inline(always)]
 fn admit(
     arm: &Arm,
     slot: u16,
@@ -363,11 +363,11 @@ fn admit(
         return None;
     };
     let span = Span { buffer, start: HEADER_BYTES as u32, len: payload_len as u32 };
-    admission.admit(&arm.socket, slot, &arrival, span)
+    admission.admit(&arm.socket, slot, arrival, span)
 }
 
 /// What the kernel wrote into a buffer, and how long the payload after it is.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(bytes: &[u8]) -> Option<(Arrival, usize)> {
     let out = RecvMsgOut::parse(bytes, &layout()).ok()?;
     let mut arrival = Arrival::from(cmsg::source(out.name_data()));
