@@ -1,4 +1,4 @@
-"""Which modules import which, and what stands in a circle: .ci/check-tree asks for src/ and fallback/.
+"""Which modules import which, and what stands in a circle; part of .ci/check-tree.
 
 A module is a file or a folder of one level: the top-level modules of the crate, then the modules
 within each folder. What a folder's mod.rs names of its own modules counts as the folder's face, not
@@ -103,7 +103,7 @@ def resolve(path, parts):
 
 
 def folder_graph(folder, crate_path):
-    """Imports between the modules within one folder; names that its mod.rs re-exports are followed."""
+    """Imports between the modules within one folder; what its mod.rs re-exports is followed."""
     modules = {}
     for file, parts in sources(folder):
         if parts and parts[0] not in ("main", "lib", "bin"):
@@ -133,7 +133,7 @@ def folder_graph(folder, crate_path):
 
 
 def circles(graph):
-    """The sets of modules that reach each other (Tarjan, by plain reachability: graphs are small)."""
+    """The sets of modules that reach each other, by plain reachability: graphs are small."""
 
     def reach(start):
         seen, todo = set(), [start]

@@ -1,10 +1,10 @@
 //! What the API promises, and how each system keeps it. No code, only this page.
 //!
-//! *Kept*: the system does it. *In user space*: nicring does what the system does not. *Not offered*:
-//! the system has no means that safe code can reach, and the API says so with what stands behind the
-//! colon, never with something invented. The last column names the test that holds a row to it, in
-//! `tests/conformance/`; on the system that it runs on, a test compares the cells with what it
-//! observes.
+//! *Kept*: the system does it. *In user space*: nicring does what the system does not. *Not
+//! offered*: the system has no means that safe code can reach, and the API says so with what stands
+//! behind the colon, never with something invented. The last column names the test that holds a row
+//! to it, in `tests/conformance/`; on the system that it runs on, a test compares the cells with
+//! what it observes.
 //!
 //! | promise | Linux, io_uring | Linux, portable | macOS | FreeBSD | Windows | test |
 //! |---|---|---|---|---|---|---|
@@ -31,28 +31,30 @@
 //!
 //! How it is done where it differs:
 //!
-//! - **macOS** and NetBSD tell and take destination, source and interface by `IP_PKTINFO`; sockets are
-//!   bound to a NIC by `IP_BOUND_IF`. Send and receive buffers are made as large as
+//! - **macOS** and NetBSD tell and take destination, source and interface by `IP_PKTINFO`; sockets
+//!   are bound to a NIC by `IP_BOUND_IF`. Send and receive buffers are made as large as
 //!   `kern.ipc.maxsockbuf` allows, since at first they hold no long datagram.
-//! - **FreeBSD**, OpenBSD and DragonFly tell by `IP_RECVDSTADDR` and `IP_RECVIF`, and bind no socket to
-//!   a NIC, so that [`Listen::Auto`] is one wildcard socket, which answers by `IP_SENDSRCADDR`.
-//! - **Windows** delivers broadcasts to the sockets that are bound to a NIC's addresses, and binds no
-//!   broadcast address: one socket an address hears every class. A broadcast that several addresses of
-//!   a NIC hear is handed out once and the copies are counted as guarded. `WSARecvMsg` tells destination
-//!   and interface (`IP_PKTINFO`). A datagram is received whole and cut by nicring, because what Windows
-//!   itself cuts (`WSAEMSGSIZE`) comes without its sender. `WSAECONNRESET` and `WSAENETRESET`, which
-//!   report ICMP errors to a receive, are counted ([`Counts::icmp_error_count`]) and passed over:
-//!   switching them off (`SIO_UDP_CONNRESET`, `SIO_UDP_NETRESET`) takes unsafe code, and they cost a
-//!   call each, no datagram. A reply leaves by the socket that is bound to its source, hence by the NIC
-//!   that has the address. `SO_REUSEADDR` is all there is to share a port, and `SO_EXCLUSIVEADDRUSE`,
-//!   which alone would keep out whoever sets it later, takes unsafe code too.
+//! - **FreeBSD**, OpenBSD and DragonFly tell by `IP_RECVDSTADDR` and `IP_RECVIF`, and bind no
+//!   socket to a NIC, so that [`Listen::Auto`] is one wildcard socket, which answers by
+//!   `IP_SENDSRCADDR`.
+//! - **Windows** delivers broadcasts to the sockets that are bound to a NIC's addresses, and binds
+//!   no broadcast address: one socket an address hears every class. A broadcast that several
+//!   addresses of a NIC hear is handed out once and the copies are counted as guarded. `WSARecvMsg`
+//!   tells destination and interface (`IP_PKTINFO`). A datagram is received whole and cut by
+//!   nicring, because what Windows itself cuts (`WSAEMSGSIZE`) comes without its sender.
+//!   `WSAECONNRESET` and `WSAENETRESET`, which report ICMP errors to a receive, are counted
+//!   ([`Counts::icmp_error_count`]) and passed over: switching them off (`SIO_UDP_CONNRESET`,
+//!   `SIO_UDP_NETRESET`) takes unsafe code, and they cost a call each, no datagram. A reply leaves
+//!   by the socket that is bound to its source, hence by the NIC that has the address.
+//!   `SO_REUSEADDR` is all there is to share a port, and `SO_EXCLUSIVEADDRUSE`, which alone would
+//!   keep out whoever sets it later, takes unsafe code too.
 //! - Interfaces are listed by `getifaddrs` or `GetAdaptersAddresses` at each rescan
 //!   ([`Builder::follow_nics`] makes them regular); no system's notifications are awaited.
 //! - [`Builder::buffer_count`] is for io_uring; the portable backend needs no such number.
 //!
-//! What is checked where: Linux natively, on both backends; Windows by its conformance cases under Wine,
-//! as far as nicring's own code decides them; macOS and FreeBSD by the type checker. The workflow in
-//! `.github/` runs all of it natively on Windows and macOS.
+//! What is checked where: Linux natively, on both backends; Windows by its conformance cases under
+//! Wine, as far as nicring's own code decides them; macOS and FreeBSD by the type checker. The
+//! workflow in `.github/` runs all of it natively on Windows and macOS.
 //!
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
 //! [`Builder::follow_nics`]: crate::Builder::follow_nics

@@ -106,10 +106,10 @@ impl Counts {
         self.received_by_class.iter().sum()
     }
 
-    /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
-    /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the platform
-    /// has no such counter: only Linux has.
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full (`SO_MEMINFO`,
+    /// Linux 4.12; as `SK_MEMINFO_DROPS` of
+    /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the
+    /// platform has no such counter: only Linux has.
     pub fn kernel_drop_count(&self) -> Option<u64> {
         COUNTS_KERNEL_DROPS.then_some(self.kernel_drop_count)
     }

@@ -11,8 +11,8 @@ use std::{
     time::Instant,
 };
 
-/// A number of datagrams for each address, sent by the receiver's own thread, by itself, whenever it
-/// has received all of them.
+/// A number of datagrams for each address, sent by the receiver's own thread, by itself, whenever
+/// it has received all of them.
 #[derive(Debug)]
 pub struct QueuedBatch {
     sockets: Vec<UdpSocket>,

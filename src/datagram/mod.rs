@@ -1,8 +1,8 @@
 //! What travels: a datagram as it was heard, and as it waits to be sent.
 //!
-//! In this order: [`Class`], to whom it was sent; [`record`], what is kept of it; [`payloads`], where
-//! its bytes lie; [`Datagram`] and [`ReplyPath`], what the handler sees of both; [`Egress`], the way
-//! out; [`outbox`], what waits to be sent.
+//! In this order: [`Class`], to whom it was sent; [`record`], what is kept of it; [`payloads`],
+//! where its bytes lie; [`Datagram`] and [`ReplyPath`], what the handler sees of both; [`Egress`],
+//! the way out; [`outbox`], what waits to be sent.
 
 mod class;
 mod egress;
@@ -77,8 +77,8 @@ impl<'a> Datagram<'a> {
 
     /// The index of the interface on which it arrived, by the kernel's word (`IP_PKTINFO`,
     /// [ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html); of a socket that is bound to a
-    /// device, that device). For a datagram of this host to one of its own addresses Linux names the
-    /// NIC that has the address.
+    /// device, that device). For a datagram of this host to one of its own addresses Linux names
+    /// the NIC that has the address.
     pub fn ifindex(&self) -> Option<u32> {
         (self.record.arrival.ifindex != 0).then_some(self.record.arrival.ifindex)
     }

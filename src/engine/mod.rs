@@ -1,9 +1,9 @@
 //! Who drives the way of a datagram: the engines, their settings, their handles.
 //!
 //! In this order: [`builder`], the settings; [`choose`], io_uring or portable; [`listening`], the
-//! sockets as NICs come and go ([`rescan_timer`] says when to look); [`core`], one turn; [`run`], the
-//! engine in the calling thread; [`lease`], the one for async tasks; [`handle`], what other threads
-//! have of either.
+//! sockets as NICs come and go ([`rescan_timer`] says when to look); [`core`], one turn; [`run`],
+//! the engine in the calling thread; [`lease`], the one for async tasks; [`handle`], what other
+//! threads have of either.
 
 mod builder;
 mod choose;

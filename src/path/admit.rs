@@ -152,30 +152,3 @@ fn is_answerable(source: SocketAddrV4) -> bool {
         && !address.is_broadcast()
         && !address.is_unspecified()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::path::by_address::two_addresses;
-
-    #[test]
-    fn a_broadcast_is_handed_out_once_however_many_addresses_hear_it() {
-        let (nics, sockets, stats) = two_addresses();
-        let admission = Admission::new(Arc::new(nics.clone()), nics, &stats);
-        let rows = [
-            (Ipv4Addr::BROADCAST, Class::Limited, 0),
-            (Ipv4Addr::new(127, 255, 255, 255), Class::Subnet, 0),
-            (Ipv4Addr::new(127, 0, 0, 255), Class::Subnet, 1),
-        ];
-        for (destination, class, slot) in rows {
-            let mut arrival = Arrival::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
-            arrival.destination = destination;
-            let records = sockets.iter().enumerate().filter_map(|(slot, socket)| {
-                let span = Span { buffer: 0, start: 0, len: 1 };
-                admission.admit(socket.as_ref()?, slot as u16, arrival, span)
-            });
-            let heard = records.map(|record| (record.class, record.heard_by.slot));
-            assert_eq!(heard.collect::<Vec<_>>(), [(class, slot)], "{destination}");
-        }
-    }
-}

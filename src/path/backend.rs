@@ -3,18 +3,19 @@
 //! A backend owns the receiving and sending on a set of sockets, each in a numbered slot. It is
 //! opened on any thread and from its first turn on belongs to one. It promises:
 //!
-//! - **Turn.** [`BackendDriver::turn`] takes back the buffers of the batch it is given, sends what the
-//!   batch's outbox and the posted outboxes hold, waits for datagrams, a wake or the deadline, and
-//!   fills the batch with at most its capacity of records. Datagrams of one socket stay in order;
-//!   no socket is served twice while another waits; an empty batch means a wake or the deadline.
+//! - **Turn.** [`BackendDriver::turn`] takes back the buffers of the batch it is given, sends what
+//!   the batch's outbox and the posted outboxes hold, waits for datagrams, a wake or the deadline,
+//!   and fills the batch with at most its capacity of records. Datagrams of one socket stay in
+//!   order; no socket is served twice while another waits; an empty batch means a wake or the
+//!   deadline.
 //! - **Nothing lost.** A datagram that the kernel delivered is in a batch, or counted; one that
 //!   finds no free buffer stays in its socket's queue.
 //! - **Sending never blocks receiving.** What a socket does not take at once is counted.
-//! - **Slots.** [`BackendDriver::add`] and [`BackendDriver::remove`] work between any two turns. After a
-//!   removal the socket is closed as soon as nothing of it is under way; what was received before
-//!   may still be in the next batch.
-//! - **Close.** When [`BackendDriver::close`] returns every socket is closed and its port free. Buffers
-//!   that are still lent stay readable.
+//! - **Slots.** [`BackendDriver::add`] and [`BackendDriver::remove`] work between any two turns.
+//!   After a removal the socket is closed as soon as nothing of it is under way; what was received
+//!   before may still be in the next batch.
+//! - **Close.** When [`BackendDriver::close`] returns every socket is closed and its port free.
+//!   Buffers that are still lent stay readable.
 
 use std::{
     fmt, io,

@@ -1,18 +1,27 @@
-//! For tests: one socket per address, as on Windows, where each hears the broadcasts of its NIC too.
+//! Tests of one socket per address, as on Windows, where each hears the broadcasts of its NIC
+//! too.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
 
-use super::sockets::{ListenSettings, ListenSocket, SocketLayout, Unicast, plan};
+use super::{
+    admit::Admission,
+    dispatch::Dispatch,
+    sockets::{ListenSettings, ListenSocket, SocketLayout, Unicast, plan},
+};
 use crate::{
+    datagram::{Arrival, Class, Egress, Outbox, SocketKey, Span},
     nics::{Nics, samples::nic},
     stats::StatsTable,
 };
 
-pub(super) const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
-pub(super) const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Two addresses of one NIC, in slots 0 and 1.
-pub(super) fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTable) {
+fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTable) {
     let nics = Nics::from_iter([nic("lo", 1, &[("127.0.0.1", 8), ("127.0.0.2", 24)])]);
     let (stats, settings) = (StatsTable::default(), ListenSettings::default());
     let mut port = 0;
@@ -24,4 +33,54 @@ pub(super) fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTab
     let plans = plan(&nics, &[], Unicast::Take, SocketLayout::ByAddress);
     let sockets = plans.iter().map(open).collect();
     (nics, sockets, stats)
+}
+
+#[test]
+fn a_broadcast_is_handed_out_once_however_many_addresses_hear_it() {
+    let (nics, sockets, stats) = two_addresses();
+    let admission = Admission::new(Arc::new(nics.clone()), nics, &stats);
+    let rows = [
+        (Ipv4Addr::BROADCAST, Class::Limited, 0),
+        (Ipv4Addr::new(127, 255, 255, 255), Class::Subnet, 0),
+        (Ipv4Addr::new(127, 0, 0, 255), Class::Subnet, 1),
+    ];
+    for (destination, class, slot) in rows {
+        let mut arrival = Arrival::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000));
+        arrival.destination = destination;
+        let records = sockets.iter().enumerate().filter_map(|(slot, socket)| {
+            let span = Span { buffer: 0, start: 0, len: 1 };
+            admission.admit(socket.as_ref()?, slot as u16, arrival, span)
+        });
+        let heard = records.map(|record| (record.class, record.heard_by.slot));
+        assert_eq!(heard.collect::<Vec<_>>(), [(class, slot)], "{destination}");
+    }
+}
+
+#[test]
+fn a_datagram_leaves_by_the_socket_of_its_source() {
+    let (nics, sockets, stats) = two_addresses();
+    let dispatch = Dispatch::new(&sockets, &nics, &stats);
+    let mut outbox = Outbox::new(8);
+    let heard_by = |slot: u16| {
+        let number = sockets[usize::from(slot)].as_ref().map(|socket| socket.number);
+        number.map(|number| SocketKey { slot, number })
+    };
+    let by = |source: Option<Ipv4Addr>, ifindex| Egress { ifindex, source };
+    let rows = [
+        (heard_by(0), by(Some(FIRST), None), 0),
+        (heard_by(0), by(Some(SECOND), Some(1)), 1),
+        (heard_by(1), by(Some(FIRST), Some(9)), 0),
+        (heard_by(1), by(None, Some(1)), 1),
+        (heard_by(1), Egress::default(), 1),
+        (None, by(Some(SECOND), None), 1),
+        (None, Egress::default(), 0),
+        // No socket has it: the one that heard says so when it sends.
+        (heard_by(1), by(Some(Ipv4Addr::new(192, 0, 2, 1)), None), 1),
+    ];
+    for (number, (heard_by, egress, slot)) in rows.into_iter().enumerate() {
+        outbox.clear();
+        let destination = SocketAddrV4::new(FIRST, 5000);
+        assert!(outbox.push(heard_by, egress, destination, b"x").is_queued());
+        assert_eq!(dispatch.sending_slot(outbox.outgoing(0)), Some(slot), "row {number}");
+    }
 }

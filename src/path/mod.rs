@@ -1,7 +1,8 @@
 //! The way of a datagram, in the order of passing:
 //!
 //! 1. [`sockets`]: which sockets hear what arrives.
-//! 2. [`backend`]: the contract of who receives and sends on them; `uring/` and `fallback/` keep it.
+//! 2. [`backend`]: the contract of who receives and sends on them; `uring/` and `fallback/` keep
+//!    it.
 //! 3. [`admit`]: guard, class, NIC, counters.
 //! 4. [`batch`]: what the handler gets, and replies into.
 //! 5. [`route`]: which way a reply leaves.
@@ -12,7 +13,7 @@
 mod admit;
 mod backend;
 mod batch;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod by_address;
 mod dispatch;
 mod pace;

@@ -8,9 +8,9 @@ use std::{
 /// Whether to wait a little for more datagrams before a batch is handed out, as NICs coalesce
 /// their interrupts: fewer wake-ups, more delay.
 ///
-/// io_uring on Linux 6.12 or later (`IORING_FEAT_MIN_TIMEOUT`) waits for several datagrams by itself;
-/// elsewhere the engine sleeps for that long before it asks, whatever comes meanwhile. What it
-/// saves: [the guide](crate::guide#coalescing).
+/// io_uring on Linux 6.12 or later (`IORING_FEAT_MIN_TIMEOUT`) waits for several datagrams by
+/// itself; elsewhere the engine sleeps for that long before it asks, whatever comes meanwhile. What
+/// it saves: [the guide](crate::guide#coalescing).
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +32,8 @@ pub enum Coalesce {
     Adaptive,
     /// Always.
     Fixed {
-        /// The wait ends when so many sockets have something (not where it is a sleep); 1 to 32,768.
+        /// The wait ends when so many sockets have something (not where it is a sleep); 1 to
+        /// 32,768.
         datagram_count: u32,
         /// The wait ends after so long if there is a datagram by then, else with the first one; up
         /// to 100 ms. [`Handle::stop`](crate::Handle::stop) and

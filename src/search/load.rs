@@ -65,8 +65,8 @@ impl AddAssign for LoadCounts {
     }
 }
 
-/// Composes SEARCH datagrams, and tells of each name whether it was answered, once or twice, in time
-/// or not at all.
+/// Composes SEARCH datagrams, and tells of each name whether it was answered, once or twice, in
+/// time or not at all.
 ///
 /// ```
 /// use std::{fmt::Write, time::{Duration, Instant}};
@@ -166,8 +166,8 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
         }
     }
 
-    /// Takes one answer, for who reads datagrams himself: how long the question with this id waited,
-    /// if it is answered in time and for the first time.
+    /// Takes one answer, for who reads datagrams himself: how long the question with this id
+    /// waited, if it is answered in time and for the first time.
     pub fn answer_id(&mut self, id: u32, now: Instant) -> Option<Duration> {
         self.open.answer(id).map(|sent_at| now.saturating_duration_since(sent_at))
     }

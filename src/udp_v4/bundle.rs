@@ -397,11 +397,9 @@ impl AsyncUdpV4 {
         self.set("set_recv_buffer_size", |nic| {
             let socket = SockRef::from(&*nic.sock);
             options::grow_recv_buffer(&socket, size)?;
-            match socket.recv_buffer_size()? {
-                given if given < size => {
-                    tracing::warn!(given, size, iface_ip = %nic.iface_ip, "a smaller receive buffer");
-                }
-                _ => {}
+            let (given, iface_ip) = (socket.recv_buffer_size()?, nic.iface_ip);
+            if given < size {
+                tracing::warn!(given, size, %iface_ip, "a smaller receive buffer");
             }
             Ok(())
         })

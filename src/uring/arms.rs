@@ -61,7 +61,8 @@ pub(super) struct Arms {
     /// The slot to start arming from: one past last time's first, so that low slots cannot take all
     /// buffers.
     first_slot: usize,
-    /// Whether a receive ended for want of buffers while there were spare ones: its socket has more.
+    /// Whether a receive ended for want of buffers while there were spare ones: its socket has
+    /// more.
     ran_short: bool,
     layout: BufferLayout,
 }
@@ -429,7 +430,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_buffer_is_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn any_buffer_is_parsed_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
             if let Some((_, payload_len)) = parse(&bytes) {
                 prop_assert!(HEADER_BYTES + payload_len <= bytes.len());
             }

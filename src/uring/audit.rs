@@ -1,5 +1,5 @@
-//! What must be true whenever the engine hands out a batch, and once it has closed: nothing was lost
-//! and nothing is held twice. Debug builds check it each time.
+//! What must be true whenever the engine hands out a batch, and once it has closed: nothing was
+//! lost and nothing is held twice. Debug builds check it each time.
 
 use super::{Uring, kernel::Kernel};
 

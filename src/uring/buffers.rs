@@ -1,8 +1,8 @@
 //! The buffers that the kernel receives into, and the ring by which it is given them.
 //!
-//! Each buffer belongs to exactly one side at any time: to the kernel from [`BufferRing::restock`] on
-//! until a completion names it, to us from then on. What is given back is spare until a restocking
-//! hands it to the kernel again.
+//! Each buffer belongs to exactly one side at any time: to the kernel from [`BufferRing::restock`]
+//! on until a completion names it, to us from then on. What is given back is spare until a
+//! restocking hands it to the kernel again.
 //!
 //! The kernel takes buffers in the order in which it was given them. Given all of them, it would
 //! write to each in turn, and find none of them in the cache. So it gets a small stock, from the
@@ -243,15 +243,15 @@ impl BufferRing {
         self.spare.push(buffer);
     }
 
-    /// Brings the kernel's stock to its size again; once a turn. `ran_short`: the last turn took all
-    /// of it, whatever is counted as left: completions that the kernel lost named buffers too.
+    /// Brings the kernel's stock to its size again; once a turn. `ran_short`: the last turn took
+    /// all of it, whatever is counted as left: completions that the kernel lost named buffers too.
     pub fn restock(&mut self, ran_short: bool) {
         self.stock.note(if ran_short { 0 } else { self.given_count });
         self.fill();
     }
 
-    /// Completions were lost, and the buffers that they named count as given for good: that must not
-    /// use the stock up.
+    /// Completions were lost, and the buffers that they named count as given for good: that must
+    /// not use the stock up.
     pub fn expect_losses(&mut self) {
         self.stock.size_max = self.slab.count;
     }

@@ -14,9 +14,9 @@ use io_uring::cqueue;
 /// It has registered files, one a slot, and one group of provided buffers. Requests are pushed and
 /// go to the kernel with the next submission, in order; where the queue of submissions is full a
 /// push submits what is queued first, and fails with `WouldBlock` if the kernel takes nothing at
-/// the time: it will once completions were taken. Each request is completed once, a receive and a watch also
-/// any number of times before (`IORING_CQE_F_MORE`). Nothing that a completion says is taken for
-/// granted by the callers.
+/// the time: it will once completions were taken. Each request is completed once, a receive and a
+/// watch also any number of times before (`IORING_CQE_F_MORE`). Nothing that a completion says is
+/// taken for granted by the callers.
 pub(super) trait Kernel: fmt::Debug + Send {
     fn is_enabled(&self) -> bool;
 

@@ -5,8 +5,8 @@
 //!
 //! In this order: [`probe`], whether io_uring works here; [`kernel`], what is asked of it, and
 //! [`ring`], which does it; [`buffers`], the memory that it receives into; [`arms`], the receives;
-//! [`flights`], the sends; [`wake`], the end of a wait; [`drain`], the end of all; [`audit`], what must
-//! be true meanwhile.
+//! [`flights`], the sends; [`wake`], the end of a wait; [`drain`], the end of all; [`audit`], what
+//! must be true meanwhile.
 
 mod arms;
 mod audit;
@@ -91,8 +91,8 @@ struct Uring<K: Kernel = Ring> {
     watch: Watch,
     /// Records that did not fit the batch of the turn that they came in.
     backlog: VecDeque<Record>,
-    /// This turn re-arms receives that ran out of buffers: their datagrams are already queued, so do
-    /// not wait.
+    /// This turn re-arms receives that ran out of buffers: their datagrams are already queued, so
+    /// do not wait.
     is_resuming: bool,
     /// Buffers in batches.
     lent_count: usize,

@@ -7,7 +7,10 @@ use super::{
     measure,
 };
 
-for_each_backend!(crate::alone: a_bundle_allocates_nothing, a_bundle_on_every_nic_allocates_nothing);
+for_each_backend!(crate::alone:
+    a_bundle_allocates_nothing,
+    a_bundle_on_every_nic_allocates_nothing,
+);
 
 const STOP: &[u8] = b"stop";
 

@@ -289,8 +289,8 @@ impl Client {
         command.args(names).args(["--timeout", "20"]).args(search).stdin(Stdio::null());
         let mut run = || command.output().map_err(|error| format!("{command:?}: {error}"));
         let mut output = run()?;
-        // Its search was answered, and the thread of its TCP connection failed by an assertion of its
-        // own, before the one that opened it was ready.
+        // Its search was answered, and the thread of its TCP connection failed by an assertion of
+        // its own, before the one that opened it was ready.
         let is_caprotos_own = |stderr: &[u8]| {
             let text = String::from_utf8_lossy(stderr);
             text.contains("assert self.connected") && text.contains("Circuit with server at")

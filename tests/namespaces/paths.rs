@@ -199,8 +199,8 @@ fn an_address_asked_over_the_other_nic_of_its_subnet_answers(backend: Backend) {
     server.stop_having_heard_all();
 }
 
-/// The question leaves by nic1, with an address of nic2. The answer must not leave by nic1, although
-/// nic1's subnet holds the asker: it is this host.
+/// The question leaves by nic1, with an address of nic2. The answer must not leave by nic1,
+/// although nic1's subnet holds the asker: it is this host.
 fn a_client_of_this_host_on_the_other_nic_of_the_subnet_is_answered(backend: Backend) {
     let network = OneSubnet::new();
     let server = network.server.echo(on_every_nic(backend));

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     future::Future,
     io,
-    net::{Ipv4Addr, UdpSocket as StdUdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket},
     pin::pin,
     sync::Arc,
     task::{Context, Waker},
@@ -21,7 +21,7 @@ use nicring::{
 use tokio::{net::UdpSocket, runtime, sync::Semaphore, task::LocalSet, time};
 
 use crate::{
-    at, block_on,
+    Bundle, at, block_on,
     common::{Client, LOCALHOST, PATIENCE, assert_free, for_each_backend, unused_port},
     on_loopback, over, receive, receive_nothing,
 };
@@ -29,6 +29,7 @@ use crate::{
 for_each_backend!(crate::common::on:
     the_types_can_be_shared_and_their_futures_sent,
     it_works_in_a_runtime_with_one_thread_with_several_and_in_a_local_set,
+    a_bundle_of_one_unused_port_on_every_nic_is_answered_there,
     a_runtime_that_is_gone_leaves_no_wait_without_end,
     a_dropped_receive_loses_nothing,
     many_tasks_receive_and_send_at_once,
@@ -63,8 +64,10 @@ fn the_types_can_be_shared_and_their_futures_sent(backend: Backend) {
 }
 
 async fn question_and_answer(backend: Backend) {
-    let server = on_loopback(backend, 0);
-    let client = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
+    ask(on_loopback(backend, 0), on_loopback(backend, 0)).await;
+}
+
+async fn ask(server: Bundle, client: Bundle) {
     client.send_to(b"question", server.local_addrs()[0]).await.unwrap();
     let (text, meta, drop_count) = receive(&server).await;
     assert_eq!((text.as_str(), meta.iface_ip, drop_count), ("question", LOCALHOST, 0));
@@ -78,6 +81,15 @@ fn it_works_in_a_runtime_with_one_thread_with_several_and_in_a_local_set(backend
     let threads = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     threads.unwrap().block_on(async { tokio::spawn(question_and_answer(backend)).await.unwrap() });
     block_on(LocalSet::new().run_until(question_and_answer(backend)));
+}
+
+fn a_bundle_of_one_unused_port_on_every_nic_is_answered_there(backend: Backend) {
+    block_on(async {
+        let client = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
+        let ports: Vec<_> = client.local_addrs().iter().map(SocketAddr::port).collect();
+        assert!(ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+        ask(on_loopback(backend, 0), client).await;
+    });
 }
 
 #[cfg(target_os = "linux")]

@@ -1,4 +1,5 @@
-//! `AsyncUdpV4` of epics-base-rs 0.18.3, of epics-libcom-rs 0.33 and of nicring, which share a face.
+//! `AsyncUdpV4` of epics-base-rs 0.18.3, of epics-libcom-rs 0.33 and of nicring, which share a
+//! face.
 
 use std::{
     io,

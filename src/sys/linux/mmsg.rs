@@ -16,7 +16,8 @@ use crate::datagram::{Arrival, Outbox, Outgoing};
 /// How many datagrams one system call receives at most, or runs of segments it sends.
 pub(crate) const COUNT_MAX: usize = 64;
 
-/// The least that a receive asks for: what a socket has that woke for one datagram, and some to spare.
+/// The least that a receive asks for: what a socket has that woke for one datagram, and some to
+/// spare.
 const WANTED_COUNT_MIN: usize = 4;
 
 const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
@@ -29,7 +30,8 @@ pub(crate) struct Mmsg {
     received_names: Box<[[u8; NAME_BYTES]; COUNT_MAX]>,
     received_controls: Box<[Control; COUNT_MAX]>,
     send_controls: Box<[SendControl; COUNT_MAX]>,
-    /// How many datagrams the next receive asks for: each costs a header, also one that stays empty.
+    /// How many datagrams the next receive asks for: each costs a header, also one that stays
+    /// empty.
     wanted_count: usize,
     /// How many came since a receive got fewer than it asked for.
     run_count: usize,
@@ -64,8 +66,8 @@ impl Mmsg {
         }
     }
 
-    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits. Says how many
-    /// datagrams came, and whether there may be more. It asks for twice as many as the last
+    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits. Says how
+    /// many datagrams came, and whether there may be more. It asks for twice as many as the last
     /// times came.
     ///
     /// The lengths are set anew each time: the kernel shortens them to what it wrote.

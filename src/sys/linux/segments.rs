@@ -3,8 +3,8 @@
 //! With a control message UDP_SEGMENT (udp(7), Linux 4.18) the kernel cuts one payload into
 //! *segments* of equal length, the last of which may be shorter, and sends each as a datagram.
 //! Route, firewall and queue, most of what sending costs, are passed once for the whole
-//! [`SegmentRun`]. A datagram that nothing like it follows is a run of one, and leaves without such a
-//! message.
+//! [`SegmentRun`]. A datagram that nothing like it follows is a run of one, and leaves without such
+//! a message.
 
 use std::{fmt, net::Ipv4Addr};
 
@@ -121,8 +121,8 @@ impl Segmenter {
         &mut self.refusals[usize::from(first.destination.ip().octets()[3])]
     }
 
-    /// Whether an error of a run, which begins with `first`, need not be one of its datagrams:
-    /// they are to be sent again one by one. What is remembered keeps [`Segmenter::next`] from trying
+    /// Whether an error of a run, which begins with `first`, need not be one of its datagrams: they
+    /// are to be sent again one by one. What is remembered keeps [`Segmenter::next`] from trying
     /// the same in vain.
     pub fn note_error(&mut self, first: &Outgoing, errno: i32) -> bool {
         match errno {

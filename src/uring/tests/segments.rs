@@ -1,5 +1,5 @@
-//! Segments over a scripted kernel: sent at once, counted one by one, and sent one by one where they
-//! are refused.
+//! Segments over a scripted kernel: sent at once, counted one by one, and sent one by one where
+//! they are refused.
 
 use proptest::prelude::*;
 

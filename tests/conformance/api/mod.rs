@@ -1,5 +1,5 @@
-//! Cases that hold on every system, since nicring's own code decides them: under Wine they prove for
-//! Windows what they say.
+//! Cases that hold on every system, since nicring's own code decides them: under Wine they prove
+//! for Windows what they say.
 
 mod life;
 mod platforms;

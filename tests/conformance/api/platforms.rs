@@ -1,5 +1,5 @@
-//! The table of `src/platforms.rs`: each row names tests that there are, and its cell for the system and
-//! backend of this run says what is observed.
+//! The table of `src/platforms.rs`: each row names tests that there are, and its cell for the
+//! system and backend of this run says what is observed.
 
 use std::env::consts::OS;
 

@@ -1,5 +1,5 @@
-//! A round: one turn of each contestant, in slices that alternate, so that a machine that is slow for a
-//! second is slow for all of them.
+//! A round: one turn of each contestant, in slices that alternate, so that a machine that is slow
+//! for a second is slow for all of them.
 
 use std::{
     error::Error,
