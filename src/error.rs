@@ -59,6 +59,7 @@ pub enum Error {
 
 impl Error {
     /// The kind that callers may branch on.
+    #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Setting { .. } => io::ErrorKind::InvalidInput,

@@ -69,6 +69,7 @@ impl NicAddress {
     /// assert_eq!(address.broadcast, Some([192, 0, 2, 255].into()));
     /// assert!(address.contains([192, 0, 2, 200].into()));
     /// ```
+    #[must_use]
     pub fn new(address: Ipv4Addr, netmask: Ipv4Addr) -> Self {
         let host_bits = !netmask.to_bits();
         let has_broadcast = host_bits > 1 && host_bits != u32::MAX;
@@ -81,6 +82,7 @@ impl NicAddress {
 
     /// Whether `other` is in the subnet of this address. A mask of /0 contains nothing but the
     /// address itself: it says nothing about who is on the link.
+    #[must_use]
     pub fn contains(&self, other: Ipv4Addr) -> bool {
         let mask = self.netmask.to_bits();
         if mask == 0 {
@@ -98,11 +100,13 @@ impl Nic {
     }
 
     /// The first address, from which the NIC sends unless something says otherwise.
+    #[must_use]
     pub fn primary(&self) -> Option<Ipv4Addr> {
         self.addresses.first().map(|address| address.address)
     }
 
     /// Whether `other` is in one of the NIC's subnets.
+    #[must_use]
     pub fn contains(&self, other: Ipv4Addr) -> bool {
         self.addresses.iter().any(|own| own.contains(other))
     }
@@ -118,6 +122,7 @@ impl Nic {
     }
 
     /// Whether the NIC has this address.
+    #[must_use]
     pub fn owns(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|own| own.address == address)
     }
@@ -201,38 +206,45 @@ impl Nics {
     }
 
     /// How many NICs there are.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.nics.len()
     }
 
     /// Whether there is none.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nics.is_empty()
     }
 
     /// The NIC with this index.
+    #[must_use]
     pub fn by_index(&self, index: u32) -> Option<&Nic> {
         let position = self.nics.binary_search_by_key(&index, |nic| nic.index);
         position.ok().map(|position| &self.nics[position])
     }
 
     /// The NIC with this name.
+    #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Nic> {
         self.nics.iter().find(|nic| nic.name == name)
     }
 
     /// The NIC that has this address.
+    #[must_use]
     pub fn owner(&self, address: Ipv4Addr) -> Option<&Nic> {
         let position = self.owners.binary_search_by_key(&address, |owner| owner.0);
         position.ok().map(|position| &self.nics[self.owners[position].1])
     }
 
     /// Whether datagrams to this address stay on this host: its own addresses and 127.0.0.0/8.
+    #[must_use]
     pub fn is_local(&self, address: Ipv4Addr) -> bool {
         address.is_loopback() || self.owner(address).is_some()
     }
 
     /// The first loopback NIC.
+    #[must_use]
     pub fn loopback(&self) -> Option<&Nic> {
         self.nics.iter().find(|nic| nic.is_loopback)
     }
@@ -286,6 +298,7 @@ pub enum NicFilter {
 
 impl NicFilter {
     /// Whether the filter names this address of this NIC.
+    #[must_use]
     pub fn matches(&self, nic: &Nic, own: &NicAddress) -> bool {
         match self {
             Self::Name(name) => nic.name == *name,

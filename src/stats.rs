@@ -102,6 +102,7 @@ counters! {
 
 impl Counts {
     /// Datagrams received, over all classes.
+    #[must_use]
     pub fn received_count(&self) -> u64 {
         self.received_by_class.iter().sum()
     }
@@ -110,11 +111,13 @@ impl Counts {
     /// Linux 4.12; as `SK_MEMINFO_DROPS` of
     /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the
     /// platform has no such counter: only Linux has.
+    #[must_use]
     pub fn kernel_drop_count(&self) -> Option<u64> {
         COUNTS_KERNEL_DROPS.then_some(self.kernel_drop_count)
     }
 
     /// Datagrams received in one class.
+    #[must_use]
     pub fn received_in(&self, class: Class) -> u64 {
         self.received_by_class[class as usize]
     }
@@ -160,6 +163,7 @@ pub struct NicStats {
 
 impl Stats {
     /// The sum over all NICs.
+    #[must_use]
     pub fn total(&self) -> Counts {
         let mut total = Counts::default();
         for nic in &self.nics {

@@ -15,6 +15,7 @@ pub struct ThreadClock {
 
 impl ThreadClock {
     /// The calling thread's.
+    #[must_use]
     pub fn of_this_thread() -> Self {
         Self { tid: gettid().as_raw() }
     }

@@ -64,6 +64,7 @@ impl Running {
 
 impl Load {
     /// Starts to send to each server address of the network in turn.
+    #[must_use]
     pub fn start(self, network: &Network, port: u16) -> Running {
         let counters = Arc::new(Counters::default());
         let thread = {

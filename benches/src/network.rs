@@ -57,21 +57,25 @@ impl Network {
     }
 
     /// The server's address on a link.
+    #[must_use]
     pub fn server_address(nic: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, nic, 1)
     }
 
     /// The address by which a link's server is reached with all others of its subnet.
+    #[must_use]
     pub fn broadcast_address(nic: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, nic, 255)
     }
 
     /// The client's address on a link.
+    #[must_use]
     pub fn client_address(nic: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, nic, 2)
     }
 
     /// How many links there are.
+    #[must_use]
     pub fn nic_count(&self) -> u8 {
         self.nic_count
     }
@@ -82,6 +86,7 @@ impl Network {
     }
 
     /// The name of a host's namespace.
+    #[must_use]
     pub fn namespace(&self, host: Host) -> String {
         format!("{}-{}", self.name, if host == Host::Server { "server" } else { "client" })
     }

@@ -37,6 +37,7 @@ const VARIABLE: &str = "NICRING_BENCH_RECEIVER";
 
 /// Is the receiver until standard input ends, if this process was started as one; to be called
 /// first of all in `main`.
+#[must_use]
 pub fn serve_if_asked() -> Option<ExitCode> {
     let order = env::var(VARIABLE).ok()?;
     if let Err(error) = serve(&order) {
@@ -167,6 +168,7 @@ impl Receiver {
     }
 
     /// Its process.
+    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -36,6 +36,7 @@ pub enum Server {
 
 impl Server {
     /// Whether it answers the SEARCH of a protocol.
+    #[must_use]
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
             Self::Nicring(_) => true,
@@ -199,6 +200,7 @@ impl Process {
     }
 
     /// Its number.
+    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -46,6 +46,7 @@ pub enum Task {
 pub const NAME_COUNT: u32 = 10_000;
 
 /// A name that the servers know.
+#[must_use]
 pub fn name(number: u32) -> String {
     format!("bench:device{:03}:channel{:02}", number % NAME_COUNT / 100, number % 100)
 }
@@ -99,6 +100,7 @@ impl Service {
     }
 
     /// The same for another thread or task.
+    #[must_use]
     pub fn fork(&self) -> Self {
         let names = Arc::clone(&self.names);
         Self::with_names(self.task.clone(), Arc::clone(&self.progress), names)
@@ -165,6 +167,7 @@ impl Service {
     }
 
     /// Whether the receiver is to end.
+    #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.progress.stop.load(Relaxed)
     }

@@ -31,6 +31,7 @@ impl Race {
     /// # Panics
     ///
     /// Where the contestant cannot serve.
+    #[must_use]
     pub fn start(network: &Arc<Network>, contestant: Contestant, task: Task, load: Load) -> Self {
         let progress = Arc::new(Progress::default());
         let service = Service::new(task, Arc::clone(&progress));
@@ -59,6 +60,7 @@ impl Race {
     /// # Panics
     ///
     /// Where the receiver has ended.
+    #[must_use]
     pub fn cpu_time_of(&self, count: u64) -> Duration {
         let received = || self.progress.received_count.load(Relaxed);
         let cpu_time = || self.clock.cpu_time().expect("a running thread");

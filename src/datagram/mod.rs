@@ -43,27 +43,32 @@ pub struct Datagram<'a> {
 
 impl<'a> Datagram<'a> {
     /// The bytes that were sent, as far as they fit a buffer (see [`Datagram::is_truncated`]).
+    #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
     /// Who sent it.
+    #[must_use]
     pub fn source(&self) -> SocketAddrV4 {
         self.record.arrival.source
     }
 
     /// The address on the wire that it was sent to.
+    #[must_use]
     pub fn destination(&self) -> Option<Ipv4Addr> {
         let destination = self.record.arrival.destination;
         (!destination.is_unspecified()).then_some(destination)
     }
 
     /// The local port that it was sent to.
+    #[must_use]
     pub fn port(&self) -> u16 {
         self.record.port
     }
 
     /// The class of the destination.
+    #[must_use]
     pub fn class(&self) -> Class {
         self.record.class
     }
@@ -71,6 +76,7 @@ impl<'a> Datagram<'a> {
     /// The index of the NIC that heard it: for unicast the NIC that has the destination address,
     /// for every other class the one it arrived on. `None` where an unknown interface delivered
     /// it.
+    #[must_use]
     pub fn nic(&self) -> Option<u32> {
         (self.record.nic != 0).then_some(self.record.nic)
     }
@@ -79,11 +85,13 @@ impl<'a> Datagram<'a> {
     /// [ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html); of a socket that is bound to a
     /// device, that device). For a datagram of this host to one of its own addresses Linux names
     /// the NIC that has the address.
+    #[must_use]
     pub fn ifindex(&self) -> Option<u32> {
         (self.record.arrival.ifindex != 0).then_some(self.record.arrival.ifindex)
     }
 
     /// How a reply to it leaves.
+    #[must_use]
     pub fn reply_path(&self) -> ReplyPath {
         let Record { arrival, heard_by, class, nic, .. } = *self.record;
         ReplyPath {
@@ -97,6 +105,7 @@ impl<'a> Datagram<'a> {
     }
 
     /// Whether it was longer than a buffer, so that [`Datagram::payload`] is its beginning only.
+    #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.record.arrival.is_truncated
     }
@@ -104,6 +113,7 @@ impl<'a> Datagram<'a> {
     /// When the kernel received it; `None` unless [`Builder::kernel_time`] asked for it.
     ///
     /// [`Builder::kernel_time`]: crate::Builder::kernel_time
+    #[must_use]
     pub fn kernel_time(&self) -> Option<SystemTime> {
         let kernel_time = self.record.arrival.kernel_time?;
         Some(SystemTime::UNIX_EPOCH + kernel_time.since_epoch())

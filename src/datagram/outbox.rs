@@ -28,6 +28,7 @@ pub enum Queued {
 
 impl Queued {
     /// Whether it was accepted.
+    #[must_use]
     pub fn is_queued(self) -> bool {
         self == Self::Yes
     }

@@ -69,12 +69,14 @@ impl Default for Builder {
 impl Builder {
     /// Listens on this UDP port too; an engine serves several ports with one ring. 0 stands for a
     /// port that nobody uses ([`Engine::ports`] tells which).
+    #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.listen.ports.push(port);
         self
     }
 
     /// Hears this multicast group too, on every chosen NIC.
+    #[must_use]
     pub fn join(mut self, group: Ipv4Addr) -> Self {
         if !self.listen.groups.contains(&group) {
             self.listen.groups.push(group);
@@ -83,12 +85,14 @@ impl Builder {
     }
 
     /// Listens on the NICs, or at the addresses, that this names; on all unless called.
+    #[must_use]
     pub fn nic(mut self, filter: NicFilter) -> Self {
         self.listen.chosen.push(filter);
         self
     }
 
     /// Does not listen on the NICs, or at the addresses, that this names.
+    #[must_use]
     pub fn exclude_nic(mut self, filter: NicFilter) -> Self {
         self.listen.excluded.push(filter);
         self
@@ -102,24 +106,28 @@ impl Builder {
     /// let builder = nicring::Engine::builder().port(5076).follow_nics(Duration::from_secs(2));
     /// # let _ = builder;
     /// ```
+    #[must_use]
     pub fn follow_nics(mut self, every: Duration) -> Self {
         self.follow_nics = Some(every);
         self
     }
 
     /// Which sockets hear the datagrams; [`Listen::Auto`] unless called.
+    #[must_use]
     pub fn listen(mut self, listen: Listen) -> Self {
         self.listen.listen = listen;
         self
     }
 
     /// Whether unicasts are heard; [`Unicast::Take`] unless called.
+    #[must_use]
     pub fn unicast(mut self, unicast: Unicast) -> Self {
         self.listen.unicast = unicast;
         self
     }
 
     /// What to do about a NIC whose sockets cannot be opened; [`OnFailedNic::Fail`] unless called.
+    #[must_use]
     pub fn on_failed_nic(mut self, on_failed_nic: OnFailedNic) -> Self {
         self.listen.on_failed_nic = on_failed_nic;
         self
@@ -129,6 +137,7 @@ impl Builder {
     /// takes about half of the unicasts, one of another user may take all. On Windows a program of
     /// the same user that sets SO_REUSEADDR later gets in all the same
     /// ([the table of platforms](crate::platforms)).
+    #[must_use]
     pub fn exclusive(mut self) -> Self {
         self.listen.is_exclusive = true;
         self
@@ -136,18 +145,21 @@ impl Builder {
 
     /// How many bytes each socket may queue, as `SO_RCVBUF` counts them (a short datagram counts
     /// as about 800); 1 MiB unless called. Beyond `net.core.rmem_max` only with CAP_NET_ADMIN.
+    #[must_use]
     pub fn recv_buffer_bytes(mut self, bytes: usize) -> Self {
         self.listen.recv_buffer_bytes = bytes;
         self
     }
 
     /// Asks the kernel when it received each datagram (`SO_TIMESTAMPNS`, Linux only).
+    #[must_use]
     pub fn kernel_time(mut self) -> Self {
         self.listen.wants_kernel_time = true;
         self
     }
 
     /// The backend; [`Backend::Auto`] unless called.
+    #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = backend;
         self
@@ -155,6 +167,7 @@ impl Builder {
 
     /// How many payload bytes a buffer holds, 64 to 65,507; 2,048 unless called. A longer
     /// datagram is truncated, marked and counted.
+    #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.sizes.buffer_bytes = bytes;
         self
@@ -162,12 +175,14 @@ impl Builder {
 
     /// How many buffers the io_uring backend receives into, 1 to 32,768, rounded up to a power of
     /// two; 1,024 unless called. When all are lent, datagrams wait in their sockets.
+    #[must_use]
     pub fn buffer_count(mut self, count: usize) -> Self {
         self.sizes.buffer_count = count;
         self
     }
 
     /// How many datagrams a batch holds at most, 1 to 32,768; 256 unless called.
+    #[must_use]
     pub fn batch_max(mut self, count: usize) -> Self {
         self.sizes.batch_max = count;
         self
@@ -175,12 +190,14 @@ impl Builder {
 
     /// How many replies a batch can queue, 1 to 32,768; 1,024 unless called. Their payloads
     /// together may have 256 bytes for each, and at least 131,014.
+    #[must_use]
     pub fn replies_max(mut self, count: usize) -> Self {
         self.sizes.replies_max = count;
         self
     }
 
     /// Whether to wait a little for more datagrams; [`Coalesce::Adaptive`] unless called.
+    #[must_use]
     pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
         self.sizes.coalesce = coalesce;
         self
@@ -190,6 +207,7 @@ impl Builder {
     /// called. Waking a sleeping processor is most of the delay of an answer where little comes:
     /// this saves it, for processor time. On io_uring only; see
     /// [the guide](crate::guide#spinning).
+    #[must_use]
     pub fn spin(mut self, time: Duration) -> Self {
         self.sizes.spin = time;
         self
@@ -197,6 +215,7 @@ impl Builder {
 
     /// Calls the handler of [`Engine::run`] at least this often, with an empty batch if nothing
     /// came.
+    #[must_use]
     pub fn tick(mut self, every: Duration) -> Self {
         self.tick = Some(every);
         self

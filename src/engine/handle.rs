@@ -44,32 +44,38 @@ impl Handle {
     }
 
     /// What it has counted so far, drops asked of the kernel included.
+    #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
     /// The NICs as the engine knows them, those that it does not listen on included.
+    #[must_use]
     pub fn nics(&self) -> Arc<Nics> {
         Arc::clone(&lock(&self.shared.nics))
     }
 
     /// Which backend runs, and why it is not the first choice.
+    #[must_use]
     pub fn backend(&self) -> &BackendReport {
         &self.shared.report
     }
 
     /// What [`Listen::Auto`] chose.
+    #[must_use]
     pub fn listen(&self) -> Listen {
         self.shared.layout.listen()
     }
 
     /// Where the engine listens; empty once it has closed.
+    #[must_use]
     pub fn sockets(&self) -> Vec<SocketInfo> {
         lock(&self.shared.sockets).iter().map(|socket| socket.info()).collect()
     }
 
     /// NICs that stay unheard because their sockets could not be opened
     /// ([`OnFailedNic::Warn`](crate::OnFailedNic::Warn)).
+    #[must_use]
     pub fn failed_nics(&self) -> Vec<FailedNic> {
         lock(&self.shared.failed_nics).clone()
     }
@@ -86,6 +92,7 @@ impl Handle {
     }
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    #[must_use]
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
         if self.shared.is_stopping() {
             return Queued::Stopped;

@@ -68,11 +68,13 @@ impl AsyncEngine {
     }
 
     /// The ports that it listens on, in the order in which they were asked for.
+    #[must_use]
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }
 
     /// A handle to stop and watch it from any thread.
+    #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -100,6 +102,7 @@ impl AsyncEngine {
     }
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    #[must_use]
     pub fn send(
         &self,
         egress: Egress,

@@ -41,11 +41,13 @@ impl Engine {
     }
 
     /// The ports that it listens on, in the order in which they were asked for.
+    #[must_use]
     pub fn ports(&self) -> &[u16] {
         self.core.ports()
     }
 
     /// A handle to stop and watch it from any thread.
+    #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.core.shared))
     }

@@ -46,21 +46,25 @@ impl Batch {
     }
 
     /// How many datagrams there are. None at a [tick](crate::Builder::tick) on which nothing came.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
     /// Whether there is no datagram.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// The datagrams.
+    #[must_use]
     pub fn iter(&self) -> Datagrams<'_> {
         Datagrams { records: self.records.iter(), payloads: &self.payloads }
     }
 
     /// The NICs as the engine knew them when it received the batch.
+    #[must_use]
     pub fn nics(&self) -> &Nics {
         &self.nics
     }
@@ -123,6 +127,7 @@ impl Batch {
     }
 
     /// The way that an answer to `datagram` leaves by when it is sent to `destination`.
+    #[must_use]
     pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
         route::egress(&self.nics, &datagram.reply_path(), destination)
     }

@@ -5,8 +5,6 @@
 //! bytes. All numbers are big-endian. A client sends VERSION and then SEARCH for each name; a
 //! server replies with VERSION and then SEARCH for each name it has.
 //!
-//! # Examples
-//!
 //! ```
 //! use nicring::search::ca;
 //!
@@ -247,8 +245,6 @@ fn append_version(buffer: &mut Vec<u8>, sequence: Option<u32>) {
 
 /// Writes SEARCH requests, as many names in a datagram as fit.
 ///
-/// # Examples
-///
 /// Thousands of names in as few datagrams as they need:
 ///
 /// ```
@@ -315,8 +311,6 @@ impl RequestWriter {
 }
 
 /// Writes replies to SEARCH, as many in a datagram as fit.
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::ca;

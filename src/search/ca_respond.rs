@@ -24,8 +24,6 @@ const HELD_MAX: usize = 1024;
 /// the answer as one to their latest requests if it is a number of those, and not if it is an older
 /// one.
 ///
-/// # Examples
-///
 /// ```
 /// use nicring::search::{CaResponder, NameTable, Protocol, ca};
 ///
@@ -114,8 +112,6 @@ impl<W: Copy + Ord> CaResponder<W> {
     /// `send` is called with the way back, the destination and the bytes of each reply. The way is
     /// whatever tells `send` how a reply has to leave; only what came with equal ones is answered
     /// together. For an engine it is [`Datagram::reply_path`](crate::Datagram::reply_path).
-    ///
-    /// # Examples
     ///
     /// ```no_run
     /// # use std::ops::ControlFlow;

@@ -1,7 +1,6 @@
 //! What a responder saw: plain counters, one per outcome and one per reason of refusal.
 
-use std::fmt;
-use std::ops::AddAssign;
+use std::{fmt, ops::AddAssign};
 
 /// Declares [`Reject`] and [`SearchCounts`] from one list, so that no reason can lack its counter.
 macro_rules! counts {
@@ -11,9 +10,7 @@ macro_rules! counts {
     ) => {
         /// Why a message was not answered; each reason has its counter in [`SearchCounts`].
         ///
-        /// # Examples
-        ///
-        /// ```
+               /// ```
         /// use nicring::search::{Reject, ca};
         ///
         /// let reject = ca::messages(b"too short").next().unwrap().unwrap_err();
@@ -48,9 +45,7 @@ macro_rules! counts {
 
         /// What a responder has seen since it was made. Counters only grow (and wrap at 2^64).
         ///
-        /// # Examples
-        ///
-        /// ```
+               /// ```
         /// use nicring::search::SearchCounts;
         ///
         /// let mut one = SearchCounts::default();

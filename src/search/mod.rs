@@ -17,8 +17,6 @@
 //! bounded by the length of the datagram, and what it refuses is counted by reason. Parsers and
 //! responders borrow or reuse: nothing is allocated per datagram once they are warm.
 //!
-//! # Examples
-//!
 //! ```
 //! use nicring::search::{CaResponder, NameTable, Protocol, ca};
 //!
@@ -64,8 +62,6 @@ pub use request::{Request, RequestHead, answered_ids};
 pub use subnet::{Subnet, SubnetError};
 
 /// One of the two EPICS protocols: a name belongs to one of them, and may be in both.
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::Protocol;

@@ -4,8 +4,10 @@
 //! index of (hash, place in the arena) finds them. A name so costs eight bytes in the arena and
 //! about eleven in the index. A name that is not there is nearly always told by the index alone.
 
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use super::Protocol;
 
@@ -19,8 +21,6 @@ const PVA_BIT: u16 = 0x8000;
 const ARENA_LEN_MAX: usize = u32::MAX as usize;
 
 /// Which server has which name: immutable, compact, shared freely between threads.
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::{NameTable, Protocol};
@@ -130,8 +130,6 @@ impl fmt::Debug for Names<'_> {
 }
 
 /// Builds a [`NameTable`].
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::{InsertError, NameTable, Protocol};

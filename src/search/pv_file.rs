@@ -1,8 +1,10 @@
 //! The PV file: names and servers as text.
 
-use std::fmt;
-use std::io::{self, BufRead, Read};
-use std::net::SocketAddrV4;
+use std::{
+    fmt,
+    io::{self, BufRead, Read},
+    net::SocketAddrV4,
+};
 
 use super::names::is_host;
 use super::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Protocol};
@@ -25,8 +27,6 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// # Errors
 ///
 /// [`PvFileError`] names the place of the first mistake, what was expected and what was found.
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::{Protocol, read_pv_file};

@@ -6,8 +6,6 @@
 //! server's address and the ids of the names it has. ORIGIN_TAG goes before a SEARCH that one
 //! server of a host passes on to the others.
 //!
-//! # Examples
-//!
 //! ```
 //! use nicring::search::pva;
 //!

@@ -32,8 +32,6 @@ impl From<SocketAddrV4> for Asked {
 /// go to the sender, to hosts in the given subnets, and, for a request that a server of this
 /// host passed on, to the one host it names; the rest is refused and counted.
 ///
-/// # Examples
-///
 /// ```
 /// use nicring::search::{NameTable, Protocol, PvaResponder, pva};
 ///

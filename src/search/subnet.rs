@@ -1,12 +1,8 @@
 //! An IPv4 subnet.
 
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// An IPv4 subnet, as `192.0.2.0/24`.
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::Subnet;

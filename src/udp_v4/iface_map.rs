@@ -69,6 +69,7 @@ pub struct IfaceDiff {
 impl IfaceDiff {
     /// What has to happen to `before` to become `after`. An address that moved to another
     /// interface, or whose interface was made anew, is both removed and added.
+    #[must_use]
     pub fn between(before: &[IfaceInfo], after: &[IfaceInfo]) -> Self {
         let is_same = |a: &IfaceInfo, b: &IfaceInfo| (a.index, a.ip) == (b.index, b.ip);
         let mut diff = Self::default();
@@ -85,6 +86,7 @@ impl IfaceDiff {
     }
 
     /// Whether nothing differs.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
@@ -136,6 +138,7 @@ fn loopback_alone() -> Nics {
 impl IfaceMap {
     /// Lists the interfaces. Where the system cannot, that is logged, the map holds 127.0.0.1
     /// alone, and the next [`IfaceMap::refresh_if_stale`] tries again.
+    #[must_use]
     pub fn new() -> Self {
         Self::of(Nics::enumerate())
     }
@@ -195,6 +198,7 @@ impl IfaceMap {
 
     /// Refreshes if the snapshot is older than `max_age`. Returns the age that it had; that of a
     /// map which the system never filled is [`Duration::MAX`].
+    #[must_use]
     pub fn refresh_if_stale(&self, max_age: Duration) -> Duration {
         let age = self.inner().refreshed.map_or(Duration::MAX, |at| at.elapsed());
         if age > max_age {
@@ -209,6 +213,7 @@ impl IfaceMap {
     /// # Panics
     ///
     /// Outside a tokio runtime that has time enabled.
+    #[must_use]
     pub fn spawn_refresh(&self, period: Duration) -> tokio::task::JoinHandle<()> {
         let map = self.clone();
         tokio::spawn(async move {
@@ -224,23 +229,27 @@ impl IfaceMap {
     }
 
     /// Every address, those of loopback interfaces and of ones that are down included.
+    #[must_use]
     pub fn all(&self) -> Vec<IfaceInfo> {
         self.inner().ifaces.clone()
     }
 
     /// The addresses of interfaces that are up and no loopback.
+    #[must_use]
     pub fn up_non_loopback(&self) -> Vec<IfaceInfo> {
         let inner = self.inner();
         inner.ifaces.iter().filter(|iface| iface.up_non_loopback).cloned().collect()
     }
 
     /// The first address of the interface with this index.
+    #[must_use]
     pub fn by_index(&self, index: u32) -> Option<IfaceInfo> {
         self.inner().ifaces.iter().find(|iface| iface.index == index).cloned()
     }
 
     /// The address on whose link `dest` is: the longest prefix that holds it, the loopback for
     /// 127.0.0.0/8, else an interface with a mask of /0. `None` leaves it to the system's routes.
+    #[must_use]
     pub fn route_to(&self, dest: Ipv4Addr) -> Option<IfaceInfo> {
         let inner = self.inner();
         let ifaces = &inner.ifaces;

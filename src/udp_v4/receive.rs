@@ -89,11 +89,13 @@ pub struct RecvBatch {
 
 impl RecvBatch {
     /// How many there are.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.details.len()
     }
 
     /// Whether there are none.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.details.is_empty()
     }

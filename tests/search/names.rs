@@ -1,9 +1,6 @@
 //! The name table, and its text form.
 
-use std::collections::HashMap;
-use std::error::Error as _;
-use std::io;
-use std::net::SocketAddrV4;
+use std::{collections::HashMap, error::Error as _, io, net::SocketAddrV4};
 
 use nicring::search::{InsertError, NAME_LEN_MAX, NameTable, Protocol, Subnet, read_pv_file};
 use proptest::prelude::*;

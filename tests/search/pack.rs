@@ -7,8 +7,7 @@ use std::{
 };
 
 use nicring::search::{CaResponder, NameTable, Protocol, ca};
-use proptest::collection::vec;
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 
 /// How many answers of 24 bytes fit behind VERSION in 1,024.
 const ANSWERS_MAX: usize = 42;

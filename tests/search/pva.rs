@@ -3,8 +3,10 @@
 
 use std::net::SocketAddrV4;
 
-use nicring::search::pva::{self, ByteOrder};
-use nicring::search::{Asked, NameTable, Protocol, PvaResponder, Reject, SearchCounts};
+use nicring::{
+    search::pva::{self, ByteOrder},
+    search::{Asked, NameTable, Protocol, PvaResponder, Reject, SearchCounts},
+};
 
 /// SEARCH number 7, unicast, reply to the sender's port 40000, tcp, `ioc1:temp` as 42.
 const LITTLE: &[u8] = b"\xca\x02\0\x03\x2f\0\0\0\x07\0\0\0\x80\0\0\0\

@@ -6,8 +6,7 @@ use nicring::search::pva::ByteOrder;
 use nicring::search::{
     Asked, CaResponder, NameTable, Protocol, PvaResponder, Reject, SearchCounts, ca, pva,
 };
-use proptest::collection::vec;
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 
 fn source() -> SocketAddrV4 {
     "192.0.2.99:40000".parse().unwrap()

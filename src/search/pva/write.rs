@@ -187,8 +187,6 @@ pub struct ResponseHead {
 
 /// Writes SEARCH_RESPONSE, as many ids in a datagram as fit.
 ///
-/// # Examples
-///
 /// ```
 /// use nicring::search::pva;
 ///
@@ -256,8 +254,6 @@ impl ResponseWriter {
 
 /// Appends an ORIGIN_TAG: what goes before a SEARCH that was sent to `destination` of this host
 /// and is passed on to the host's other servers.
-///
-/// # Examples
 ///
 /// ```
 /// use nicring::search::pva;
