@@ -137,6 +137,7 @@ impl From<Error> for io::Error {
 /// Displayed as operation, error and remedy:
 /// `io_uring_setup: EPERM: blocked by seccomp or by kernel.io_uring_disabled`.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Unavailable {
     /// The step that failed: a system call, or the name of a check.
     pub operation: &'static str,

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 /// An interface that has an IPv4 address.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Nic {
     /// The system's name for it, such as `eth0`.
     pub name: String,
@@ -51,6 +52,7 @@ impl fmt::Display for NicId {
 
 /// One IPv4 address of a [`Nic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NicAddress {
     /// The address.
     pub address: Ipv4Addr,
@@ -287,6 +289,7 @@ impl<'a> IntoIterator for &'a Nics {
 /// # Ok::<(), nicring::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NicFilter {
     /// The NIC of this name.
     Name(String),

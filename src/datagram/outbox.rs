@@ -14,6 +14,7 @@ use super::{egress::Egress, record::SocketKey};
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Queued {
     /// It leaves with the engine's next submission; what the kernel then says is counted in
     /// [`Stats`](crate::Stats).

@@ -67,7 +67,10 @@ fn answer(batch: &Batch, datagram: &Datagram<'_>) {
     for payload in wanted.payloads() {
         let queued = match wanted.destination {
             None => batch.reply(datagram, &payload),
-            Some(to) => batch.send(Egress { ifindex: datagram.nic(), source: None }, to, &payload),
+            Some(to) => {
+                let egress = datagram.nic().map_or(Egress::by_route(), Egress::by_nic);
+                batch.send(egress, to, &payload)
+            }
         };
         assert!(queued.is_queued(), "{queued:?}");
     }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use nicring::{Backend, Class, Listen, Stats, Unicast};
+use nicring::{Backend, Class, Egress, Listen, Stats, Unicast};
 use socket2::SockRef;
 
 use crate::{
@@ -221,27 +221,26 @@ fn chosen_and_excluded(backend: Backend, listen: Listen) {
 fn a_beacon_leaves_by_the_route_or_as_pinned(backend: Backend) {
     let star = Star::new(3);
     let server = star.server.echo(on_every_nic(backend));
-    let egress = |ifindex, source| nicring::Egress { ifindex, source };
     for number in 1..=3 {
         let listener = star.client(number).client(peer(number));
-        let index = Some(star.index(number));
+        let by_nic = Egress::by_nic(star.index(number));
         let send = |egress, to: Ipv4Addr, text: &str| {
             let to = std::net::SocketAddrV4::new(to, listener.address().port());
             assert!(server.handle.send(egress, to, text.as_bytes()).is_queued());
         };
-        send(egress(None, None), peer(number), "by the route");
+        send(Egress::by_route(), peer(number), "by the route");
         listener.expect("by the route", at_port(own(number)));
-        send(egress(index, None), peer(number), "by the NIC");
+        send(by_nic, peer(number), "by the NIC");
         listener.expect("by the NIC", at_port(own(number)));
         // A source of another NIC, as asked.
-        send(egress(index, Some(own(1))), peer(number), "by the NIC, from another");
+        send(by_nic.with_source(own(1)), peer(number), "by the NIC, from another");
         listener.expect("by the NIC, from another", at_port(own(1)));
         // Broadcasts need an open ear: the client's socket is bound to its unicast address.
         let open_ear = star.client(number).run(|| Client::bind(("0.0.0.0", 0)));
         let to = open_ear.address().port();
         for destination in [broadcast(number), Ipv4Addr::BROADCAST] {
             let to = std::net::SocketAddrV4::new(destination, to);
-            let egress = egress(index, Some(own(number)));
+            let egress = by_nic.with_source(own(number));
             assert!(server.handle.send(egress, to, b"beacon").is_queued());
             open_ear.expect("beacon", at_port(own(number)));
         }

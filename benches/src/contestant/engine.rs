@@ -29,8 +29,10 @@ pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io
 
 /// The way out of each NIC.
 pub(super) fn ways(nics: &Nics, addresses: &[Ipv4Addr]) -> Vec<Egress> {
-    let ifindex = |address: &Ipv4Addr| nics.owner(*address).map(|nic| nic.index);
-    let way = |address| Egress { ifindex: ifindex(address), source: Some(*address) };
+    let way = |address: &Ipv4Addr| {
+        let nic = nics.owner(*address).map(|nic| Egress::by_nic(nic.index));
+        nic.unwrap_or_default().with_source(*address)
+    };
     addresses.iter().map(way).collect()
 }
 

@@ -6,6 +6,7 @@ use crate::nics::{Nic, NicAddress, NicFilter, Nics};
 
 /// Which sockets hear the datagrams of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Listen {
     /// [`Listen::Class`] where sockets may be bound to devices, else [`Listen::Wildcard`] for
     /// [`Unicast::Take`] and class sockets without devices for [`Unicast::Leave`].
@@ -32,6 +33,7 @@ pub enum Unicast {
 
 /// What to do about a NIC whose sockets cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnFailedNic {
     /// Opening the engine fails with an error that names the NIC.
     #[default]

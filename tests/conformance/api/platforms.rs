@@ -133,7 +133,7 @@ fn hears(backend: Backend) -> common::Heard {
 fn minds_the_interface(backend: Backend) -> bool {
     let engine = common::open(on_loopback(backend));
     let listener = Client::on_loopback();
-    let nowhere = Egress { ifindex: Some(0x7fff_fff0), source: None };
+    let nowhere = Egress::by_nic(0x7fff_fff0);
     assert!(engine.handle().send(nowhere, listener.address(), b"by no NIC").is_queued());
     let server = Server::over(engine, |_| std::ops::ControlFlow::Continue(()));
     let counts = || {

@@ -85,9 +85,9 @@ fn a_batch_sends_what_answers_nothing(backend: Backend) {
     let destination = listener.address();
     let server = Server::start(on_loopback(backend), move |batch| {
         let loopback = batch.nics().loopback().expect("every host has one").index;
-        let pinned = Egress { ifindex: Some(loopback), source: Some(LOCALHOST) };
+        let pinned = Egress::by_nic(loopback).with_source(LOCALHOST);
         assert!(batch.send(pinned, destination, b"by the NIC").is_queued());
-        assert!(batch.send(Egress::default(), destination, b"by the route").is_queued());
+        assert!(batch.send(Egress::by_route(), destination, b"by the route").is_queued());
         ControlFlow::Continue(())
     });
     Client::on_loopback().send("now", server.address());
@@ -102,7 +102,7 @@ fn a_handle_sends_from_the_first_port_at_any_time(backend: Backend) {
     let first = SocketAddrV4::new(LOCALHOST, engine.ports()[0]);
     let listener = Client::on_loopback();
     let handle = engine.handle();
-    let beacon = |text: &str| handle.send(Egress::default(), listener.address(), text.as_bytes());
+    let beacon = |text: &str| handle.send(Egress::by_route(), listener.address(), text.as_bytes());
     assert_eq!(beacon("before run"), Queued::Yes);
     let server = Server::over(engine, |_| ControlFlow::Continue(()));
     listener.expect("before run", first);
@@ -143,7 +143,7 @@ fn a_full_inbox_of_the_handle_refuses_and_counts_and_works_again(backend: Backen
     let address = SocketAddrV4::new(LOCALHOST, engine.ports()[0]);
     let listener = Client::on_loopback();
     let handle = engine.handle();
-    let beacon = || handle.send(Egress::default(), listener.address(), b"beacon");
+    let beacon = || handle.send(Egress::by_route(), listener.address(), b"beacon");
     let outcomes: Vec<Queued> = (0..6).map(|_| beacon()).collect();
     assert_eq!(outcomes[..4], [Queued::Yes; 4]);
     assert_eq!(outcomes[4..], [Queued::Full; 2]);
@@ -180,7 +180,7 @@ fn a_reply_that_cannot_be_sent_is_counted_and_ends_nothing(backend: Backend) {
     let server = Server::start(on_loopback(backend), |batch| {
         for datagram in batch {
             // No socket of this host can send from an address of the documentation (RFC 5737).
-            let nowhere = Egress { ifindex: None, source: Some([198, 51, 100, 1].into()) };
+            let nowhere = Egress::by_route().with_source([198, 51, 100, 1].into());
             assert!(batch.send(nowhere, datagram.source(), b"never").is_queued());
             assert!(batch.reply(&datagram, b"answer").is_queued());
         }

@@ -16,6 +16,7 @@ use super::{
     failure::Failure,
     holder::{Holder, is_held},
     host,
+    parse::setting,
 };
 
 /// How long a NIC that comes may stay unheard.
@@ -30,7 +31,7 @@ pub struct ListenArguments {
     /// A NIC's name (eth0), an address of one (192.0.2.7) or a subnet (192.0.2.0/24). Servers of
     /// pvxs on this host forward SEARCHes through the loopback interface: name lo too to hear
     /// them.
-    #[arg(long, value_name = "NAME|ADDRESS")]
+    #[arg(long, value_name = "NAME|ADDRESS", value_parser = setting::<NicFilter>)]
     interface: Vec<NicFilter>,
 
     /// UDP port for CA, 0 for an unused one [default: EPICS_CAS_SERVER_PORT, else
@@ -47,7 +48,7 @@ pub struct ListenArguments {
     ///
     /// auto is io_uring where it works, else portable; NICRING_BACKEND overrides auto. io_uring
     /// fails where it cannot be had, and says why.
-    #[arg(long, default_value_t = Backend::Auto)]
+    #[arg(long, default_value_t = Backend::Auto, value_parser = setting::<Backend>)]
     backend: Backend,
 
     /// Whether to hear SEARCHes sent to the unicast addresses of this host [default: take, but

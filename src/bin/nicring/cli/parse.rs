@@ -1,6 +1,16 @@
 //! Values of options.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
+
+use nicring::Error;
+
+/// A setting of the library, without its name in the error: the option has one of its own.
+pub fn setting<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| match error {
+        Error::Setting { reason, .. } => reason,
+        other => other.to_string(),
+    })
+}
 
 /// A time of at least a millisecond, in seconds.
 pub fn seconds(text: &str) -> Result<Duration, String> {
