@@ -28,7 +28,6 @@ pub(crate) use dispatch::{Dispatch, Sent};
 pub use pace::Coalesce;
 pub(crate) use pace::{Pace, sleep};
 pub use sockets::{FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast};
-pub(crate) use sockets::{
-    ListenSettings, ListenSocket, Role, SocketLayout, SocketOptions, SocketPlan, open, open_port,
-    plan,
-};
+pub(crate) use sockets::{ListenSettings, ListenSocket, SocketLayout, SocketPlan, open_port, plan};
+#[allow(unused_imports, reason = "for the feature udp-v4")]
+pub(crate) use sockets::{Role, SocketOptions, open};
