@@ -1,4 +1,4 @@
-//! The smallest server that fits on a screen: answers every datagram with its own payload.
+//! A server that fits on a screen. It answers every datagram with the datagram's own payload.
 //!
 //! `cargo run --example echo -- 5999`, then `nc -u 127.0.0.1 5999`.
 

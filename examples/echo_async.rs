@@ -1,4 +1,4 @@
-//! The same as `echo`, from async tasks: several answer at once, on any runtime.
+//! The same as `echo`, with async tasks: several answer at once, on any runtime.
 //!
 //! `cargo run --example echo_async -- 5999`, then `nc -u 127.0.0.1 5999`.
 

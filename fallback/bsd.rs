@@ -1,4 +1,4 @@
-//! macOS and the BSDs: one datagram a call, control messages by the `nix` crate.
+//! macOS and the BSDs: one datagram per call, control messages by the `nix` crate.
 
 #[cfg(any(target_vendor = "apple", target_os = "netbsd"))]
 #[path = "bsd_pktinfo.rs"]
@@ -43,7 +43,7 @@ impl Transport {
     /// Nothing to prepare.
     pub fn prepare(&mut self, _socket: &Socket) {}
 
-    /// Fills the start of `memory`; says with how many datagrams, and whether there may be more.
+    /// Receives one datagram into the start of `memory`. Returns 1, and whether there may be more.
     pub fn receive(
         &mut self,
         socket: &Socket,
@@ -73,7 +73,7 @@ impl Transport {
         self.last
     }
 
-    /// Sends the first of `outgoing`; says so of the one, either way.
+    /// Sends the first of `outgoing` alone: the count is 1, on success and on error.
     pub fn send(
         &mut self,
         socket: &ListenSocket,

@@ -1,5 +1,5 @@
-//! FreeBSD, OpenBSD and DragonFly: IP_RECVDSTADDR, IP_RECVIF and IP_SENDSRCADDR; the interface by
-//! which a datagram leaves cannot be told.
+//! FreeBSD, OpenBSD and DragonFly: IP_RECVDSTADDR, IP_RECVIF and IP_SENDSRCADDR. None of them
+//! chooses the interface by which a datagram leaves.
 
 use std::net::Ipv4Addr;
 
@@ -22,8 +22,8 @@ pub(super) fn decode(control: &ControlMessageOwned, arrival: &mut Arrival) {
     }
 }
 
-/// A socket that is `bound` to an address sends from it; the system takes IP_SENDSRCADDR from
-/// wildcard sockets alone
+/// Sets the source only on a wildcard socket. A socket that is `bound` to an address sends from it,
+/// and the system refuses IP_SENDSRCADDR there
 /// ([ip(4)](https://man.freebsd.org/cgi/man.cgi?query=ip&sektion=4)).
 pub(super) fn with_egress<T>(
     egress: Egress,

@@ -30,7 +30,7 @@ impl Transport {
         Self { mmsg: Mmsg::new(), stride }
     }
 
-    /// A socket by which datagrams will be sent.
+    /// Prepares to send by `socket`: turns segments off if the kernel does not know them.
     pub fn prepare(&mut self, socket: &Socket) {
         // A kernel before 4.18 would not refuse segments, but send them as one long datagram.
         if getsockopt(socket, sockopt::UdpGsoSegment).is_err() {
@@ -38,7 +38,8 @@ impl Transport {
         }
     }
 
-    /// Fills `memory` from its start; says with how many datagrams, and whether there may be more.
+    /// Fills `memory` from its start. Returns the number of datagrams, and whether there may be
+    /// more.
     pub fn receive(
         &mut self,
         socket: &Socket,
@@ -53,8 +54,8 @@ impl Transport {
         self.mmsg.arrival(index, self.stride)
     }
 
-    /// Sends the first of `outgoing`, and as many more as one call takes; says how many, or how
-    /// many of the first were not sent.
+    /// Sends the first of `outgoing`, and as many more as one call takes. Returns how many left, or
+    /// how many of the first were not sent and why.
     pub fn send(
         &mut self,
         socket: &ListenSocket,
@@ -63,7 +64,7 @@ impl Transport {
     ) -> Result<usize, (usize, io::Error)> {
         let sent = self.mmsg.send(socket.socket.as_fd(), outbox, outgoing);
         sent.map_err(|(count, error)| match error.raw_os_error() {
-            // A device's queue is full: as good as a full socket.
+            // A device's queue is full. It counts like a full socket.
             Some(libc::ENOBUFS) => (count, io::ErrorKind::WouldBlock.into()),
             _ => (count, error),
         })

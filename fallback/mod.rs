@@ -1,8 +1,8 @@
 //! The portable backend: readiness from the system's poller, then a fair, bounded round over the
 //! ready sockets.
 //!
-//! What differs between systems stands in one file each, behind the same [`Transport`]: how many
-//! datagrams a call carries, and how the destination and the interface are told.
+//! What differs between systems is in one file each, behind the same [`Transport`]: how many
+//! datagrams a call carries, and how the system tells destination and interface.
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
@@ -41,21 +41,21 @@ const ROUND_MAX: usize = 64;
 const ERROR_COUNT_MAX: u32 = 8;
 const WAKE: Token = Token(usize::MAX);
 
-/// See the module's documentation.
+/// The portable backend.
 #[derive(Debug)]
 pub(crate) struct Portable {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
     entries: Vec<Option<Entry>>,
-    /// Slots that may have datagrams, each once, the one that waits longest first.
+    /// Slots that may have datagrams, each once. The one that has waited longest comes first.
     ready: VecDeque<u16>,
     transport: Transport,
     settings: BackendSettings,
     pace: Pace,
 }
 
-/// A socket in its slot. The poller watches a duplicate, which both systems' pollers accept.
+/// A socket in its slot. The poller watches a duplicate of it, which every system's poller accepts.
 #[derive(Debug)]
 struct Entry {
     socket: Arc<ListenSocket>,
@@ -99,7 +99,8 @@ impl Portable {
         }
     }
 
-    /// Waits until a socket is ready, or does not wait and only asks which are.
+    /// Waits until a socket is ready. If the turn is polling or a socket is ready already, it asks
+    /// which are ready and does not wait.
     fn poll_readiness(&mut self, turn: &Turn<'_>) -> Result<()> {
         let timeout = if turn.is_polling || !self.ready.is_empty() {
             Some(Duration::ZERO)
@@ -128,7 +129,7 @@ impl Portable {
         Ok(())
     }
 
-    /// One round after another over the ready sockets, until the batch is full or none is ready.
+    /// Goes over the ready sockets round after round, until the batch is full or none is ready.
     fn receive(&mut self, admission: &Admission, batch: &mut Batch) {
         let mut used = 0;
         while used < self.settings.batch_max {
@@ -142,7 +143,7 @@ impl Portable {
             let stride = self.settings.buffer_bytes;
             let memory = &mut batch.payloads.own_mut()[used * stride..(used + wanted) * stride];
             let socket = &entry.socket;
-            // Through the watched socket, because some pollers have to be armed again by it.
+            // By way of the watched socket: on Windows mio watches on only if it sees `WouldBlock`.
             let received = entry
                 .watched
                 .try_io(|| self.transport.receive(&socket.socket, &socket.packet_info, memory));
@@ -202,13 +203,13 @@ impl Portable {
     }
 }
 
-/// Whether an error says nothing of the socket: an answer of ICMP to something that was sent
-/// earlier, which some systems report to the next receive.
+/// Whether an error is an ICMP answer to something that was sent earlier. Some systems report it to
+/// the next receive. It says nothing about the socket.
 pub(crate) fn is_icmp_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
-/// Sends from one socket, past what it refuses.
+/// Sends `run` from one socket, and skips what the socket refuses.
 fn send_run(
     transport: &mut Transport,
     dispatch: &Dispatch,
@@ -270,7 +271,7 @@ impl BackendDriver for Portable {
         self.entries.get(usize::from(slot)).is_none_or(Option::is_none)
     }
 
-    /// None ever is: one that fails is tried again as soon as it is ready anew.
+    /// Never: a socket that fails is tried again as soon as it is ready anew.
     fn is_deaf(&self, _slot: u16) -> bool {
         false
     }

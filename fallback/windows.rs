@@ -1,4 +1,4 @@
-//! Windows: one datagram a call, by WSARecvMsg of the `socket-pktinfo` crate.
+//! Windows: one datagram per call, by WSARecvMsg of the `socket-pktinfo` crate.
 
 use std::{
     io,
@@ -13,15 +13,15 @@ use crate::{
     sys::options::PacketInfo,
 };
 
-/// The answer of ICMP to something that was sent earlier: its time to live ran out (Windows Sockets
-/// error code).
+/// Windows Sockets error code: ICMP answers that the time to live of something that was sent
+/// earlier ran out.
 const WSAENETRESET: i32 = 10_052;
 
 /// Receives and sends one datagram per system call.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    /// The longest datagram fits. Into a shorter buffer Windows would cut one with an error
-    /// (WSAEMSGSIZE), which the crate hands on without saying whose datagram it was.
+    /// The longest datagram fits. Windows cuts one that does not fit and reports an error
+    /// (WSAEMSGSIZE), and the crate hands that on without saying whose datagram it was.
     whole: Box<[u8]>,
     stride: usize,
     last: (Arrival, usize),
@@ -40,7 +40,7 @@ impl Transport {
     /// Nothing to prepare.
     pub fn prepare(&mut self, _socket: &Socket) {}
 
-    /// Fills the start of `memory`; says with how many datagrams, and whether there may be more.
+    /// Receives one datagram into the start of `memory`. Returns 1, and whether there may be more.
     pub fn receive(
         &mut self,
         _: &Socket,
@@ -73,7 +73,7 @@ impl Transport {
         self.last
     }
 
-    /// Sends the first of `outgoing`, from the address that the socket is bound to.
+    /// Sends the first of `outgoing` alone, from the address that the socket is bound to.
     pub fn send(
         &mut self,
         socket: &ListenSocket,
@@ -81,7 +81,7 @@ impl Transport {
         outgoing: &[Outgoing],
     ) -> Result<usize, (usize, io::Error)> {
         let first = &outgoing[0];
-        // The engine chose the socket by the source, or else by the interface, where one has it.
+        // The engine chose the socket that has the source, or else the interface, if there is one.
         let own_index = socket.plan.nic.as_ref().map(|nic| nic.index);
         let is_own = match first.egress.source {
             Some(source) => source == socket.plan.address,

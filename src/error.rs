@@ -1,4 +1,4 @@
-//! What can go wrong, with the cause and the remedy in words.
+//! The errors. Their texts name the cause and the remedy.
 
 use std::{error, fmt, io, net::SocketAddrV4};
 
@@ -9,9 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an engine could not be opened, or why it ended.
 ///
-/// The text of an error names the operation, the cause and the remedy. [`Error::kind`] is stable
-/// for callers who branch on it; trouble with single datagrams is never an error but a counter in
-/// [`Stats`](crate::Stats).
+/// The text of an error names the operation, the cause and the remedy. [`Error::kind`] is stable,
+/// so callers may branch on it. Trouble with a single datagram is never an error: a counter in
+/// [`Stats`](crate::Stats) counts it.
 ///
 /// ```
 /// let error = nicring::Engine::builder().open().unwrap_err();
@@ -23,7 +23,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A setting that no engine can be opened with; kind `InvalidInput`.
     Setting {
-        /// The setting, as the builder's method is called.
+        /// The setting: the name of the builder's method, or of the environment variable.
         setting: &'static str,
         /// What is wrong with it, and what to do.
         reason: String,
@@ -44,7 +44,8 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// io_uring was asked for and cannot be used here; kind `Unsupported` or the cause's own.
+    /// io_uring was asked for and cannot be used here; the kind is `Unsupported` or that of the
+    /// cause.
     Unavailable(Unavailable),
     /// A backend that had worked failed for good; the sockets are closed.
     Backend {

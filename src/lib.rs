@@ -1,4 +1,55 @@
-#![doc = include_str!("../README.md")]
+//! One io_uring for every NIC: hears and answers UDP SEARCH traffic on many network interfaces at a
+//! high rate.
+//!
+//! A server of broadcast discovery, such as a name server of EPICS, must hear each datagram exactly
+//! once, know which NIC and which address it was sent to, and answer from that address. With plain
+//! sockets that takes dozens of them, a system call for each datagram, and a good deal of care.
+//! Here one [`Engine`] serves every class of destination on every NIC: the replies to all of them,
+//! and the wait for the next datagrams, are one system call.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//!
+//! let engine = nicring::Engine::builder().port(5076).open()?;
+//! let stats = engine.run(|batch| {
+//!     for datagram in batch.iter() {
+//!         batch.reply(&datagram, b"here"); // from the address that was asked
+//!     }
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("{stats}");
+//! # Ok::<(), nicring::Error>(())
+//! ```
+//!
+//! | to | see |
+//! |---|---|
+//! | serve from a thread of your own | [`Engine::run`] |
+//! | serve from async tasks, of any runtime | [`AsyncEngine::recv_batch`] |
+//! | stop and watch either from any thread | [`Handle`] |
+//! | choose NICs, groups, sizes | [`Builder`] |
+//! | answer SEARCH of EPICS, or ask | `search` (feature `search`, on by default) |
+//! | replace the `AsyncUdpV4` of epics-base-rs | `udp_v4` (feature `udp-v4`) |
+//! | understand how it works | [`guide`] |
+//! | know what was measured | [`guide::measured`] |
+//! | know what each system keeps | [`platforms`] |
+//!
+//! Where io_uring is refused (most containers, Enterprise Linux 8 and 9, other systems) the
+//! portable backend takes over with the same behaviour, and [`Handle::backend`] says why.
+//! `NICRING_BACKEND` set to `io_uring` or `portable` chooses for [`Backend::Auto`].
+//!
+//! # Features
+//!
+//! | feature | what it brings | dependencies |
+//! |---|---|---|
+//! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | none |
+//! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
+//! | `cli` | the program `nicring` | `clap`, `serde_json`, `signal-hook`, `tracing-subscriber` |
+//!
+//! # Versions
+//!
+//! Rust 1.85 or later. A newer minimum comes with a new minor version only, and is at least six
+//! months old by then. Before 1.0 a minor version may change the API; the changelog says what, and
+//! how to follow.
 
 mod datagram;
 mod engine;
@@ -24,6 +75,12 @@ pub mod platforms;
 pub mod search;
 #[cfg(feature = "udp-v4")]
 pub mod udp_v4;
+
+/// The examples of README.md, compiled.
+#[cfg(doctest)]
+mod readme {
+    #![doc = include_str!("../README.md")]
+}
 
 pub use datagram::{Class, Datagram, Egress, Queued, ReplyPath};
 pub use engine::{AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle};

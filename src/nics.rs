@@ -1,4 +1,4 @@
-//! Which interfaces can carry IPv4: the one file that names the enumeration crate.
+//! The interfaces that have IPv4 addresses. No other file uses the crate that enumerates them.
 
 use std::{fmt, net::Ipv4Addr};
 
@@ -12,19 +12,19 @@ use crate::error::{Error, Result};
 pub struct Nic {
     /// The system's name for it, such as `eth0`.
     pub name: String,
-    /// The system's index, 1 and up; a NIC that is made again under its name has another.
+    /// The system's index, 1 or more. A NIC that is made again under its name has another index.
     pub index: u32,
     /// Whether it is administratively up.
     pub is_up: bool,
     /// Whether it is a loopback interface.
     pub is_loopback: bool,
-    /// Whether it connects two points only: such a NIC has no broadcast address.
+    /// Whether it is a point-to-point link. Such a NIC has no broadcast address.
     pub is_point_to_point: bool,
     /// Its IPv4 addresses, in the system's order: the first is the primary one.
     pub addresses: Vec<NicAddress>,
 }
 
-/// Which NIC: its name and its index.
+/// The identity of a NIC: its name and its index.
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
@@ -40,7 +40,7 @@ pub struct Nic {
 pub struct NicId {
     /// The system's name for it, such as `eth0`.
     pub name: String,
-    /// The system's index, 1 and up; a NIC that is made again under its name has another.
+    /// The system's index, 1 or more. A NIC that is made again under its name has another index.
     pub index: u32,
 }
 
@@ -82,8 +82,8 @@ impl NicAddress {
         }
     }
 
-    /// Whether `other` is in the subnet of this address. A mask of /0 contains nothing but the
-    /// address itself: it says nothing about who is on the link.
+    /// Whether `other` is in the subnet of this address. With a mask of /0 only the address itself
+    /// is: such a mask does not say who is on the link.
     #[must_use]
     pub fn contains(&self, other: Ipv4Addr) -> bool {
         let mask = self.netmask.to_bits();
@@ -101,7 +101,7 @@ impl Nic {
         NicId { name: self.name.clone(), index: self.index }
     }
 
-    /// The first address, from which the NIC sends unless something says otherwise.
+    /// The first address. The NIC sends from it unless another one is chosen.
     #[must_use]
     pub fn primary(&self) -> Option<Ipv4Addr> {
         self.addresses.first().map(|address| address.address)
@@ -113,9 +113,10 @@ impl Nic {
         self.addresses.iter().any(|own| own.contains(other))
     }
 
-    /// The address from which to answer what came as a broadcast or to a group: the one whose
-    /// prefix is the longest that holds the asker, as the kernel's route to it would choose; else
-    /// the one whose broadcast was asked; else the first.
+    /// The address from which to answer a broadcast or a group datagram. The first choice is the
+    /// address with the longest prefix that contains the asker, as the kernel's route to the asker
+    /// would choose. The second is the address whose broadcast address was asked. The third is the
+    /// primary address.
     pub(crate) fn source_for(&self, asker: Ipv4Addr, asked: Ipv4Addr) -> Option<Ipv4Addr> {
         longest_prefix(self.addresses.iter(), asker, |own| (own.address, own.netmask))
             .or_else(|| self.addresses.iter().find(|own| own.broadcast == Some(asked)))
@@ -130,8 +131,8 @@ impl Nic {
     }
 }
 
-/// Of those whose subnet holds `address` the one with the longest prefix, the first of equals. A
-/// mask of /0 says nothing about who is on the link.
+/// Of the subnets that contain `address`, the one with the longest prefix; of equal ones the first.
+/// A mask of /0 does not count: it does not say who is on the link.
 pub(crate) fn longest_prefix<T>(
     subnets: impl Iterator<Item = T>,
     address: Ipv4Addr,
@@ -166,12 +167,13 @@ pub struct Nics {
 }
 
 impl Nics {
-    /// Asks the system. Interfaces without an IPv4 address are left out, those that are down are
-    /// in.
+    /// Lists the NICs of this host. Interfaces without an IPv4 address are left out. Interfaces
+    /// that are down are included.
     ///
     /// # Errors
     ///
-    /// [`Error::Enumerate`], never an empty snapshot in its place.
+    /// [`Error::Enumerate`] if the system cannot list them. A failure never gives an empty
+    /// snapshot.
     pub fn enumerate() -> Result<Self> {
         let enumerate_error = |source| Error::Enumerate { source };
         let interfaces = InterfaceFilter::new().v4().get().map_err(enumerate_error)?;
@@ -293,9 +295,10 @@ impl<'a> IntoIterator for &'a Nics {
 pub enum NicFilter {
     /// The NIC of this name.
     Name(String),
-    /// The NIC that has this address; only this one of its addresses.
+    /// The NIC that has this address, and of its addresses only this one.
     Address(Ipv4Addr),
-    /// Every NIC with an address in this subnet; only its addresses there.
+    /// Every NIC that has an address in this subnet (an address and a prefix length of 0 to 32),
+    /// and of its addresses only those in the subnet.
     Subnet(Ipv4Addr, u8),
 }
 
@@ -357,7 +360,7 @@ impl std::str::FromStr for NicFilter {
 pub(crate) mod samples {
     use super::*;
 
-    /// A NIC that is up, with its addresses and their prefix lengths; `lo` is the loopback.
+    /// A NIC that is up, with these addresses and prefix lengths. `lo` is the loopback.
     pub fn nic(name: &str, index: u32, addresses: &[(&str, u32)]) -> Nic {
         let address = |&(address, prefix_len): &(&str, u32)| {
             let mask = u32::MAX << (32 - prefix_len);

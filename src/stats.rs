@@ -1,4 +1,4 @@
-//! What an engine counts, per NIC and in all.
+//! What an engine counts, per NIC and in total.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 
 use crate::{datagram::Class, lock::lock, nics::Nics, platform::COUNTS_KERNEL_DROPS};
 
-/// Declares the counters of a NIC once: the atomic ones, the snapshot, and their sum.
+/// Makes the atomic counters of a NIC, their snapshot and their sum from one list.
 macro_rules! counters {
     ($($(#[$doc:meta])* $visible:vis $name:ident,)*) => {
         /// What happened on one NIC, or on all of them.
@@ -46,7 +46,8 @@ macro_rules! counters {
             }
         }
 
-        /// Written by the engine's thread alone, read by any.
+        /// Read by any thread. Only the engine's thread writes, except that any thread may add to
+        /// `kernel_drop_count`.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             pub received_by_class: [AtomicU64; 4],
@@ -75,12 +76,12 @@ counters! {
     /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
     /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)).
     pub(crate) kernel_drop_count,
-    /// Datagrams dropped because no answer to them can be right: source port 0, or a multicast,
-    /// broadcast or unspecified source. And what a wildcard socket heard on a NIC, at an address or
-    /// of a group that was not chosen; and, on Windows, a broadcast that further addresses of its
-    /// NIC hear as well.
+    /// Datagrams dropped because no answer to them can be right: their source port is 0, or their
+    /// source address is a multicast, broadcast or unspecified one. Also counted: what a wildcard
+    /// socket heard on a NIC, at an address or in a group that was not chosen. On Windows also the
+    /// copies of a broadcast that further addresses of its NIC hear.
     pub guarded_count,
-    /// Datagrams whose control messages did not fit, or that said nothing sensible.
+    /// Datagrams whose control messages did not fit, and completions that make no sense.
     pub malformed_count,
     /// How often receiving paused because no buffer was free; the datagrams wait in the socket.
     pub starved_count,
@@ -88,15 +89,15 @@ counters! {
     pub rearmed_count,
     /// Receives that ended with an error of the socket.
     pub receive_error_count,
-    /// Answers of ICMP to what was sent earlier, which the system reported to a receive; they say
-    /// nothing of what is received. Linux reports none.
+    /// ICMP errors that answer what was sent earlier, and that the system reported to a receive.
+    /// They say nothing about what is received. Linux reports none.
     pub icmp_error_count,
     /// Datagrams that the kernel accepted for sending.
     pub sent_count,
     /// Datagrams not sent because the socket's send buffer was full.
     pub would_block_count,
-    /// Datagrams not sent for another reason, such as an unreachable network, or a socket that was
-    /// closed after it heard what they answer.
+    /// Datagrams not sent for another reason: an unreachable network, for example, or a socket that
+    /// was closed after it had heard the question.
     pub send_error_count,
 }
 
@@ -110,7 +111,7 @@ impl Counts {
     /// Datagrams that the kernel dropped because a socket's receive buffer was full (`SO_MEMINFO`,
     /// Linux 4.12; as `SK_MEMINFO_DROPS` of
     /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the
-    /// platform has no such counter: only Linux has.
+    /// platform has no such counter: only Linux has one.
     #[must_use]
     pub fn kernel_drop_count(&self) -> Option<u64> {
         COUNTS_KERNEL_DROPS.then_some(self.kernel_drop_count)
@@ -123,7 +124,7 @@ impl Counts {
     }
 }
 
-/// A snapshot of an engine's counters; none ever goes down.
+/// A snapshot of an engine's counters. No counter ever goes down.
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
@@ -137,8 +138,8 @@ impl Counts {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// One entry for every NIC that the engine has listened on, and one of index 0 if anything was
-    /// counted that no NIC can be told of.
+    /// One entry per NIC that the engine has listened on. If anything was counted that belongs to
+    /// no known NIC, there is an entry with the index 0 for it.
     pub nics: Vec<NicStats>,
     /// Datagrams refused by the outbox ([`Queued::Full`](crate::Queued::Full)).
     pub outbox_full_count: u64,
@@ -210,7 +211,7 @@ pub(crate) struct StatsTable {
 }
 
 impl StatsTable {
-    /// The counters of a NIC, made when first asked for.
+    /// The counters of a NIC. The first call makes them.
     pub fn nic(&self, index: u32, name: &str) -> Arc<NicCounters> {
         let mut nics = lock(&self.nics);
         if let Some(nic) = nics.iter().find(|nic| nic.index == index) {

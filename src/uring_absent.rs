@@ -1,4 +1,4 @@
-//! io_uring where there is none.
+//! Stands in for `uring/` on systems other than Linux: io_uring is unavailable.
 
 use std::io;
 

@@ -1,11 +1,11 @@
-//! Parsing and answering CA and PVA SEARCH: names a second, by the wall clock.
+//! Parsing and answering CA and PVA SEARCH: names per second, by the wall clock.
 
 use std::{hint::black_box, net::SocketAddrV4, time::Duration};
 
 use criterion::{Criterion, Throughput};
 use nicring::search::{CaResponder, NameTable, Protocol, PvaResponder, ca, pva};
 
-/// How many names a table has: half of those that are asked for are among them.
+/// How many names a table has. Half of the names in a request are among them.
 const NAME_COUNT: u32 = 10_000;
 
 fn name(number: u32) -> String {

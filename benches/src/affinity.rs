@@ -1,4 +1,4 @@
-//! Which CPUs the two sides run on.
+//! Which CPUs the client and the receivers run on.
 
 use std::{io, thread};
 
@@ -9,12 +9,12 @@ use nix::{
 
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
-/// Keeps the calling thread, and what it starts from now on, on the first CPU; receivers then keep
-/// to the others ([`leave_first_cpu_if_pinned`]).
+/// Pins the calling thread, and what it starts from now on, to the first CPU. Receivers then use
+/// the others ([`leave_first_cpu_if_pinned`]).
 ///
 /// # Errors
 ///
-/// There is no other CPU.
+/// If there is no other CPU.
 pub fn pin_to_first_cpu() -> io::Result<()> {
     if cpu_count() < 2 {
         return Err(io::Error::other("pinning takes two CPUs"));
@@ -29,7 +29,7 @@ pub fn pin_to_first_cpu() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The system refuses.
+/// If the system refuses.
 pub fn leave_first_cpu_if_pinned() -> io::Result<()> {
     if thread::available_parallelism()?.get() > 1 {
         return Ok(());
@@ -45,7 +45,7 @@ pub fn leave_first_cpu_if_pinned() -> io::Result<()> {
     }
 }
 
-/// CPUs of the machine, not of this process.
+/// The number of CPUs of the machine, not of this process.
 fn cpu_count() -> usize {
     use nix::unistd::{SysconfVar, sysconf};
     let count = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();

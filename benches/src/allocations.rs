@@ -1,4 +1,4 @@
-//! How often a program allocates: the system's allocator, counted.
+//! How often a program allocates: the system's allocator with a counter.
 #![allow(unsafe_code)]
 
 use std::{
@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// An allocator that counts what is asked of it; for `#[global_allocator]`.
+/// An allocator that counts its calls, for `#[global_allocator]`.
 #[derive(Debug)]
 pub struct CountingAllocator;
 
@@ -17,7 +17,7 @@ pub fn allocation_count() -> u64 {
     ALLOCATION_COUNT.load(Relaxed)
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATION_COUNT.fetch_add(1, Relaxed);

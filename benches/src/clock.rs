@@ -1,4 +1,4 @@
-//! CPU time, asked from outside, so that asking costs whoever is measured nothing.
+//! CPU time, read from outside, so that reading it costs the measured thread or process nothing.
 
 use std::{fs, io, process, time::Duration};
 
@@ -7,14 +7,14 @@ use nix::{
     unistd::{Pid, gettid},
 };
 
-/// A thread of this process.
+/// The CPU clock of a thread of this process.
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadClock {
     tid: i32,
 }
 
 impl ThreadClock {
-    /// The calling thread's.
+    /// The clock of the calling thread.
     #[must_use]
     pub fn of_this_thread() -> Self {
         Self { tid: gettid().as_raw() }
@@ -24,7 +24,7 @@ impl ThreadClock {
     ///
     /// # Errors
     ///
-    /// The thread has ended, or the kernel keeps no such account.
+    /// If the thread has ended, or the kernel keeps no such account.
     pub fn cpu_time(&self) -> io::Result<Duration> {
         let path = format!("/proc/{}/task/{}/schedstat", process::id(), self.tid);
         let text = fs::read_to_string(path)?;
@@ -34,18 +34,18 @@ impl ThreadClock {
     }
 }
 
-/// All threads of a process, the kernel's io_uring workers for it included.
+/// The CPU clock of all threads of a process, including the kernel's io_uring workers for it.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessClock {
     clock: ClockId,
 }
 
 impl ProcessClock {
-    /// That of a process.
+    /// The clock of a process.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn of(pid: u32) -> io::Result<Self> {
         let pid = i32::try_from(pid).map_err(io::Error::other)?;
         Ok(Self { clock: clock_getcpuclockid(Pid::from_raw(pid))? })
@@ -55,7 +55,7 @@ impl ProcessClock {
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn cpu_time(&self) -> io::Result<Duration> {
         Ok(self.clock.now()?.into())
     }
@@ -66,12 +66,12 @@ impl ProcessClock {
 ///
 /// # Errors
 ///
-/// The file cannot be read.
+/// If the file cannot be read.
 pub fn machine_busy_time() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/stat")?;
     let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
     let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
-    // user, nice, system, (idle, iowait,) irq, softirq; what is stolen, others used.
+    // user, nice, system, (idle, iowait,) irq, softirq. Stolen time is left out: others used it.
     let [user, nice, system, _, _, irq, softirq, ..] = ticks[..] else {
         return Err(io::Error::other("/proc/stat has another form"));
     };

@@ -1,6 +1,7 @@
 //! What the benches share: a network to measure in, loads, contestants, and clocks.
 //!
-//! Everything here is for Linux, where the peers are and where the machine can be asked.
+//! Everything here is for Linux: the peers run there, and only there can the machine be measured
+//! like this.
 
 #[cfg(target_os = "linux")]
 pub mod affinity;

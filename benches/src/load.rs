@@ -1,4 +1,4 @@
-//! Loads of all kinds, each in a thread of the client's namespace.
+//! Loads of all kinds, each in a thread in the client's namespace.
 
 use std::{
     io,
@@ -22,40 +22,41 @@ use crate::{
     service::name,
 };
 
-/// What is sent.
+/// The kinds of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// Datagrams that nobody answers, at a rate or as fast as one CPU can.
+    /// Datagrams that nobody answers, at a rate or as fast as one CPU can send.
     Flood(Option<u32>),
-    /// The same in runs of 16 segments to one address, as fast as one CPU can: more than is taken.
+    /// The same in runs of 16 segments to one address, as fast as one CPU can send: more than a
+    /// receiver can take.
     Bursts,
-    /// Datagrams at a rate that carry their time, so that answers tell their delay.
+    /// Datagrams at a rate. They carry their send time, so that answers show their delay.
     Paced(u32),
-    /// SEARCH for one name each, so many on their way at once.
+    /// SEARCH for one name each, with this many on their way at once.
     Search(Protocol, usize),
-    /// SEARCH for servers of their own.
+    /// SEARCH for servers that are separate programs.
     Questions(Questions),
 }
 
 /// How many datagrams come to one NIC at once.
 const BURST_LEN: u16 = 16;
-/// An answer that takes longer is lost: in a closed loop, so that it goes on.
+/// An answer that takes longer counts as lost. Otherwise a closed loop would stop.
 const STALL_MAX: Duration = Duration::from_millis(50);
 
 /// A load under way.
 #[derive(Debug)]
 pub struct Running {
-    /// How far it has come.
+    /// What the load has done so far.
     pub counters: Arc<Counters>,
     thread: JoinHandle<io::Result<Outcome>>,
 }
 
 impl Running {
-    /// Ends it.
+    /// Ends the load and returns its outcome.
     ///
     /// # Errors
     ///
-    /// What ended it before.
+    /// The error that ended the load earlier.
     pub fn stop(self) -> io::Result<Outcome> {
         self.counters.stop.store(true, Relaxed);
         self.thread.join().expect("no panic")
@@ -114,7 +115,8 @@ impl Load {
     }
 }
 
-/// Sends and looks for answers in turn, and never sleeps: waking would add to the delays.
+/// Alternates between sending and looking for answers. Never sleeps: a wake-up would add to the
+/// delays.
 struct Client<'a> {
     socket: UdpSocket,
     destinations: Vec<SocketAddrV4>,
@@ -146,7 +148,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// How many came.
+    /// Receives what is there. Returns how many datagrams came.
     fn receive_stamped(&mut self) -> io::Result<usize> {
         let mut count = 0;
         while let Some(len) = self.receive()? {
@@ -200,7 +202,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// How many datagrams came.
+    /// Receives answers. Returns how many datagrams came.
     fn receive_answers<F: FnMut(u64, bool, &mut String)>(
         &mut self,
         load: &mut SearchLoad<F>,

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-/// VmRSS of a process (proc(5)).
+/// The resident memory of a process: VmRSS (proc(5)).
 pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

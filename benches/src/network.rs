@@ -1,4 +1,4 @@
-//! Two network namespaces with N links between them; needs root and `ip`.
+//! Two network namespaces with N links between them. Needs root and `ip`.
 
 use std::{
     fs::File,
@@ -12,7 +12,8 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-/// A server with N NICs, and a client that reaches each over a link of its own. Gone when dropped.
+/// A server with N NICs, and a client that reaches each over a separate link. Dropping it removes
+/// both.
 #[derive(Debug)]
 pub struct Network {
     nic_count: u8,
@@ -22,18 +23,18 @@ pub struct Network {
 /// One of the two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
-    /// Has the NICs that are listened on.
+    /// The host with the NICs that are listened on.
     Server,
-    /// Sends.
+    /// The host that sends.
     Client,
 }
 
 impl Network {
-    /// Makes a network of up to 100 links.
+    /// Creates a network of up to 100 links.
     ///
     /// # Errors
     ///
-    /// What `ip` said.
+    /// What `ip` reports.
     pub fn new(nic_count: u8) -> io::Result<Self> {
         static MADE_COUNT: AtomicU32 = AtomicU32::new(0);
         let number = MADE_COUNT.fetch_add(1, Relaxed);
@@ -62,7 +63,7 @@ impl Network {
         Ipv4Addr::new(10, 77, nic, 1)
     }
 
-    /// The address by which a link's server is reached with all others of its subnet.
+    /// The broadcast address of a link's subnet.
     #[must_use]
     pub fn broadcast_address(nic: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, nic, 255)
@@ -91,11 +92,12 @@ impl Network {
         format!("{}-{}", self.name, if host == Host::Server { "server" } else { "client" })
     }
 
-    /// Lets both ends of every link learn where the other is, so that no datagram waits for it.
+    /// Lets both ends of every link learn the other's MAC address, so that no datagram waits for
+    /// ARP.
     ///
     /// # Errors
     ///
-    /// As [`Network::enter`]; or a link is down.
+    /// As [`Network::enter`], or if a link is down.
     pub fn prime(&self) -> io::Result<()> {
         let namespace = self.namespace(Host::Client);
         let addresses: Vec<_> = self.server_addresses().collect();
@@ -112,12 +114,13 @@ impl Network {
         primer.join().expect("no panic")
     }
 
-    /// Waits until no socket of the server is bound to a port: the kernel closes those of an
-    /// io_uring some time after their process has ended, and until then they take their share.
+    /// Waits until no socket of the server is bound to a port. The kernel closes the sockets of an
+    /// io_uring some time after their process has ended, and until then they receive a share of the
+    /// datagrams.
     ///
     /// # Errors
     ///
-    /// One is still bound after 10 s.
+    /// If one is still bound after 10 s.
     pub fn wait_until_free(&self, port: u16) -> io::Result<()> {
         let namespace = self.namespace(Host::Server);
         let waiter = thread::spawn(move || {
@@ -138,13 +141,13 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The namespace is not there, or root is not who calls.
+    /// If the namespace does not exist, or the caller is not root.
     pub fn enter(&self, host: Host) -> io::Result<()> {
         enter(&self.namespace(host))
     }
 }
 
-/// Moves the calling thread to a namespace that has a name.
+/// Moves the calling thread to the namespace with this name.
 ///
 /// # Errors
 ///

@@ -1,31 +1,31 @@
-//! What becomes of a load, and the bounds that all loads keep to.
+//! The outcome of a load, and the limits of all loads.
 
 use std::time::Duration;
 
-/// The port of the client that takes answers.
+/// The client's port, which receives the answers.
 pub const CLIENT_PORT: u16 = 40_076;
-/// No load lasts longer, whatever becomes of who started it.
+/// No load lasts longer, even if the program that started it is gone.
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(120);
-/// How long answers are awaited after the end.
+/// How long a load waits for answers after its end.
 pub(crate) const LINGER: Duration = Duration::from_millis(100);
 
-/// What became of a load.
+/// The outcome of a load.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Datagrams that left.
+    /// How many datagrams were sent.
     pub sent_count: u64,
-    /// Names that an answer is due for.
+    /// How many names should be answered.
     pub expected_count: u64,
-    /// Datagrams that came back, or names that were answered, none twice.
+    /// How many datagrams came back or names were answered, without duplicates.
     pub answered_count: u64,
-    /// Those that came back once more.
+    /// How many of these came again.
     pub duplicate_count: u64,
-    /// How long each answer took, while that was measured.
+    /// How long each answer took, while delays were measured.
     pub delays: Vec<Duration>,
 }
 
 impl Outcome {
-    /// Adds what became of another load.
+    /// Adds the outcome of another load.
     pub fn add(&mut self, other: Self) {
         self.sent_count += other.sent_count;
         self.expected_count += other.expected_count;

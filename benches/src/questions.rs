@@ -1,10 +1,10 @@
-//! SEARCH in a closed loop, for contestants and for servers that leave unanswered what they do not
+//! SEARCH in a closed loop, for contestants and for servers. Servers do not answer what they do not
 //! know.
 //!
 //! One thread asks and takes the answers, and never sleeps. Questions come in cycles: some for
 //! names that nobody knows, then one for a name that the server has, all to the same NIC. A server
-//! takes a socket's datagrams in order, so the answer to the last one tells that the whole cycle is
-//! done. As many cycles are on their way as fit in the window, and one at least.
+//! takes a socket's datagrams in order, so the answer to the last question shows that the whole
+//! cycle is done. As many cycles are on their way as fit in the window, but at least one.
 
 use std::{
     io,
@@ -35,21 +35,21 @@ use crate::{
 pub struct Questions {
     /// The protocol of the questions, one name each.
     pub protocol: Protocol,
-    /// Whether they go to a NIC's subnet in place of its address.
+    /// Whether they go to the broadcast address of a NIC's subnet instead of its address.
     pub is_broadcast: bool,
-    /// One in so many is for a name that the server has.
+    /// One in this many questions is for a name that the server has.
     pub cycle_len: u16,
-    /// How many are on their way, `cycle_len` at least.
+    /// How many questions are on their way, at least `cycle_len`.
     pub window: u16,
 }
 
-/// An answer that takes longer is lost: servers in Python, on a busy CPU, take some 100 ms.
+/// An answer that takes longer counts as lost. Servers in Python, on a busy CPU, take some 100 ms.
 const STALL_MAX: Duration = Duration::from_millis(400);
-/// How many datagrams go to one NIC before it is the next one's turn.
+/// How many datagrams go to one NIC before the next NIC has its turn.
 const RUN_LEN: u64 = 16;
 
 impl Questions {
-    /// Asks by way of `socket` until it is told to stop.
+    /// Asks through `socket` until it is told to stop.
     pub(crate) fn ask(
         self,
         socket: UdpSocket,
@@ -63,7 +63,7 @@ impl Questions {
             false => Network::server_address,
         };
         let hits: Vec<_> = (0..NAME_COUNT).map(name).collect();
-        // As long as the others, for the kernel cuts a run into equal parts.
+        // As long as the known names, because the kernel cuts a run into equal segments.
         let misses: Vec<_> = hits.iter().map(|name| name.replace("device", "absent")).collect();
         let load = SearchLoad::new(self.mix(), 0, |number, is_hit, name: &mut String| {
             let names = if is_hit { &hits } else { &misses };
@@ -105,7 +105,7 @@ struct Asker<'a, F> {
     socket: UdpSocket,
     destinations: Vec<SockaddrIn>,
     load: SearchLoad<F>,
-    /// Questions of one length, one after the other.
+    /// A run of questions of one length, one after the other.
     run: Vec<u8>,
     counters: &'a Counters,
     start: Instant,
@@ -142,7 +142,7 @@ impl<F: FnMut(u64, bool, &mut String)> Asker<'_, F> {
         Ok(self.outcome)
     }
 
-    /// Sends the cycles that there is room for and that go to the next NIC, in one call.
+    /// Sends, in one call, the cycles to the next NIC that there is room for.
     fn send_run(&mut self, now: Instant) -> io::Result<()> {
         let nic = self.next_nic();
         self.run.clear();
@@ -170,7 +170,7 @@ impl<F: FnMut(u64, bool, &mut String)> Asker<'_, F> {
         (cycle / cycles_per_nic) as usize % self.destinations.len()
     }
 
-    /// How many datagrams came.
+    /// Receives answers. Returns how many datagrams came.
     fn receive(&mut self) -> io::Result<usize> {
         let Self { load, outcome, counters, received, .. } = self;
         let count = received.receive(self.socket.as_fd())?;
@@ -195,7 +195,8 @@ impl<F: FnMut(u64, bool, &mut String)> Asker<'_, F> {
     }
 }
 
-/// The ids of PVA questions that the echo sends back. Those of CA look like answers already.
+/// The ids of PVA questions that the echo sends back. CA questions that come back already look like
+/// answers.
 fn echoed_ids(protocol: Protocol, datagram: &[u8], mut with: impl FnMut(u32)) {
     if protocol == Protocol::Pva {
         for search in pva::messages(datagram).flatten().flat_map(|message| message.search()) {

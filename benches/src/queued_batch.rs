@@ -1,5 +1,5 @@
-//! Datagrams that wait in the sockets before a receiver asks for them: what receiving itself costs,
-//! without waking up, and without another CPU.
+//! Datagrams that wait in the sockets before a receiver asks for them. They show what receiving
+//! itself costs, without wake-ups and without another CPU.
 
 use std::{
     io,
@@ -11,15 +11,15 @@ use std::{
     time::Instant,
 };
 
-/// A number of datagrams for each address, sent by the receiver's own thread, by itself, whenever
-/// it has received all of them.
+/// A number of datagrams for each address. The receiver's own thread sends the next batch whenever
+/// it has received the whole previous one.
 #[derive(Debug)]
 pub struct QueuedBatch {
     sockets: Vec<UdpSocket>,
-    /// How many go to each address.
+    /// How many datagrams go to each address.
     depth: usize,
     state: Mutex<State>,
-    /// How long receiving took, all batches together.
+    /// How long receiving took, over all batches.
     spent_ns: AtomicU64,
     is_last: AtomicBool,
 }
@@ -31,11 +31,11 @@ struct State {
 }
 
 impl QueuedBatch {
-    /// `depth` datagrams of 80 bytes to each address.
+    /// Prepares batches of `depth` datagrams of 80 bytes to each address.
     ///
     /// # Errors
     ///
-    /// What the sockets say.
+    /// The errors of the sockets.
     pub fn new(
         addresses: impl Iterator<Item = Ipv4Addr>,
         port: u16,
@@ -60,7 +60,7 @@ impl QueuedBatch {
         self.send(&mut self.state());
     }
 
-    /// The receiver has taken so many.
+    /// Notes that the receiver has taken this many datagrams.
     pub fn received(&self, count: usize) {
         let mut state = self.state();
         state.left_count = state.left_count.saturating_sub(count);
@@ -71,18 +71,18 @@ impl QueuedBatch {
         }
     }
 
-    /// From a batch's sending to its last receive, all batches together.
+    /// The time from sending a batch to its last receive, summed over all batches.
     pub fn spent_ns(&self) -> u64 {
         self.spent_ns.load(Relaxed)
     }
 
-    /// Sends batches again, from the calling thread the first one.
+    /// Resumes after [`QueuedBatch::pause`]. The calling thread sends the first batch.
     pub fn go_on(&self) {
         self.is_last.store(false, Relaxed);
         self.start();
     }
 
-    /// Lets no batch follow: the receiver falls asleep.
+    /// Stops after the current batch: the receiver falls asleep.
     pub fn pause(&self) {
         self.is_last.store(true, Relaxed);
     }

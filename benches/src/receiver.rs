@@ -1,5 +1,5 @@
-//! A contestant in a process of its own, so that its CPU time, system calls, allocations and
-//! memory are its own: the program starts itself again, and the two talk over pipes.
+//! A contestant in its own process, so that CPU time, system calls, allocations and memory are
+//! counted for it alone. The program starts itself again, and the two processes talk over pipes.
 
 use std::{
     env,
@@ -30,13 +30,14 @@ use crate::{
     service::{Progress, Service, Task},
 };
 
-/// The port that is served, or the first of several.
+/// The port that is served, or the first one of several.
 pub const PORT: u16 = 5076;
-/// Tells a program that it is the receiver: contestant, task, port, number of NICs, namespace.
+/// The environment variable that makes the program a receiver. It holds contestant, task, port,
+/// number of NICs and namespace.
 const VARIABLE: &str = "NICRING_BENCH_RECEIVER";
 
-/// Is the receiver until standard input ends, if this process was started as one; to be called
-/// first of all in `main`.
+/// Runs as the receiver until standard input ends, if this process was started as one. Call it
+/// first in `main`.
 #[must_use]
 pub fn serve_if_asked() -> Option<ExitCode> {
     let order = env::var(VARIABLE).ok()?;
@@ -64,7 +65,7 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
         service: Service::new(task, Arc::clone(&progress)),
         look_every: None,
     };
-    // Before a socket is open: what is more afterwards is the contestant's.
+    // Measured before a socket is open. What is added later belongs to the contestant.
     let empty_rss_bytes = rss_bytes(process::id())?;
     let (tell_ready, is_ready) = mpsc::channel();
     thread::spawn(move || {
@@ -74,7 +75,7 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     });
     is_ready.recv()??;
     println!("ready {empty_rss_bytes}");
-    // Nothing below allocates: it would count as the contestant's.
+    // Nothing below allocates: that would be counted for the contestant.
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let mut line = String::with_capacity(16);
     while input.read_line(&mut line)? > 0 {
@@ -85,7 +86,7 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
         let (received, allocated) = (progress.received_count.load(Relaxed), allocation_count());
         writeln!(output, "{received} {allocated}")?;
     }
-    // Without waiting for the contestant.
+    // Ends without waiting for the contestant.
     process::exit(0)
 }
 
@@ -114,7 +115,7 @@ fn task_text(task: &Task) -> &'static str {
     }
 }
 
-/// The other end: a receiver as it is seen from outside. It ends when this is dropped.
+/// A receiver as seen from the program that started it. Dropping this ends it.
 #[derive(Debug)]
 pub struct Receiver {
     child: Child,
@@ -131,7 +132,7 @@ pub struct Snapshot {
     pub received_count: u64,
     /// Allocations; 0 unless the program counts them.
     pub allocation_count: u64,
-    /// CPU time of all its threads.
+    /// CPU time of all its threads, in ns.
     pub cpu_ns: u64,
 }
 
@@ -140,7 +141,7 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// What the contestant says why it cannot serve.
+    /// The contestant's reason why it cannot serve.
     pub fn start(
         contestant: Contestant,
         task: &Task,
@@ -167,17 +168,17 @@ impl Receiver {
         Ok(receiver)
     }
 
-    /// Its process.
+    /// The number of its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks how far it has come.
+    /// Asks the receiver what it has done so far.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn snapshot(&mut self) -> Result<Snapshot, Box<dyn Error>> {
         self.child.stdin.as_mut().expect("a pipe was asked for").write_all(b"\n")?;
         let answer = self.answer()?;
@@ -190,26 +191,26 @@ impl Receiver {
         })
     }
 
-    /// Waits, but for 50 ms at most, until it has received nothing for 10 ms.
+    /// Waits until it has received nothing for 10 ms, but at most 50 ms.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
         self.settle(5, Duration::from_millis(10)).map(drop)
     }
 
-    /// How many datagrams it has received in all once no more come.
+    /// Waits until no more datagrams come. Returns how many it has received in total.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
         self.settle(20, Duration::from_millis(50))
     }
 
-    /// Waits until it has received nothing for one `pause`, or for `pause_max` of them; how many it
-    /// has received then.
+    /// Waits until it has received nothing for one `pause`, but at most `pause_max` pauses. Returns
+    /// how many datagrams it has received by then.
     fn settle(&mut self, pause_max: u32, pause: Duration) -> Result<u64, Box<dyn Error>> {
         let mut received_count = self.snapshot()?.received_count;
         for _ in 0..pause_max {
@@ -223,11 +224,11 @@ impl Receiver {
         Ok(received_count)
     }
 
-    /// Its resident memory.
+    /// Its resident memory, in bytes.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn rss_bytes(&self) -> io::Result<u64> {
         rss_bytes(self.pid())
     }
@@ -242,7 +243,7 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        // One that is stopped would not see it.
+        // A stopped process would not see that its input has ended.
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT);
         let _ = self.child.wait();
     }

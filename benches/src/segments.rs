@@ -1,5 +1,5 @@
-//! Datagrams of one length to one address, sent by one call: the kernel cuts it into datagrams
-//! (`UDP_SEGMENT`), which costs the sender a fraction of as many calls.
+//! Datagrams of one length to one address, sent by one system call. The kernel cuts the payload
+//! into datagrams (`UDP_SEGMENT`), which costs the sender a fraction of one call per datagram.
 
 use std::{
     io::{self, IoSlice},
@@ -11,10 +11,10 @@ use nix::{
     sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg},
 };
 
-/// How many datagrams are sent by one call at most.
+/// How many datagrams one call sends at most.
 pub(crate) const SEGMENT_COUNT_MAX: usize = 64;
 
-/// Sends `bytes`, cut into datagrams of `datagram_len`; waits while the socket is full.
+/// Sends `bytes`, cut into datagrams of `datagram_len` bytes. Waits while the socket is full.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     to: SockaddrIn,

@@ -1,4 +1,4 @@
-//! Load: datagrams to several addresses in turn, at a rate or as fast as one CPU can.
+//! A load of datagrams to several addresses in turn, at a rate or as fast as one CPU can send.
 
 use std::{
     io,
@@ -12,28 +12,29 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// What a load shares with whoever measures it.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Tells it to end.
+    /// Tells the load to end.
     pub stop: AtomicBool,
-    /// Datagrams that left.
+    /// How many datagrams were sent.
     pub sent_count: AtomicU64,
-    /// Answers that came, none twice.
+    /// How many answers came, without duplicates.
     pub answered_count: AtomicU64,
-    /// How long it span until the next datagram was due, or an answer came: nobody's work.
+    /// How long it spun until the next datagram was due or an answer came, in ns. This time counts
+    /// as nobody's work.
     pub waited_ns: AtomicU64,
-    /// Whether delays of answers are kept.
+    /// Whether the delays of answers are kept.
     pub is_measuring: AtomicBool,
 }
 
-/// A load; sent by the calling thread.
+/// A load that the calling thread sends.
 #[derive(Debug)]
 pub struct Sender {
-    /// Where to, one datagram each in turn.
+    /// The destinations, which receive one datagram each in turn.
     pub destinations: Vec<SocketAddrV4>,
-    /// Datagrams a second; as many as possible if `None`.
+    /// Datagrams per second; as many as possible if `None`.
     pub rate: Option<u32>,
-    /// Bytes a datagram.
+    /// Bytes per datagram.
     pub payload_len: usize,
-    /// How many datagrams leave by one call, cut apart by the kernel (`UDP_SEGMENT`).
+    /// How many datagrams leave by one call. The kernel cuts them apart (`UDP_SEGMENT`).
     pub segment_count: u16,
 }
 
@@ -45,14 +46,14 @@ impl Sender {
         Self { destinations, rate, payload_len: 80, segment_count: 1 }
     }
 
-    /// Sends until it is told to stop, or for `time_max`; returns how many datagrams left.
+    /// Sends until it is told to stop, or for `time_max`. Returns how many datagrams were sent.
     ///
-    /// Each datagram has its own moment, 1/rate after the one before; a sender that was held up
-    /// catches up. Nothing is bunched but segments.
+    /// Each datagram has its own moment, 1/rate after the previous one. A sender that was held up
+    /// catches up. Only segments are sent together.
     ///
     /// # Errors
     ///
-    /// What the socket says beyond a full buffer.
+    /// Any error of the socket except a full buffer.
     pub fn send(&self, time_max: Duration, counters: &Counters) -> io::Result<u64> {
         let sockets: Vec<UdpSocket> =
             self.destinations.iter().map(|to| self.connected(*to)).collect::<io::Result<_>>()?;
@@ -69,7 +70,8 @@ impl Sender {
             let socket = &sockets[(sent_count / segment_count) as usize % sockets.len()];
             match socket.send(&payload) {
                 Ok(_) => sent_count += segment_count,
-                // Nobody listens yet, or any more; or the buffer is full: try the next.
+                // Nobody listens yet or any more: this counts as sent. With a full buffer, the loop
+                // tries the same socket again.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     sent_count += segment_count;
                 }
@@ -91,7 +93,7 @@ impl Sender {
     }
 }
 
-/// When a datagram is due, from the start.
+/// When a datagram is due, counted from the start.
 pub(crate) fn due(number: u64, rate: u32) -> Duration {
     Duration::from_secs_f64(number as f64 / f64::from(rate))
 }

@@ -1,4 +1,4 @@
-//! SEARCH servers that are programs of their own, started as their users start them.
+//! SEARCH servers that are separate programs, started as their users start them.
 
 use std::{
     env,
@@ -35,7 +35,7 @@ pub enum Server {
 }
 
 impl Server {
-    /// Whether it answers the SEARCH of a protocol.
+    /// Whether it answers SEARCHes of a protocol.
     #[must_use]
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
@@ -45,7 +45,8 @@ impl Server {
         }
     }
 
-    /// Its script in `tests/epics`, and how it names the port of SEARCH; the tests use them too.
+    /// Its script in `tests/epics`, which the tests use too, and the script's option for the SEARCH
+    /// port.
     fn script(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
             Self::Nicring(_) => None,
@@ -59,10 +60,11 @@ impl Server {
 const REMEDY: &str = "make it by `python3 -m venv .cache/venv` and `.cache/venv/bin/pip install \
                       -r tests/requirements.txt`, or name another by NICRING_PYTHON";
 
-/// No server lasts longer, whatever becomes of who started it.
+/// No server lasts longer, even if the program that started it is gone.
 const TIME_MAX_S: &str = "120";
 
-/// What servers are started from, and the files that they read and write; gone when dropped.
+/// The programs of the servers, and the files that these read and write. Dropping this removes the
+/// files.
 #[derive(Debug)]
 pub struct Programs {
     repository: PathBuf,
@@ -76,7 +78,7 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// nicring cannot be built, or a file not written.
+    /// If nicring cannot be built or a file cannot be written.
     pub fn prepare(servers: &[Server]) -> Result<Self, Box<dyn Error>> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
         let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
@@ -140,7 +142,8 @@ impl Drop for Programs {
     }
 }
 
-/// That of this source, with the profile of a release, beside the program that runs.
+/// Builds nicring from this source with the release profile, into the target directory of the
+/// running program.
 fn build_nicring(repository: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let program = env::current_exe()?;
     let target = program.ancestors().nth(2).ok_or("runs in no target directory")?;
@@ -155,7 +158,7 @@ fn build_nicring(repository: &Path) -> Result<PathBuf, Box<dyn Error>> {
     }
 }
 
-/// A server that runs, until this is dropped.
+/// A running server. Dropping this ends it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -163,11 +166,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a server of SEARCH at a port in the network's server, and waits until it listens.
+    /// Starts a SEARCH server at a port, in the namespace of the network's server. Waits until it
+    /// listens.
     ///
     /// # Errors
     ///
-    /// What it says why it does not, with the remedy where a package is missing.
+    /// The server's reason why it does not listen, with the remedy if a package is missing.
     pub fn start(
         server: Server,
         protocol: Protocol,
@@ -199,26 +203,26 @@ impl Process {
         }
     }
 
-    /// Its number.
+    /// The number of its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// CPU time of all its threads.
+    /// CPU time of all its threads, in ns.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn cpu_ns(&self) -> io::Result<u64> {
         Ok(self.clock.cpu_time()?.as_nanos() as u64)
     }
 
-    /// Its resident memory.
+    /// Its resident memory, in bytes.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn rss_bytes(&self) -> io::Result<u64> {
         rss_bytes(self.pid())
     }
@@ -231,13 +235,13 @@ impl Drop for Process {
     }
 }
 
-/// rsrv and caproto say the port of both TCP and UDP, pvxs that of TCP.
+/// rsrv and caproto print the port of both TCP and UDP, pvxs that of TCP.
 fn says_right_port(server: Server, search_port: u16, ready: &str) -> bool {
     let port = if server == Server::Pvxs { 5075 } else { search_port };
     ready.split_whitespace().nth(1) == Some(port.to_string().as_str())
 }
 
-/// A child takes after the thread that starts it: namespace and CPUs.
+/// A child inherits namespace and CPUs of the thread that starts it.
 fn spawn_in_server(mut command: Command, network: &Network) -> io::Result<Child> {
     thread::scope(|scope| {
         let spawner = scope.spawn(|| {
@@ -249,7 +253,7 @@ fn spawn_in_server(mut command: Command, network: &Network) -> io::Result<Child>
     })
 }
 
-/// The last line of what a server said.
+/// Why a server ended: the last line of its log.
 fn reason(log: &Path) -> io::Result<String> {
     let text = fs::read_to_string(log)?;
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");

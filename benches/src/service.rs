@@ -1,4 +1,4 @@
-//! What a receiver does with each datagram: the same for all contestants.
+//! What a receiver does with each datagram. It is the same for all contestants.
 
 use std::{
     hint::black_box,
@@ -25,20 +25,20 @@ pub struct Progress {
     ///
     /// [`Setup::look_every`]: crate::contestant::Setup::look_every
     pub stop: AtomicBool,
-    /// What the receiver's thread sends itself.
+    /// The batch that the receiver's thread sends to itself.
     pub queued_batch: Option<QueuedBatch>,
 }
 
 /// What is done with a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
-    /// It is looked at and counted.
+    /// It is read and counted.
     Count,
     /// It goes back to its sender.
     Echo,
     /// It is a SEARCH and is answered from a table of [`NAME_COUNT`] names.
     Search(Protocol),
-    /// It is sent out of each NIC, to these addresses in the order of the NICs.
+    /// It is sent out of each NIC, to these addresses, which are in the order of the NICs.
     FanOut(Vec<SocketAddrV4>),
 }
 
@@ -51,12 +51,12 @@ pub fn name(number: u32) -> String {
     format!("bench:device{:03}:channel{:02}", number % NAME_COUNT / 100, number % 100)
 }
 
-/// The way a datagram is to leave.
+/// The way by which a datagram leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// As an answer, by the way the question came: its path, where an engine told it.
+    /// As an answer, by the way that the question came: its reply path, if it came by an engine.
     Back(Option<ReplyPath>),
-    /// By the NIC of this position.
+    /// By the NIC at this position.
     Nic(usize),
 }
 
@@ -71,7 +71,7 @@ pub struct Question<'a> {
     pub path: Option<ReplyPath>,
 }
 
-/// Does a [`Task`] and counts; one for each thread or task of a receiver.
+/// Does a [`Task`] and counts. Each thread or task of a receiver has one.
 #[derive(Debug)]
 pub struct Service {
     progress: Arc<Progress>,
@@ -82,7 +82,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service that tells `progress` how far it has come.
+    /// A service that counts in `progress`.
     pub fn new(task: Task, progress: Arc<Progress>) -> Self {
         let mut names = NameTable::builder();
         if let Task::Search(protocol) = task {
@@ -99,14 +99,14 @@ impl Service {
         Self { progress, task, names, ca, pva }
     }
 
-    /// The same for another thread or task.
+    /// The same service for another thread or task.
     #[must_use]
     pub fn fork(&self) -> Self {
         let names = Arc::clone(&self.names);
         Self::with_names(self.task.clone(), Arc::clone(&self.progress), names)
     }
 
-    /// Does what is to be done with one datagram; `send` sends what results.
+    /// Does the task with one datagram. `send` sends the results.
     pub fn handle(
         &mut self,
         source: SocketAddrV4,
@@ -116,7 +116,7 @@ impl Service {
         self.handle_all([Question { source, payload, path: None }], send);
     }
 
-    /// The same with what was received at once: answers of CA are packed.
+    /// The same with several datagrams that were received at once. Answers of CA are packed.
     pub fn handle_all<'a>(
         &mut self,
         questions: impl IntoIterator<Item = Question<'a>>,
@@ -166,14 +166,14 @@ impl Service {
         }
     }
 
-    /// Whether the receiver is to end.
+    /// Whether the receiver has to end.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.progress.stop.load(Relaxed)
     }
 }
 
-/// Datagrams to send, for contestants that cannot send while they look at what they received.
+/// Datagrams to send later, for contestants that cannot send while they read what they received.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,

@@ -1,8 +1,8 @@
-//! Medians, and how far to trust a ratio of them.
+//! Medians, and confidence intervals of their ratios.
 
 use std::fmt;
 
-/// The middle value, or the mean of the two in the middle; NaN of none.
+/// The middle value, or the mean of the two in the middle; NaN if there are none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -16,11 +16,11 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 /// A ratio of medians with its 90 % interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Ratio {
-    /// That of what was measured.
+    /// The ratio of what was measured.
     pub value: f64,
-    /// Where the interval begins.
+    /// The lower end of the interval.
     pub low: f64,
-    /// Where it ends.
+    /// The upper end of the interval.
     pub high: f64,
 }
 
@@ -34,8 +34,9 @@ impl fmt::Display for Ratio {
 
 const RESAMPLE_COUNT: usize = 4_000;
 
-/// The ratio of the medians of pairs that were measured in the same round, with a bootstrap
-/// interval: rounds are drawn with replacement, so that what disturbs a round disturbs both.
+/// The ratio of the medians of pairs, with a bootstrap interval. The two values of a pair were
+/// measured in the same round. Whole rounds are drawn with replacement, so a disturbance of a round
+/// affects both values.
 pub fn ratio(pairs: &[(f64, f64)]) -> Option<Ratio> {
     if pairs.is_empty() {
         return None;
@@ -43,7 +44,7 @@ pub fn ratio(pairs: &[(f64, f64)]) -> Option<Ratio> {
     let of = |pairs: &[(f64, f64)]| {
         median(pairs.iter().map(|pair| pair.0)) / median(pairs.iter().map(|pair| pair.1))
     };
-    // Always the same draws: the same figures give the same interval.
+    // The draws are always the same, so the same figures give the same interval.
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut draw = || {
         state ^= state << 13;

@@ -1,21 +1,22 @@
-//! All system calls of a process, by tracepoint: `strace` would slow it a thousandfold.
+//! Counts all system calls of a process by tracepoint. `strace` would slow the process a
+//! thousandfold.
 
 use std::{io, process::Command, time::Duration};
 
-/// What was counted, and in what time.
+/// What was counted, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {
     /// System calls of all threads.
     pub syscall_count: u64,
-    /// For how long they were counted.
+    /// How long they were counted.
     pub duration: Duration,
 }
 
-/// Counts for a while, by `perf`.
+/// Counts for `duration`, with `perf`.
 ///
 /// # Errors
 ///
-/// There is no `perf`, or it may not count.
+/// If there is no `perf`, or it may not count.
 pub fn count(pid: u32, duration: Duration) -> io::Result<Count> {
     let output = Command::new("perf")
         .env("LC_ALL", "C")
@@ -24,7 +25,7 @@ pub fn count(pid: u32, duration: Duration) -> io::Result<Count> {
         .output()
         .map_err(|error| io::Error::other(format!("perf: {error}: install linux-perf")))?;
     let report = String::from_utf8_lossy(&output.stderr);
-    // Not the event duration_time: of a process, perf adds it up over its threads.
+    // Not the event duration_time: for a process, perf adds it up over all threads.
     let first_of = |text: &str| {
         let line = report.lines().find(|line| line.contains(text))?;
         line.split_whitespace().next()

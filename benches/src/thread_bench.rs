@@ -1,4 +1,4 @@
-//! What the criterion benches share: a contestant in a thread, under a load, and its CPU time.
+//! What the criterion benches share: a contestant in a thread, the load on it, and its CPU time.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
@@ -16,7 +16,7 @@ use crate::{
 
 const PORT: u16 = 5076;
 
-/// A contestant of one thread that serves while a load runs, both in threads of this process.
+/// A single-threaded contestant that serves while a load runs. Both run in threads of this process.
 #[derive(Debug)]
 pub struct Race {
     progress: Arc<Progress>,
@@ -26,11 +26,11 @@ pub struct Race {
 }
 
 impl Race {
-    /// Starts both.
+    /// Starts the contestant and the load.
     ///
     /// # Panics
     ///
-    /// Where the contestant cannot serve.
+    /// If the contestant cannot serve.
     #[must_use]
     pub fn start(network: &Arc<Network>, contestant: Contestant, task: Task, load: Load) -> Self {
         let progress = Arc::new(Progress::default());
@@ -54,12 +54,12 @@ impl Race {
         Self { progress, clock, receiver, load: load.start(network, PORT) }
     }
 
-    /// The receiver's CPU time while it receives `count` datagrams, in proportion if it is a few
-    /// more.
+    /// The receiver's CPU time for `count` datagrams. If it receives a few more, the time is scaled
+    /// down.
     ///
     /// # Panics
     ///
-    /// Where the receiver has ended.
+    /// If the receiver has ended.
     #[must_use]
     pub fn cpu_time_of(&self, count: u64) -> Duration {
         let received = || self.progress.received_count.load(Relaxed);
@@ -74,11 +74,11 @@ impl Race {
         (cpu_after - cpu_before).mul_f64(ratio)
     }
 
-    /// Ends both.
+    /// Ends the contestant and the load.
     ///
     /// # Panics
     ///
-    /// Where one of them failed.
+    /// If one of them failed.
     pub fn stop(self) {
         self.load.stop().expect("sending");
         self.progress.stop.store(true, Relaxed);

@@ -1,4 +1,5 @@
-//! The same as `echo`, inside tokio-uring: nicring has a ring of its own and disturbs nothing.
+//! The same as `echo`, inside tokio-uring. nicring has its own ring and does not disturb
+//! tokio-uring's.
 //!
 //! `cargo run --example echo_tokio_uring -- 5999`, then `nc -u 127.0.0.1 5999`.
 

@@ -1,4 +1,4 @@
-//! To whom a datagram was sent.
+//! The class of a destination: unicast, subnet, limited or group.
 
 use std::fmt;
 

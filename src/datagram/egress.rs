@@ -1,8 +1,8 @@
-//! The way out.
+//! How a datagram leaves this host.
 
 use std::net::Ipv4Addr;
 
-/// The way a datagram leaves this host.
+/// How a datagram leaves this host: by which interface, and from which source address.
 ///
 /// ```
 /// use nicring::Egress;
@@ -15,26 +15,27 @@ use std::net::Ipv4Addr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct Egress {
-    /// The index of the interface it leaves by; `None` for the kernel's route to the destination.
+    /// The index of the interface that sends it. `None`: the kernel's route to the destination
+    /// decides.
     pub ifindex: Option<u32>,
-    /// The source address it carries; `None` for the kernel's choice.
+    /// The source address that it carries. `None`: the kernel chooses.
     pub source: Option<Ipv4Addr>,
 }
 
 impl Egress {
-    /// By the kernel's route to the destination, from the address that it chooses.
+    /// Leaves by the kernel's route to the destination. The kernel chooses the source address.
     #[must_use]
     pub const fn by_route() -> Self {
         Self { ifindex: None, source: None }
     }
 
-    /// By the interface with this index, from the address that the kernel chooses.
+    /// Leaves by the interface with this index. The kernel chooses the source address.
     #[must_use]
     pub const fn by_nic(ifindex: u32) -> Self {
         Self { ifindex: Some(ifindex), source: None }
     }
 
-    /// The same way, from this address of the host.
+    /// The same egress, with this address of the host as the source.
     #[must_use]
     pub const fn with_source(self, source: Ipv4Addr) -> Self {
         Self { source: Some(source), ..self }

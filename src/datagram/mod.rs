@@ -1,8 +1,13 @@
-//! What travels: a datagram as it was heard, and as it waits to be sent.
+//! The datagrams: as they were received, and as they wait to be sent.
 //!
-//! In this order: [`Class`], to whom it was sent; [`record`], what is kept of it; [`payloads`],
-//! where its bytes lie; [`Datagram`] and [`ReplyPath`], what the handler sees of both; [`Egress`],
-//! the way out; [`outbox`], what waits to be sent.
+//! In reading order:
+//!
+//! 1. [`Class`]: the class of the destination.
+//! 2. [`record`]: what a batch keeps of a datagram beside its payload.
+//! 3. [`payloads`]: the memory that the payload lies in.
+//! 4. [`Datagram`] and [`ReplyPath`]: what the handler sees of both.
+//! 5. [`Egress`]: how a datagram leaves.
+//! 6. [`outbox`]: the datagrams that wait to be sent.
 
 mod class;
 mod egress;
@@ -27,7 +32,7 @@ pub(crate) use {payloads::LentBuffers, record::KernelTime};
 
 /// One received datagram: its payload, and what the kernel told about it.
 ///
-/// Borrowed from its [`Batch`](crate::Batch); what the platform cannot tell is `None`.
+/// It borrows from its [`Batch`](crate::Batch). What the platform does not tell is `None`.
 ///
 /// ```
 /// # fn heard(datagram: &nicring::Datagram<'_>) {
@@ -42,19 +47,20 @@ pub struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// The bytes that were sent, as far as they fit a buffer (see [`Datagram::is_truncated`]).
+    /// The payload: all bytes that were sent, or as many as fit a buffer
+    /// (see [`Datagram::is_truncated`]).
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
-    /// Who sent it.
+    /// The address and port of the sender.
     #[must_use]
     pub fn source(&self) -> SocketAddrV4 {
         self.record.arrival.source
     }
 
-    /// The address on the wire that it was sent to.
+    /// The address that it was sent to, as its IP header says.
     #[must_use]
     pub fn destination(&self) -> Option<Ipv4Addr> {
         let destination = self.record.arrival.destination;
@@ -73,18 +79,20 @@ impl<'a> Datagram<'a> {
         self.record.class
     }
 
-    /// The index of the NIC that heard it: for unicast the NIC that has the destination address,
-    /// for every other class the one it arrived on. `None` where an unknown interface delivered
-    /// it.
+    /// The index of the NIC that heard it. For unicast that is the NIC that has the destination
+    /// address, for every other class the NIC that the datagram arrived on. `None` if the NIC is
+    /// not known.
     #[must_use]
     pub fn nic(&self) -> Option<u32> {
         (self.record.nic != 0).then_some(self.record.nic)
     }
 
-    /// The index of the interface on which it arrived, by the kernel's word (`IP_PKTINFO`,
-    /// [ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html); of a socket that is bound to a
-    /// device, that device). For a datagram of this host to one of its own addresses Linux names
-    /// the NIC that has the address.
+    /// The index of the interface that it arrived on.
+    ///
+    /// The kernel tells it by `IP_PKTINFO`
+    /// ([ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)). On a socket that is bound to a
+    /// device it is that device. When this host sends to one of its own addresses, Linux names the
+    /// NIC that has the address.
     #[must_use]
     pub fn ifindex(&self) -> Option<u32> {
         (self.record.arrival.ifindex != 0).then_some(self.record.arrival.ifindex)
@@ -104,7 +112,7 @@ impl<'a> Datagram<'a> {
         }
     }
 
-    /// Whether it was longer than a buffer, so that [`Datagram::payload`] is its beginning only.
+    /// Whether it was longer than a buffer. Then [`Datagram::payload`] is only its beginning.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.record.arrival.is_truncated
@@ -135,11 +143,11 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
-/// How a datagram came, and hence how a reply to it leaves: see
-/// [`Batch::reply_by`](crate::Batch::reply_by).
+/// How a datagram came, which decides how a reply to it leaves.
 ///
-/// Datagrams that have the same one can be answered together: what is sent to one address leaves
-/// from the same source address and port, by the same NIC.
+/// Datagrams with equal reply paths can be answered together, by
+/// [`Batch::reply_by`](crate::Batch::reply_by): to one destination, a reply to any of them leaves
+/// by the same NIC, from the same source address and port.
 ///
 /// ```
 /// # fn heard(one: &nicring::Datagram<'_>, other: &nicring::Datagram<'_>) {
@@ -150,10 +158,10 @@ impl fmt::Debug for Datagram<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplyPath {
     pub(crate) heard_by: SocketKey,
-    /// The address that was asked, unspecified where unknown.
+    /// The address that was asked; unspecified where unknown.
     pub(crate) destination: Ipv4Addr,
     pub(crate) class: Class,
-    /// Who asked.
+    /// The address that asked.
     pub(crate) asker: Ipv4Addr,
     /// The arrival interface, 0 where unknown.
     pub(crate) ifindex: u32,

@@ -16,14 +16,14 @@ use super::{egress::Egress, record::SocketKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queued {
-    /// It leaves with the engine's next submission; what the kernel then says is counted in
-    /// [`Stats`](crate::Stats).
+    /// Yes: it leaves with the engine's next submission. [`Stats`](crate::Stats) counts whether
+    /// the kernel took it.
     Yes,
-    /// The outbox is full ([`Builder::replies_max`](crate::Builder::replies_max)).
+    /// No: the outbox is full ([`Builder::replies_max`](crate::Builder::replies_max)).
     Full,
-    /// Longer than a UDP datagram can be (65,507 bytes).
+    /// No: it is longer than the payload of a UDP datagram can be (65,507 bytes).
     TooLong,
-    /// The engine has been told to stop.
+    /// No: the engine has been told to stop.
     Stopped,
 }
 
@@ -41,7 +41,7 @@ pub(crate) const PAYLOAD_LEN_MAX: usize = 65_507;
 /// One datagram to send: where its payload lies in the arena, and where it goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing {
-    /// The socket that heard what this answers; `None` for one that answers nothing.
+    /// The socket that heard the datagram that this one answers; `None` if it answers nothing.
     pub heard_by: Option<SocketKey>,
     pub egress: Egress,
     pub destination: SocketAddrV4,
@@ -49,8 +49,8 @@ pub(crate) struct Outgoing {
     pub len: u32,
 }
 
-/// Neither vector ever grows beyond the capacity it was made with, so that payloads stay where
-/// they are from the moment they are written until the outbox is cleared.
+/// Datagrams that wait to be sent. Neither vector ever grows beyond its first capacity. So a
+/// payload stays in its place until the outbox is cleared, and the kernel can read it there.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     outgoing: Vec<Outgoing>,
@@ -60,7 +60,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub fn new(replies_max: usize) -> Self {
-        // A reply to a SEARCH is seldom longer than 256 bytes; two of the longest always fit.
+        // A reply to a SEARCH is seldom longer than 256 bytes. Two of the longest always fit.
         let arena_len = (replies_max * 256).max(2 * PAYLOAD_LEN_MAX);
         Self {
             outgoing: Vec::with_capacity(replies_max),
@@ -98,7 +98,7 @@ impl Outbox {
             return admitted;
         }
         let start = self.arena.len();
-        // Given back if `write` panics: what is beyond the last `Outgoing` is overwritten.
+        // If `write` panics, these bytes stay unused until the outbox is cleared.
         self.arena.resize(start + len_max, 0);
         let len = write(&mut self.arena[start..]).min(len_max);
         self.arena.truncate(start + len);
@@ -157,13 +157,13 @@ impl Outbox {
         &self.arena[start..start + outgoing.len as usize]
     }
 
-    /// Empties it; the caller sees to it that the kernel has read everything.
+    /// Empties it. The caller makes sure that the kernel has read everything.
     pub fn clear(&mut self) {
         self.outgoing.clear();
         self.arena.clear();
     }
 
-    /// How many datagrams were refused as [`Queued::Full`] since this was last asked.
+    /// How many datagrams were refused as [`Queued::Full`] since the last call.
     pub fn take_full_count(&mut self) -> u64 {
         std::mem::take(&mut self.full_count)
     }

@@ -6,7 +6,7 @@ use super::record::Record;
 
 /// Buffers that a backend lends out with its records.
 pub(crate) trait LentBuffers: Debug + Send + Sync {
-    /// The payload of a record that was lent and is not yet given back.
+    /// The payload of a record whose buffer was lent and is not yet given back.
     fn payload(&self, record: &Record) -> &[u8];
 }
 
@@ -15,7 +15,7 @@ pub(crate) trait LentBuffers: Debug + Send + Sync {
 pub(crate) enum Payloads {
     /// The batch has memory of its own, which the backend receives into.
     Own(Box<[u8]>),
-    /// Buffers of a backend, given back when the batch is; they outlive the backend.
+    /// Buffers of a backend. They are given back with the batch. They outlive the backend.
     #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     Lent(Arc<dyn LentBuffers>),
 }

@@ -1,4 +1,4 @@
-//! What is kept of a datagram beside its payload.
+//! What a batch keeps of a datagram beside its payload.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -8,7 +8,7 @@ use std::{
 
 use super::class::Class;
 
-/// What the kernel told of one datagram.
+/// What the kernel told about one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrival {
     /// Unspecified where the kernel told none.
@@ -17,8 +17,8 @@ pub(crate) struct Arrival {
     pub destination: Ipv4Addr,
     /// 0 where the platform does not tell.
     pub ifindex: u32,
-    /// Drops of the socket so far; 0 where there was none, the platform does not tell, or nobody
-    /// asked to be told with each datagram.
+    /// Drops of the socket so far. 0 if there was none, if the platform does not tell, or if the
+    /// socket does not request the count with each datagram.
     pub drop_count: u32,
     pub kernel_time: Option<KernelTime>,
     pub is_truncated: bool,
@@ -40,12 +40,12 @@ impl Arrival {
     }
 }
 
-/// Nanoseconds since 1970, in 8 bytes where a [`Duration`] takes 16: a [`Record`] has 64.
+/// Nanoseconds since 1970. It takes 8 bytes, a [`Duration`] takes 16, and a [`Record`] has only 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelTime(NonZeroU64);
 
 impl KernelTime {
-    /// `None` for 1970 itself, and for what lies beyond the year 2554.
+    /// `None` for 1970 itself, and for times after the year 2554.
     #[allow(dead_code, reason = "only Linux tells the time")]
     pub fn new(since_epoch: Duration) -> Option<Self> {
         let nanoseconds = u64::try_from(since_epoch.as_nanos()).ok()?;
@@ -66,11 +66,12 @@ pub(crate) struct Span {
     pub len: u32,
 }
 
-/// Which socket of an engine: after a rescan another one may be in its slot.
+/// Names one socket of an engine. The slot alone does not: after a rescan another socket may be in
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SocketKey {
     pub slot: u16,
-    /// No other socket of this process has it.
+    /// No other socket of this process has this number.
     pub number: u32,
 }
 

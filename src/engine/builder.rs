@@ -18,7 +18,7 @@ impl Engine {
     }
 }
 
-/// Settings of an engine, each with a default but the port.
+/// Settings of an engine. Only the port has no default.
 ///
 /// ```
 /// use nicring::{Engine, Unicast};
@@ -42,7 +42,8 @@ pub struct Builder {
     follow_nics: Option<Duration>,
 }
 
-/// A wait ends early for datagrams only: a stop, or a send by a handle, has to sit it out.
+/// Only datagrams end a coalescing wait early. A stop, or a send by a handle, takes effect after
+/// it.
 const COALESCE_WAIT_MAX: Duration = Duration::from_millis(100);
 const FOLLOW_MIN: Duration = Duration::from_millis(10);
 const SPIN_MAX: Duration = Duration::from_secs(1);
@@ -67,7 +68,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Listens on this UDP port too; an engine serves several ports with one ring. 0 stands for a
+    /// Listens on this UDP port too. An engine serves several ports with one ring. 0 stands for a
     /// port that nobody uses ([`Engine::ports`] tells which).
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -84,22 +85,22 @@ impl Builder {
         self
     }
 
-    /// Listens on the NICs, or at the addresses, that this names; on all unless called.
+    /// Listens on the NICs, or at the addresses, that `filter` names; on all NICs unless called.
     #[must_use]
     pub fn nic(mut self, filter: NicFilter) -> Self {
         self.listen.chosen.push(filter);
         self
     }
 
-    /// Does not listen on the NICs, or at the addresses, that this names.
+    /// Does not listen on the NICs, or at the addresses, that `filter` names.
     #[must_use]
     pub fn exclude_nic(mut self, filter: NicFilter) -> Self {
         self.listen.excluded.push(filter);
         self
     }
 
-    /// Lists the NICs so often, 10 ms or more, and rescans when they have changed. Unless called,
-    /// only [`Handle::rescan`](crate::Handle::rescan) does.
+    /// Lists the NICs at this interval, 10 ms or more, and rescans if they have changed. Unless
+    /// called, the engine rescans only at [`Handle::rescan`](crate::Handle::rescan).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -133,10 +134,11 @@ impl Builder {
         self
     }
 
-    /// Refuses to share the port with other sockets. Without it a second server of the same user
-    /// takes about half of the unicasts, one of another user may take all. On Windows a program of
-    /// the same user that sets SO_REUSEADDR later gets in all the same
-    /// ([the table of platforms](crate::platforms)).
+    /// Refuses to share the port with other sockets.
+    ///
+    /// Unless called, a second server of the same user takes about half of the unicasts, and a
+    /// server of another user may take all of them. On Windows this does not keep out a program of
+    /// the same user that sets SO_REUSEADDR later ([the table of platforms](crate::platforms)).
     #[must_use]
     pub fn exclusive(mut self) -> Self {
         self.listen.is_exclusive = true;
@@ -144,7 +146,7 @@ impl Builder {
     }
 
     /// How many bytes each socket may queue, as `SO_RCVBUF` counts them (a short datagram counts
-    /// as about 800); 1 MiB unless called. Beyond `net.core.rmem_max` only with CAP_NET_ADMIN.
+    /// as about 800); 1 MiB unless called. More than `net.core.rmem_max` needs CAP_NET_ADMIN.
     #[must_use]
     pub fn recv_buffer_bytes(mut self, bytes: usize) -> Self {
         self.listen.recv_buffer_bytes = bytes;
@@ -188,8 +190,8 @@ impl Builder {
         self
     }
 
-    /// How many replies a batch can queue, 1 to 32,768; 1,024 unless called. Their payloads
-    /// together may have 256 bytes for each, and at least 131,014.
+    /// How many replies a batch can queue, 1 to 32,768; 1,024 unless called. Their payloads share
+    /// 256 bytes per reply, but not less than 131,014 bytes.
     #[must_use]
     pub fn replies_max(mut self, count: usize) -> Self {
         self.sizes.replies_max = count;
@@ -203,9 +205,11 @@ impl Builder {
         self
     }
 
-    /// Looks for datagrams for so long before the thread sleeps, up to 1 s; not at all unless
-    /// called. Waking a sleeping processor is most of the delay of an answer where little comes:
-    /// this saves it, for processor time. On io_uring only; see
+    /// Looks for datagrams for `time`, up to 1 s, before the thread sleeps; not at all unless
+    /// called.
+    ///
+    /// Where few datagrams come, most of the delay of an answer is the wake-up of a sleeping
+    /// processor. Spinning saves this delay and costs processor time. io_uring only; see
     /// [the guide](crate::guide#spinning).
     #[must_use]
     pub fn spin(mut self, time: Duration) -> Self {
@@ -225,18 +229,18 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A setting that cannot be right, a NIC that cannot be bound, or a backend that was asked for
-    /// and is not to be had.
+    /// If a setting is invalid, if the NICs cannot be listed, if a socket cannot be opened, or if
+    /// the backend that was asked for cannot be used.
     pub fn open(self) -> Result<Engine> {
         let tick = self.tick;
         Ok(Engine::new(self.open_core()?, tick))
     }
 
-    /// As [`Builder::open`], for use from async tasks of any runtime.
+    /// Opens an engine for async tasks, of any runtime.
     ///
     /// # Errors
     ///
-    /// As [`Builder::open`]; and the thread of the engine may not start.
+    /// As [`Builder::open`]; also if the thread of the engine cannot be started.
     pub fn open_async(self) -> Result<AsyncEngine> {
         AsyncEngine::start(self.open_core()?)
     }

@@ -1,4 +1,4 @@
-//! io_uring or portable, and why.
+//! Chooses io_uring or portable, and says why.
 
 use std::{fmt, str, sync::Arc};
 
@@ -26,7 +26,7 @@ pub enum Backend {
     Auto,
     /// io_uring, Linux 6.0 or later; an error where it cannot be used.
     IoUring,
-    /// Readiness and `recvmmsg` on Linux; what the system has elsewhere.
+    /// Readiness, and `recvmmsg` on Linux; elsewhere the calls that the system has.
     Portable,
 }
 
@@ -61,7 +61,7 @@ impl str::FromStr for Backend {
     }
 }
 
-/// Which backend runs, and why it is not the first choice.
+/// Which backend runs, and why [`Backend::Auto`] did not choose io_uring.
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;

@@ -71,7 +71,7 @@ impl Core {
         self.turn_or_poll(batch, deadline, false)
     }
 
-    /// `is_polling`: comes back without waiting.
+    /// As [`Core::turn`]; with `is_polling` it returns without waiting.
     pub fn turn_or_poll(
         &mut self,
         batch: &mut Batch,
@@ -86,7 +86,7 @@ impl Core {
             self.shared.refresh_drop_counts();
         }
         self.count_refusals(batch);
-        // Whoever stores an errand after this sees that the engine waits, and wakes it.
+        // A thread that stores an errand after this sees that the engine waits, and wakes it.
         self.shared.is_waiting.store(true, Ordering::SeqCst);
         let is_polling = self.shared.has_errand.swap(false, Ordering::SeqCst) || is_polling;
         self.take_inbox();
@@ -105,7 +105,7 @@ impl Core {
         result
     }
 
-    /// Takes what handles have queued, once what was taken before is sent.
+    /// Takes what handles have queued, unless what was taken before is still to be sent.
     fn take_inbox(&mut self) {
         if self.posted.is_empty() && self.shared.has_inbox.swap(false, Ordering::SeqCst) {
             std::mem::swap(&mut *lock(&self.shared.inbox), &mut self.posted);
@@ -127,7 +127,8 @@ impl Core {
         }
     }
 
-    /// Hands out what was received before the engine was told to stop, within a bound.
+    /// Hands out what was received before the engine was told to stop, for up to
+    /// [`DRAIN_TIME_MAX`].
     pub fn drain(
         &mut self,
         batch: &mut Batch,
@@ -160,7 +161,7 @@ impl Core {
         flushed.map(|()| stats)
     }
 
-    /// Closes every socket: when it returns the ports are free.
+    /// Closes every socket. When it returns, the ports are free.
     pub fn close(&mut self) {
         if std::mem::replace(&mut self.is_closed, true) {
             return;

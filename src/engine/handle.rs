@@ -38,24 +38,24 @@ impl Handle {
         Self { shared }
     }
 
-    /// Ends the engine: see [`Engine::run`].
+    /// Ends the engine; see [`Engine::run`](crate::Engine::run).
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// What it has counted so far, drops asked of the kernel included.
+    /// What the engine has counted so far. Asks the kernel for the drops of each socket.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// The NICs as the engine knows them, those that it does not listen on included.
+    /// The NICs as the engine knows them, including those that it does not listen on.
     #[must_use]
     pub fn nics(&self) -> Arc<Nics> {
         Arc::clone(&lock(&self.shared.nics))
     }
 
-    /// Which backend runs, and why it is not the first choice.
+    /// Which backend runs, and why [`Backend::Auto`](crate::Backend::Auto) did not choose io_uring.
     #[must_use]
     pub fn backend(&self) -> &BackendReport {
         &self.shared.report
@@ -80,13 +80,14 @@ impl Handle {
         lock(&self.shared.failed_nics).clone()
     }
 
-    /// Lists the NICs again, and opens and closes sockets to match: nothing on the others is lost.
+    /// Tells the engine to list the NICs again, and to open and close sockets to match. Nothing is
+    /// lost on the sockets that stay.
     pub fn rescan(&self) {
         self.shared.wants_rescan.store(true, Ordering::SeqCst);
         self.shared.wake();
     }
 
-    /// Makes the turn that waits, or the next one, come back at once.
+    /// Ends the turn that waits. If none waits, the next one does not wait.
     pub(super) fn wake(&self) {
         self.shared.wake();
     }
@@ -113,9 +114,9 @@ pub(super) struct Shared {
     pub is_stopping: AtomicBool,
     pub wants_rescan: AtomicBool,
     pub has_inbox: AtomicBool,
-    /// Whether someone wants a turn that does not wait.
+    /// Whether the next turn must not wait.
     pub has_errand: AtomicBool,
-    /// Whether the engine waits, or is about to: only then must it be woken.
+    /// Whether the engine waits, or is about to. Only then must it be woken.
     pub is_waiting: AtomicBool,
     pub waker: Arc<dyn Wake>,
     pub stats: StatsTable,
@@ -163,8 +164,8 @@ impl Shared {
         self.wake();
     }
 
-    /// Makes the next turn, or the one that waits, come back at once. What the engine is to see
-    /// must be stored before.
+    /// Ends the turn that waits. If none waits, the next one does not wait. The caller has stored
+    /// before what the engine is to see.
     pub fn wake(&self) {
         self.has_errand.store(true, Ordering::SeqCst);
         if self.is_waiting.swap(false, Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! The engine for async tasks: a thread of its own runs the loop and lends its batches out.
+//! The engine for async tasks: its own thread runs the loop and lends batches to the tasks.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use crate::{
 
 /// Hears and answers UDP datagrams on many NICs, from tasks of any async runtime.
 ///
-/// A thread of its own serves the sockets; [`AsyncEngine::recv_batch`] takes over what it
+/// The engine's own thread serves the sockets, and [`AsyncEngine::recv_batch`] hands out what it
 /// received. Dropping the engine closes it: the ports are free when `drop` returns.
 ///
 /// ```
@@ -73,25 +73,26 @@ impl AsyncEngine {
         &self.ports
     }
 
-    /// A handle to stop and watch it from any thread.
+    /// A handle that stops and watches the engine from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// The next batch that has datagrams. Several tasks may wait; each batch goes to one of them.
+    /// Waits for the next batch that has datagrams. Several tasks may wait; each batch goes to one
+    /// of them.
     ///
-    /// Dropping the future loses nothing. A batch that is kept keeps its buffers: when all are
-    /// kept, datagrams wait in the sockets. There are 8 batches; while tasks keep them all nothing
-    /// is received, and nothing sent.
+    /// Dropping the future loses nothing. A batch that is kept keeps its buffers. When all buffers
+    /// are kept, datagrams wait in the sockets. There are 8 batches. While tasks keep all of them,
+    /// nothing is received and nothing is sent.
     ///
-    /// After [`Handle::stop`] batches have up to 200 ms to come back: later, and after the engine
-    /// was dropped, their replies are not sent.
+    /// After [`Handle::stop`] batches have up to 200 ms to come back. The replies of a batch that
+    /// comes back later, or after the engine was dropped, are not sent.
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] once the engine was stopped and all batches were taken; the error that
-    /// ended it, once.
+    /// [`Error::Stopped`] after the engine has ended and all batches were taken. If an error ended
+    /// the engine, one call returns that error first.
     pub async fn recv_batch(&self) -> Result<BatchLease> {
         let batch = poll_fn(|context| self.exchange.poll_batch(context)).await?;
         Ok(BatchLease {
@@ -121,19 +122,20 @@ impl Drop for AsyncEngine {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        // A waker that the engine's thread runs may drop the engine: the thread ends by itself.
+        // A waker may drop the engine on the engine's own thread. That thread cannot wait for
+        // itself; it ends by itself.
         if thread.thread().id() != thread::current().id() {
             let _ = thread.join();
         }
-        // Nobody can take what is left; a lease that outlives the engine must not keep it.
+        // Nobody can take what is left. A lease that outlives the engine must not keep it.
         let mut queues = lock(&self.exchange.queues);
         queues.received.clear();
         queues.returned.clear();
     }
 }
 
-/// A batch on loan from an [`AsyncEngine`]; its replies leave, and its buffers go back, when it is
-/// dropped. It may outlive the engine.
+/// A batch that an [`AsyncEngine`] has lent. When it is dropped, its replies leave and its buffers
+/// go back. It may outlive the engine.
 #[derive(Debug)]
 pub struct BatchLease {
     batch: Option<Batch>,
@@ -165,18 +167,18 @@ impl Drop for BatchLease {
 
 /// How many batches one engine lends out at once.
 const BATCH_COUNT_MAX: usize = 8;
-/// After so many batches without a pause a task lets others run.
+/// After this many batches without a pause, a task lets others run.
 const READY_COUNT_MAX: u32 = 64;
 
 /// What passes between the engine's thread and the tasks.
 #[derive(Debug, Default)]
 struct Exchange {
     queues: Mutex<Queues>,
-    /// Signalled on a return while the engine has no batch, and on the end.
+    /// Signalled when a batch returns that the engine may wait for, and when the engine is dropped.
     returned: Condvar,
-    /// Whether a return is of use to the engine even if it carries no reply.
+    /// Whether the engine needs a returned batch even if it carries no reply.
     wants_returns: AtomicBool,
-    /// Whether the engine is gone, so that nobody takes batches any more.
+    /// Whether the [`AsyncEngine`] was dropped. Then nobody takes batches any more.
     is_dropped: AtomicBool,
 }
 
@@ -185,7 +187,7 @@ struct Queues {
     received: VecDeque<Batch>,
     returned: Vec<Batch>,
     waiting: Vec<Waker>,
-    /// How often in a row a task found a batch ready.
+    /// How many times in a row a task found a batch ready.
     ready_count: u32,
     end: Option<Result<(), Error>>,
 }
@@ -251,15 +253,15 @@ impl Lender {
             }
             self.hand_out(batch, &mut waiting);
         };
-        // Closed before the tasks hear of it.
+        // The ports are free before the tasks learn of the end.
         self.core.close();
         lock(&self.exchange.queues).end = Some(result);
     }
 
-    /// A batch to receive into, one that has replies first.
+    /// A batch to receive into. One that has replies goes first.
     fn next_batch(&mut self) -> Option<Batch> {
-        // Only a starved backend, or one without a batch, gains by an early return. Stored before
-        // the look at what was returned, so that whoever comes after the look sees it.
+        // An early return helps only a starved backend, or one without a batch. The store comes
+        // before the look at `returned`: a task that returns a batch after the look sees it.
         let is_short = self.made_count == BATCH_COUNT_MAX && self.free.is_empty();
         let wants_returns = is_short || self.core.driver.is_starved();
         self.exchange.wants_returns.store(wants_returns, Ordering::SeqCst);
@@ -280,7 +282,8 @@ impl Lender {
         })
     }
 
-    /// Waits a little for a batch to come back; not long, because a stop may not be told here.
+    /// Waits a little for a batch to come back. Not long, because a stop by a handle does not
+    /// signal `returned`.
     fn wait_for_return(&self) {
         let queues = lock(&self.exchange.queues);
         if queues.returned.is_empty() {
@@ -289,7 +292,8 @@ impl Lender {
         }
     }
 
-    /// Gives a batch to the tasks. Wakers run after the lock is released: they may do anything.
+    /// Gives a batch to the tasks. Wakers run after the lock is released, because they may do
+    /// anything.
     fn hand_out(&mut self, batch: Batch, waiting: &mut Vec<Waker>) {
         if batch.is_empty() {
             self.free.push_back(batch);
@@ -302,8 +306,8 @@ impl Lender {
         waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Hands out what was received before the stop, and sends what is queued. Batches that are out
-    /// have some time to come back with their replies, unless the engine was dropped.
+    /// Hands out what was received before the stop, and sends what is queued. Unless the engine was
+    /// dropped, lent batches have [`DRAIN_TIME_MAX`] to come back with their replies.
     fn drain(&mut self, waiting: &mut Vec<Waker>) -> Result<()> {
         let end = Instant::now() + DRAIN_TIME_MAX;
         loop {
@@ -327,7 +331,7 @@ impl Lender {
 }
 
 impl Drop for Lender {
-    /// The end of the thread, be it by a panic of a waker.
+    /// Runs when the thread ends, even if a waker panicked.
     fn drop(&mut self) {
         self.core.close();
         let mut queues = lock(&self.exchange.queues);

@@ -1,4 +1,4 @@
-//! The sockets that an engine listens by: opened at first, and changed as the NICs change.
+//! The sockets that an engine listens by: opened at the start, and changed as the NICs change.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ pub(super) struct Listening {
     ports: Vec<u16>,
     /// All NICs of the host.
     nics: Arc<Nics>,
-    /// Those that are listened on, with the addresses that are listened at.
+    /// The NICs that the engine listens on, each with the addresses that it listens at.
     selected: Nics,
     /// By slot.
     sockets: Vec<Option<Arc<ListenSocket>>>,
@@ -92,14 +92,14 @@ impl Listening {
         Dispatch::new(&self.sockets, &self.selected, stats)
     }
 
-    /// Tells handles what there is.
+    /// Tells the handles the sockets, the NICs and the failures.
     pub fn publish(&self, shared: &Shared) {
         *lock(&shared.sockets) = self.sockets.iter().flatten().map(Arc::clone).collect();
         *lock(&shared.nics) = Arc::clone(&self.nics);
         lock(&shared.failed_nics).clone_from(&self.failed);
     }
 
-    /// When there may be something to rescan for.
+    /// When to look next whether a rescan is due; `None` for never.
     pub fn next_rescan_at(&self) -> Option<Instant> {
         self.timer.next_at()
     }
@@ -112,8 +112,8 @@ impl Listening {
         }
     }
 
-    /// Lists the NICs again, closes the sockets that are no longer wanted, opens the new ones; says
-    /// whether it could.
+    /// Lists the NICs again, closes the sockets that are no longer planned, and opens the new ones.
+    /// Returns whether the NICs could be listed.
     pub fn rescan(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) -> bool {
         match Nics::enumerate() {
             Ok(nics) => self.nics = Arc::new(nics),
@@ -126,7 +126,8 @@ impl Listening {
         let (groups, unicast) = (&self.settings.groups, self.settings.unicast);
         let plans = plan(&self.selected, groups, unicast, self.layout);
         shared.refresh_drop_counts();
-        // So that those which are removed close, and their addresses can be bound again.
+        // The handles let go of the sockets. So a removed one closes, and its address can be bound
+        // again.
         lock(&shared.sockets).clear();
         self.remove_stale(&plans, driver);
         self.failed.clear();
@@ -152,7 +153,7 @@ impl Listening {
         }
     }
 
-    /// Sees to it that a planned socket is there and has joined its groups.
+    /// Makes sure that a planned socket is there and has joined its groups.
     fn follow(
         &mut self,
         plan: &SocketPlan,
@@ -163,7 +164,7 @@ impl Listening {
         let is_it = |socket: &&Arc<ListenSocket>| {
             socket.port == port && plan.is_same_socket_as(&socket.plan)
         };
-        // A port that was not named is one that nobody used, and stays so.
+        // A port that the settings do not name was an unused one (port 0): it stays unshared.
         let is_exclusive = self.settings.is_exclusive || !self.settings.ports.contains(&port);
         let done = match self.sockets.iter().flatten().find(is_it) {
             Some(socket) => socket.follow(&plan.joins),

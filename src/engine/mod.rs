@@ -1,9 +1,14 @@
-//! Who drives the way of a datagram: the engines, their settings, their handles.
+//! The engines, their settings and their handles.
 //!
-//! In this order: [`builder`], the settings; [`choose`], io_uring or portable; [`listening`], the
-//! sockets as NICs come and go ([`rescan_timer`] says when to look); [`core`], one turn; [`run`],
-//! the engine in the calling thread; [`lease`], the one for async tasks; [`handle`], what other
-//! threads have of either.
+//! In reading order:
+//!
+//! 1. [`builder`]: the settings.
+//! 2. [`choose`]: io_uring or portable.
+//! 3. [`listening`]: the sockets, as NICs come and go. [`rescan_timer`] decides when to look.
+//! 4. [`core`]: one turn.
+//! 5. [`run`]: the engine in the calling thread.
+//! 6. [`lease`]: the engine for async tasks.
+//! 7. [`handle`]: what other threads have of either engine.
 
 mod builder;
 mod choose;

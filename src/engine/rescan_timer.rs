@@ -1,9 +1,9 @@
-//! When an engine lists the NICs again without being told to.
+//! Decides when an engine lists the NICs again by itself.
 
 use std::time::{Duration, Instant};
 
-/// How long the address of a socket that was closed may stay taken: until the last request on it
-/// has ended, or a child process that was forked meanwhile executes its program.
+/// How long the address of a closed socket may stay taken. It is free once the last request on the
+/// socket has ended, and once each child process that was forked meanwhile executes its program.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
 const RETRY_EVERY: Duration = Duration::from_millis(2);
 
@@ -23,7 +23,7 @@ pub(super) enum Due {
     Nothing,
     /// See whether the NICs have changed.
     Look,
-    /// Rescan: an address was taken, by what was being closed.
+    /// Rescan: an address was still taken by a socket that was closing.
     Retry,
 }
 
@@ -38,7 +38,7 @@ impl RescanTimer {
         self.look_at.into_iter().chain(self.retry_at).min()
     }
 
-    /// What there is to do now, once.
+    /// What there is to do now. It is told once.
     pub fn due(&mut self) -> Due {
         let Some(next_at) = self.next_at() else {
             return Due::Nothing; // without asking the clock
@@ -59,7 +59,7 @@ impl RescanTimer {
         self.closed_at = Some(Instant::now());
     }
 
-    /// An address is taken: says whether that may end soon, and then has it tried again.
+    /// Notes that an address is taken. Returns whether that may end soon; then a retry is due soon.
     pub fn may_retry(&mut self) -> bool {
         let may_retry = self.closed_at.is_some_and(|at| at.elapsed() < RETRY_TIME_MAX);
         if may_retry {

@@ -46,26 +46,26 @@ impl Engine {
         self.core.ports()
     }
 
-    /// A handle to stop and watch it from any thread.
+    /// A handle that stops and watches the engine from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.core.shared))
     }
 
-    /// Serves until the handler breaks or [`Handle::stop`] is called, and then closes. After a stop
-    /// what was received by then still goes to the handler, for up to 200 ms; after a break it is
-    /// discarded. The replies are sent, and the ports are free when this returns.
+    /// Serves until the handler breaks or [`Handle::stop`] is called, and then closes.
     ///
-    /// The handler gets each batch of datagrams, and an empty one at a
-    /// [tick](crate::Builder::tick) on which nothing came. If it panics the engine is closed too.
+    /// The handler gets each batch of datagrams, and an empty batch at a
+    /// [tick](crate::Builder::tick) if nothing came. After a stop the handler still gets what was
+    /// received by then, for up to 200 ms. After a break that is discarded. The replies are sent,
+    /// and the ports are free when this returns. If the handler panics, the engine closes too.
     ///
-    /// Linux takes an io_uring apart shortly after it was closed, which may interrupt one system
-    /// call that this thread waits in after this has returned (`EINTR`).
+    /// Linux takes an io_uring apart shortly after it was closed. After this has returned, that may
+    /// interrupt one system call in which this thread waits (`EINTR`).
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] if the backend fails for good, for example because a sandbox that
-    /// forbids its system calls was applied after it had been opened.
+    /// [`Error::Backend`](crate::Error::Backend) if the backend fails for good, for example because
+    /// a sandbox that forbids its system calls was applied after it had been opened.
     pub fn run<H>(mut self, mut handler: H) -> Result<Stats>
     where
         H: FnMut(&Batch) -> ControlFlow<()>,

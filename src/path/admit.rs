@@ -1,5 +1,5 @@
-//! From what the kernel told of a datagram to a [`Record`]: guard, class, NIC, counters. Both
-//! backends pass through here, so that they cannot differ.
+//! Turns an arrival into a [`Record`], or drops it. Finds its class and its NIC, and counts it.
+//! Both backends call this code, so they cannot differ.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -13,12 +13,12 @@ use crate::{
     stats::{NicCounters, StatsTable, add},
 };
 
-/// The NICs that datagrams are attributed to.
+/// Admits datagrams, and attributes them to NICs.
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// All NICs of the host.
     pub nics: Arc<Nics>,
-    /// Those that the engine listens on, with the addresses that it listens at.
+    /// The NICs that the engine listens on, each with the addresses that it listens at.
     selected: Nics,
     /// Counters of each NIC that the engine listens on.
     counters: Vec<Arc<NicCounters>>,
@@ -29,7 +29,8 @@ impl Admission {
         Self { nics, counters: stats.of(&selected), selected }
     }
 
-    /// The record of a datagram, or `None` if it is dropped; counts it either way.
+    /// The record of a datagram, or `None` if it is dropped. Counts it either way, except on
+    /// sockets whose role is [`Role::Send`] or [`Role::Unjudged`].
     #[inline]
     pub fn admit(
         &self,
@@ -56,8 +57,9 @@ impl Admission {
             && (class == Class::Group && !socket.plan.joins(arrival.destination)
                 || self.is_copy(socket, class, arrival.destination));
         let Some(counters) = counters.filter(|_| !is_strange) else {
-            // Heard by a wildcard socket on a NIC, or at an address, that was not chosen, or in a
-            // group that another program joined; or heard by another address of the NIC as well.
+            // A wildcard socket also hears on NICs and at addresses that were not chosen, and in
+            // groups that only another program joined. Where each address of a NIC has a socket,
+            // each hears a broadcast, and only one hands it out.
             add(&socket.counters.guarded_count, 1);
             return None;
         };
@@ -79,8 +81,8 @@ impl Admission {
         Some(Record { arrival, span, heard_by, port: socket.port, class, nic })
     }
 
-    /// Whether a broadcast is handed out by the socket of another address of the same NIC, where
-    /// each of them hears it.
+    /// Whether the socket of another address of the same NIC hands out this broadcast. Where each
+    /// address of a NIC has a socket, each of them hears it.
     fn is_copy(&self, socket: &ListenSocket, class: Class, destination: Ipv4Addr) -> bool {
         let Some(nic) = self.selected.by_index(socket.plan.nic_index()) else {
             return false;
@@ -135,7 +137,7 @@ impl Admission {
             _ => arrival.ifindex,
         };
         if index == 0 && arrival.ifindex == 0 {
-            // The platform tells neither: better heard than lost.
+            // Neither destination nor interface tells the NIC: better heard than lost.
             return (0, Some(&socket.counters));
         }
         let position = self.counters.iter().position(|counters| counters.index == index);
@@ -143,8 +145,8 @@ impl Admission {
     }
 }
 
-/// Whether an answer to this source can be right: no multicast, broadcast or unspecified address,
-/// and a port.
+/// Whether an answer to this source can be right: its port is not 0, and its address is no
+/// multicast, broadcast or unspecified one.
 fn is_answerable(source: SocketAddrV4) -> bool {
     let address = source.ip();
     source.port() != 0

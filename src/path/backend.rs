@@ -1,20 +1,22 @@
-//! The contract of a backend: who receives and sends on a set of sockets.
+//! The contract of a backend.
 //!
-//! A backend owns the receiving and sending on a set of sockets, each in a numbered slot. It is
-//! opened on any thread and from its first turn on belongs to one. It promises:
+//! A backend receives and sends on a set of sockets, each in a numbered slot. Any thread may open
+//! it. From its first turn on it belongs to one thread. It promises:
 //!
-//! - **Turn.** [`BackendDriver::turn`] takes back the buffers of the batch it is given, sends what
-//!   the batch's outbox and the posted outboxes hold, waits for datagrams, a wake or the deadline,
-//!   and fills the batch with at most its capacity of records. Datagrams of one socket stay in
-//!   order; no socket is served twice while another waits; an empty batch means a wake or the
-//!   deadline.
-//! - **Nothing lost.** A datagram that the kernel delivered is in a batch, or counted; one that
-//!   finds no free buffer stays in its socket's queue.
-//! - **Sending never blocks receiving.** What a socket does not take at once is counted.
+//! - **Turn.** [`BackendDriver::turn`] takes back the buffers of the batch that it is given. It
+//!   sends what the batch's outbox and the posted outbox hold. It waits for datagrams, a wake or
+//!   the deadline. It fills the batch with at most as many records as the batch has capacity for.
+//!   Datagrams of one socket stay in order. No socket is served twice while another waits. A turn
+//!   may end with an empty batch: at a wake, at the deadline, or if all that came was dropped or
+//!   was no datagram.
+//! - **Nothing lost.** A datagram that the kernel delivered is in a batch, or counted. A datagram
+//!   that finds no free buffer stays in its socket's queue.
+//! - **Sending never blocks receiving.** What a socket does not take at once is counted, and not
+//!   sent.
 //! - **Slots.** [`BackendDriver::add`] and [`BackendDriver::remove`] work between any two turns.
-//!   After a removal the socket is closed as soon as nothing of it is under way; what was received
-//!   before may still be in the next batch.
-//! - **Close.** When [`BackendDriver::close`] returns every socket is closed and its port free.
+//!   After a removal the socket closes as soon as none of its operations is under way. What it
+//!   received before may still be in the next batch.
+//! - **Close.** When [`BackendDriver::close`] returns, every socket is closed and its port is free.
 //!   Buffers that are still lent stay readable.
 
 use std::{
@@ -67,18 +69,18 @@ pub enum BackendSetup {
         flags: Vec<&'static str>,
         /// How many buffers it receives into.
         buffer_count: usize,
-        /// How many payload bytes each of them holds.
+        /// How many payload bytes each buffer holds.
         buffer_bytes: usize,
         /// Whether the kernel can wait for several datagrams (`IORING_FEAT_MIN_TIMEOUT`, Linux
-        /// 6.12); without that the engine coalesces by sleeping.
+        /// 6.12). If not, the engine coalesces by sleeping.
         waits_for_several: bool,
     },
-    /// Readiness, and the system's own calls.
+    /// Waits for readiness, and then receives and sends by the system's own calls.
     #[non_exhaustive]
     Portable {
         /// The calls that receive and send.
         calls: &'static str,
-        /// How many datagrams one of them carries at most.
+        /// How many datagrams one call carries at most.
         datagrams_per_call_max: usize,
     },
 }
@@ -96,22 +98,23 @@ impl fmt::Display for BackendSetup {
     }
 }
 
-/// One turn's circumstances.
+/// What a turn is given beside the batch.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub admission: &'a Admission,
     pub dispatch: &'a Dispatch,
     #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub stats: &'a StatsTable,
-    /// When to come back without datagrams; `None` for never.
+    /// When to return even without datagrams; `None` for never.
     pub deadline: Option<Instant>,
-    /// Whether to come back at once.
+    /// Whether to return without waiting.
     pub is_polling: bool,
-    /// An outbox beside the batch's own: it is sent and left empty.
+    /// An outbox beside the batch's own. The turn sends it and leaves it empty. If the backend has
+    /// too much under way, it stays as it is, for the next turn.
     pub posted: &'a mut Outbox,
 }
 
-/// See the module's documentation.
+/// A backend. Its contract is the module's documentation.
 pub(crate) trait BackendDriver: Send + fmt::Debug {
     /// A batch for this backend's turns.
     fn new_batch(&self) -> Batch;
@@ -120,14 +123,14 @@ pub(crate) trait BackendDriver: Send + fmt::Debug {
 
     fn remove(&mut self, slot: u16);
 
-    /// Whether nothing is under way in a slot any more.
+    /// Whether no operation is under way in a slot any more.
     fn is_free(&self, slot: u16) -> bool;
 
-    /// Whether the socket in a slot failed for good and is not received from any more.
+    /// Whether the socket in a slot failed for good. The backend no longer receives from it then.
     #[allow(dead_code, reason = "for sockets that were adopted, which only Linux has")]
     fn is_deaf(&self, slot: u16) -> bool;
 
-    /// Whether receiving waits for buffers to be given back.
+    /// Whether receiving has paused until buffers are given back.
     fn is_starved(&self) -> bool;
 
     fn turn(&mut self, turn: Turn<'_>, batch: &mut Batch) -> Result<()>;
@@ -135,13 +138,13 @@ pub(crate) trait BackendDriver: Send + fmt::Debug {
     /// Sends what the batch and the posted outbox hold, and does not receive.
     fn flush(&mut self, turn: Turn<'_>, batch: &mut Batch) -> Result<()>;
 
-    /// Takes back the buffers of a batch that is not given to a turn again.
+    /// Takes back the buffers of a batch at once, and not in the next turn that gets the batch.
     fn take_back(&mut self, batch: &mut Batch);
 
-    /// Something that ends the wait of a turn from any thread.
+    /// What ends the wait of a turn from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// Ends everything; see the contract.
+    /// Closes every socket; see the contract.
     fn close(&mut self);
 }
 

@@ -13,7 +13,7 @@ use crate::{
     nics::Nics,
 };
 
-/// The datagrams that one turn of the engine received, over all NICs, oldest first on each socket.
+/// The datagrams that one turn of the engine received on all NICs, oldest first on each socket.
 ///
 /// Replies are queued in the batch and leave with the engine's next submission.
 ///
@@ -45,7 +45,7 @@ impl Batch {
         }
     }
 
-    /// How many datagrams there are. None at a [tick](crate::Builder::tick) on which nothing came.
+    /// How many datagrams there are; 0 at a [tick](crate::Builder::tick) if none came.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
@@ -69,8 +69,11 @@ impl Batch {
         &self.nics
     }
 
-    /// Queues an answer to the sender of `datagram`, from the address and the port that were
-    /// asked.
+    /// Queues an answer to the sender of `datagram`.
+    ///
+    /// It leaves from the port that was asked. Its source is the address that was asked; after a
+    /// broadcast or a group datagram it is an address of the NIC that heard it
+    /// ([the guide](crate::guide#the-way-of-a-reply)).
     pub fn reply(&self, datagram: &Datagram<'_>, payload: &[u8]) -> Queued {
         self.reply_to(datagram, datagram.source(), payload)
     }
@@ -85,7 +88,7 @@ impl Batch {
         self.reply_by(datagram.reply_path(), destination, payload)
     }
 
-    /// Queues an answer to every datagram that came by `path`, to `destination`.
+    /// Queues an answer to `destination`, for any of the datagrams that came by `path`.
     ///
     /// ```
     /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
@@ -98,8 +101,8 @@ impl Batch {
         self.outbox().push(Some(path.heard_by), egress, destination, payload)
     }
 
-    /// Queues an answer that `write` composes in place, in at most `len_max` bytes; `write` says
-    /// how many it wrote.
+    /// Queues an answer that `write` composes in place. `write` gets `len_max` bytes, and returns
+    /// how many of them it wrote.
     ///
     /// ```
     /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
@@ -121,12 +124,12 @@ impl Batch {
         self.outbox().push_with(heard_by, egress, destination, len_max, write)
     }
 
-    /// Queues a datagram that answers nothing, such as a beacon.
+    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
         self.outbox().push(None, egress, destination, payload)
     }
 
-    /// The way that an answer to `datagram` leaves by when it is sent to `destination`.
+    /// How an answer to `datagram` leaves when it is sent to `destination`.
     #[must_use]
     pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
         route::egress(&self.nics, &datagram.reply_path(), destination)
@@ -138,7 +141,7 @@ impl Batch {
     }
 
     fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
-        // A handler that panicked while composing a reply left the outbox as it was before.
+        // A handler that panicked while it composed a reply has queued nothing of it.
         lock(&self.outbox)
     }
 }

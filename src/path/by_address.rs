@@ -1,5 +1,5 @@
-//! Tests of one socket per address, as on Windows, where each hears the broadcasts of its NIC
-//! too.
+//! Tests of the layout with one socket per address, as on Windows. Each socket also hears the
+//! broadcasts of its NIC.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -74,7 +74,7 @@ fn a_datagram_leaves_by_the_socket_of_its_source() {
         (heard_by(1), Egress::default(), 1),
         (None, by(Some(SECOND), None), 1),
         (None, Egress::default(), 0),
-        // No socket has it: the one that heard says so when it sends.
+        // No socket has this source. The one that heard sends, and the system reports the error.
         (heard_by(1), by(Some(Ipv4Addr::new(192, 0, 2, 1)), None), 1),
     ];
     for (number, (heard_by, egress, slot)) in rows.into_iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Which socket sends a datagram, and what became of it. Both backends pass through here on the way
-//! out, as they pass through [`admit`](super::admit) on the way in.
+//! Chooses the socket that sends a datagram, and counts what became of it. Both backends call this
+//! code when they send, as they call [`admit`](super::admit) when they receive.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -11,37 +11,38 @@ use crate::{
     stats::{NicCounters, StatsTable, add},
 };
 
-/// The sockets of an engine as senders.
+/// What must be known of an engine's sockets to send by them.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     /// By slot.
     senders: Vec<Option<Sender>>,
-    /// The slot of what answers nothing: no address of its own becomes the source.
+    /// The slot that sends what answers nothing. If the first port has a socket of [`Role::Send`],
+    /// it is that one: it has no address that would become the source.
     first_slot: u16,
-    /// Sockets that send from the address that they are bound to and from no other one.
+    /// Sockets that can send only from the address that they are bound to.
     address_bound: Vec<AddressBound>,
     /// Counters of each NIC that the engine listens on.
     counters: Vec<Arc<NicCounters>>,
     unattributed: Arc<NicCounters>,
 }
 
-/// What counts of the socket in a slot. It does not keep the socket open.
+/// What must be known of the socket in a slot. It does not keep the socket open.
 #[derive(Debug)]
 struct Sender {
-    /// That of its [`SocketKey`].
+    /// The number in its [`SocketKey`].
     number: u32,
     counters: Arc<NicCounters>,
-    /// The slot that sends in its place what leaves by the kernel's route.
+    /// The slot that sends, in place of this one, what leaves by the kernel's route.
     routed_slot: u16,
 }
 
-/// A socket that sends from the address that it is bound to.
+/// A socket that can send only from the address that it is bound to.
 #[derive(Debug)]
 struct AddressBound {
     slot: u16,
     port: u16,
     address: Ipv4Addr,
-    /// Whether that is an address of a NIC, and no broadcast address or group.
+    /// Whether `address` is an address of a NIC, and no broadcast address or group.
     is_source: bool,
     nic: u32,
 }
@@ -91,8 +92,8 @@ impl Dispatch {
         self.senders.get(usize::from(slot))?.as_ref()
     }
 
-    /// Of the sockets that are bound to addresses the one that can send by `egress`, on the port of
-    /// `slot`; else `slot`.
+    /// `slot`, unless its socket is bound to an address and cannot send by `egress`. Then it is a
+    /// socket of the same port that can, if there is one.
     fn at_source(&self, slot: u16, egress: Egress) -> u16 {
         let sockets = &self.address_bound;
         match sockets.iter().find(|own| own.slot == slot) {
@@ -104,8 +105,8 @@ impl Dispatch {
         }
     }
 
-    /// Counts what became of `count` datagrams that were sent alike: on the NIC by which they were
-    /// sent, else on that of the socket that sent them, if there was one.
+    /// Counts what became of `count` datagrams that were sent alike. They count for the NIC that
+    /// their egress names, else for the NIC of the socket that sent them, else for no NIC.
     pub fn count_sent(&self, outgoing: &Outgoing, slot: Option<u16>, sent: Sent, count: usize) {
         let by_index = |index| self.counters.iter().find(|counters| counters.index == index);
         let of_nic = outgoing.egress.ifindex.and_then(by_index);

@@ -1,14 +1,15 @@
-//! The way of a datagram, in the order of passing:
+//! The way of a datagram, from the socket to the handler and back. The modules, in the order in
+//! which it passes them:
 //!
 //! 1. [`sockets`]: which sockets hear what arrives.
-//! 2. [`backend`]: the contract of who receives and sends on them; `uring/` and `fallback/` keep
-//!    it.
-//! 3. [`admit`]: guard, class, NIC, counters.
-//! 4. [`batch`]: what the handler gets, and replies into.
-//! 5. [`route`]: which way a reply leaves.
-//! 6. [`dispatch`]: which socket sends it, and what became of it.
+//! 2. [`backend`]: the contract of the backends, which receive and send on the sockets. `uring/`
+//!    and `fallback/` keep it.
+//! 3. [`admit`]: drops what cannot be answered, finds class and NIC, counts.
+//! 4. [`batch`]: what the handler gets, and where it queues its replies.
+//! 5. [`route`]: which NIC and which source address a reply leaves by.
+//! 6. [`dispatch`]: which socket sends a reply, and whether it was sent.
 //!
-//! [`pace`] says when to wait for more.
+//! [`pace`] decides when to wait for more datagrams.
 
 mod admit;
 mod backend;

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Whether to wait a little for more datagrams before a batch is handed out, as NICs coalesce
-/// their interrupts: fewer wake-ups, more delay.
+/// Whether to wait a little for more datagrams before a batch is handed out.
 ///
-/// io_uring on Linux 6.12 or later (`IORING_FEAT_MIN_TIMEOUT`) waits for several datagrams by
-/// itself; elsewhere the engine sleeps for that long before it asks, whatever comes meanwhile. What
-/// it saves: [the guide](crate::guide#coalescing).
+/// Waiting saves wake-ups and costs delay, as when a NIC coalesces its interrupts. io_uring on
+/// Linux 6.12 or later (`IORING_FEAT_MIN_TIMEOUT`) waits for several datagrams by itself. Elsewhere
+/// the engine sleeps for that time before it asks, whatever comes meanwhile. More is in
+/// [the guide](crate::guide#coalescing).
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,19 +25,20 @@ use std::{
 pub enum Coalesce {
     /// A batch is handed out as soon as there is a datagram.
     Off,
-    /// Off, but while 50,000 datagrams a second or more come, up to 100 µs, unless fewer come
-    /// because of that, from clients that wait for their answers, or 16 and more come at once
-    /// anyway.
+    /// Waits up to 100 µs for a fuller batch while 50,000 datagrams per second or more arrive.
+    ///
+    /// It stops below 30,000 per second, and where waiting does not pay: when clients that wait for
+    /// answers send less because of it, or when batches of 16 or more form by themselves.
     #[default]
     Adaptive,
-    /// Always.
+    /// Waits before every batch.
     Fixed {
-        /// The wait ends when so many sockets have something (not where it is a sleep); 1 to
-        /// 32,768.
+        /// The wait ends when this many sockets have a datagram, 1 to 32,768. A sleep does not end
+        /// by it.
         datagram_count: u32,
-        /// The wait ends after so long if there is a datagram by then, else with the first one; up
-        /// to 100 ms. [`Handle::stop`](crate::Handle::stop) and
-        /// [`Handle::send`](crate::Handle::send) may take as long to be noticed.
+        /// The wait ends after this time if a datagram has come by then, else with the first one;
+        /// up to 100 ms. The engine may notice [`Handle::stop`](crate::Handle::stop) and
+        /// [`Handle::send`](crate::Handle::send) only after this time.
         wait_max: Duration,
     },
 }

@@ -1,6 +1,7 @@
-//! Which NIC and which source address a datagram leaves by: pure, over a snapshot of the NICs.
+//! Which NIC and which source address a reply leaves by. Pure functions over a snapshot of the
+//! NICs.
 //!
-//! The rules, and why, stand in [the guide](crate::guide#the-way-of-a-reply).
+//! [The guide](crate::guide#the-way-of-a-reply) has the rules and the reasons.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +10,7 @@ use crate::{
     nics::Nics,
 };
 
-/// The way of an answer to `destination`, which is the asker or an address that it named.
+/// How an answer leaves to `destination`, which is the asker or an address that the asker named.
 pub(crate) fn egress(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Egress {
     Egress { ifindex: way(nics, path, destination), source: source(nics, path, destination) }
 }
@@ -31,7 +32,7 @@ fn source(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Option<Ipv4Ad
     }
     let arrival = nics.by_index(path.nic).or_else(|| nics.by_index(path.ifindex))?;
     if arrival.is_loopback && !nics.is_local(destination) {
-        // Passed on over lo: no address of lo may leave the host.
+        // Another server of this host passed it on over lo. No address of lo may leave the host.
         return None;
     }
     arrival.source_for(destination, path.destination)
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
     use crate::{datagram::SocketKey, nics::samples::nic};
 
-    /// lo, two NICs on one subnet, one with two addresses on two subnets.
+    /// lo, two NICs on one subnet, and a NIC with addresses on two subnets.
     fn host() -> Nics {
         Nics::from_iter([
             nic("lo", 1, &[("127.0.0.1", 8)]),
@@ -83,11 +84,11 @@ mod tests {
             ("10.1.0.1", Unicast, 2, 2, "172.16.0.9", None, "10.1.0.1"),
             ("10.1.0.255", Subnet, 2, 2, "172.16.0.9", None, "10.1.0.1"),
             ("224.0.0.128", Group, 4, 4, "172.16.0.9", None, "10.2.0.1"),
-            // A limited broadcast is never routed: its sender is on the link, whatever it says.
+            // A limited broadcast is never routed: its sender is on the link, whatever its address.
             ("255.255.255.255", Limited, 4, 4, "172.16.0.9", Some(4), "10.2.0.1"),
             // Link-local addresses mean nothing without the link.
             ("10.1.0.1", Unicast, 2, 2, "169.254.3.4", Some(2), "10.1.0.1"),
-            // From this host: by lo, whichever NIC was asked.
+            // The asker is on this host: by lo, whichever NIC was asked.
             ("10.2.0.1", Unicast, 1, 4, "10.1.0.1", Some(1), "10.2.0.1"),
             ("10.1.0.255", Subnet, 2, 2, "10.1.0.1", Some(1), "10.1.0.1"),
             ("10.1.0.255", Subnet, 2, 2, "10.2.0.1", Some(1), "10.1.0.1"),

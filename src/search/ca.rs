@@ -1,9 +1,9 @@
 //! Channel Access SEARCH: parser and writers.
 //!
-//! A datagram is a row of messages, each a header of 16 bytes (24 where the payload is announced
-//! as 0xFFFF bytes: then its true length and count follow) and a payload of a multiple of eight
-//! bytes. All numbers are big-endian. A client sends VERSION and then SEARCH for each name; a
-//! server replies with VERSION and then SEARCH for each name it has.
+//! A datagram is a row of messages. Each message is a header of 16 bytes and a payload of a
+//! multiple of eight bytes. A header that gives the payload's length as 0xFFFF has 24 bytes: the
+//! true length and count follow. All numbers are big-endian. A client sends VERSION and then SEARCH
+//! for each name. A server replies with VERSION and then SEARCH for each name that it has.
 //!
 //! ```
 //! use nicring::search::ca;
@@ -25,39 +25,43 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::Reject;
 
-/// The longest datagram written, in bytes: what EPICS Base sends at most, its server's packed
-/// replies included (`MAX_UDP_SEND` in caProto.h, the limit of receivers too in its early days).
-/// Base's own library takes 65,551 today, caproto 4,096 where the system does not tell it the
-/// length; 1,472 would be the longest that no Ethernet fragments.
+/// The longest datagram that is written, in bytes.
+///
+/// EPICS Base sends no longer ones, packed replies of its server included (`MAX_UDP_SEND` in
+/// caProto.h). In its early days it received no longer ones either. Today Base's own library
+/// takes 65,551 bytes. caproto takes 4,096 where the system does not tell it the length. 1,472
+/// would be the longest that no Ethernet fragments.
 pub const DATAGRAM_LEN_MAX: usize = 1024;
 /// The minor version of the protocol, as sent.
 pub const MINOR_VERSION: u16 = 13;
-/// The oldest client that connects to the address in a reply, and not to the reply's sender.
+/// The minor version of the oldest client that connects to the address in a reply. Older ones
+/// connect to the sender of the reply.
 pub const MINOR_VERSION_REDIRECT: u16 = 8;
 /// Command: the sender's minor version, and a sequence number.
 pub const VERSION: u16 = 0;
-/// Command: who has this name; and in a reply, who has it.
+/// Command: asks who has a name. In a reply it says who has it.
 pub const SEARCH: u16 = 6;
 /// SEARCH: no answer is wanted from servers that do not have the name.
 pub const DONT_REPLY: u16 = 5;
-/// SEARCH: an answer is wanted in any case. Servers heed it over TCP only.
+/// SEARCH: an answer is wanted in any case. Servers obey this over TCP only.
 pub const DO_REPLY: u16 = 10;
 
 const HEADER_LEN: usize = 16;
 const EXTENSION_LEN: usize = 8;
-/// As a payload's length: the true one follows. As a server's address: the sender's.
+/// The length of a payload whose true length follows.
 const EXTENDED: u16 = 0xffff;
+/// The address of a server that is the sender of the reply.
 const SENDER: u32 = 0xffff_ffff;
 /// The data type of a VERSION message whose first parameter is a sequence number.
 const SEQUENCE_VALID: u16 = 1;
 /// From this version on, the first parameter of VERSION is a sequence number.
 const MINOR_VERSION_SEQUENCE: u32 = 11;
 const REPLY_PAYLOAD_LEN: usize = 8;
-/// How many answers fit a datagram, behind its VERSION message.
+/// How many answers fit a datagram, after its VERSION message.
 pub(super) const REPLY_NAME_COUNT_MAX: usize =
     (DATAGRAM_LEN_MAX - HEADER_LEN) / (HEADER_LEN + REPLY_PAYLOAD_LEN);
 
-/// The messages of one datagram. After an `Err` comes nothing more.
+/// The messages of one datagram. Nothing comes after an `Err`.
 #[must_use]
 pub fn messages(datagram: &[u8]) -> Messages<'_> {
     Messages { rest: datagram }
@@ -96,9 +100,9 @@ pub struct Message<'a> {
     pub data_type: u16,
     /// Its data count field.
     pub count: u32,
-    /// Its first parameter, for SEARCH a channel's id or a server's address.
+    /// Its first parameter. In SEARCH it is the id of a channel, or the address of a server.
     pub cid: u32,
-    /// Its second parameter, for SEARCH the id a reply repeats.
+    /// Its second parameter. In SEARCH it is the id that a reply repeats.
     pub available: u32,
     /// What follows the header.
     pub payload: &'a [u8],
@@ -141,15 +145,15 @@ impl<'a> Message<'a> {
         u16::try_from(self.count).unwrap_or(u16::MAX)
     }
 
-    /// The sequence number in a VERSION message, where it says that it has one.
+    /// The sequence number in a VERSION message, if it says that it has one.
     #[must_use]
     pub fn sequence(&self) -> Option<u32> {
         let has = self.command == VERSION && self.data_type & SEQUENCE_VALID != 0;
         has.then_some(self.cid)
     }
 
-    /// The sequence number a reply to this VERSION message shall carry. Servers echo the field to
-    /// every client new enough to have one, whether or not the client marked it.
+    /// The sequence number that a reply to this VERSION message carries. Servers echo the field to
+    /// every client that is new enough to have one, even if the client did not mark it as valid.
     pub(super) fn sequence_to_echo(&self) -> Option<u32> {
         (self.count >= MINOR_VERSION_SEQUENCE).then_some(self.cid)
     }
@@ -158,7 +162,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Where it is another command, or its name is empty or does not end.
+    /// If it is another command, or if its name is empty or does not end.
     pub fn search(&self) -> Result<Search<'a>, Reject> {
         if self.command != SEARCH {
             return Err(Reject::UnexpectedCommand);
@@ -178,7 +182,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Where it is another command, or too short for an answer that names an address.
+    /// If it is another command, or if its payload is too short for the server's minor version.
     pub fn search_reply(&self) -> Result<SearchReply, Reject> {
         if self.command != SEARCH {
             return Err(Reject::UnexpectedCommand);
@@ -196,7 +200,7 @@ impl<'a> Message<'a> {
 /// What a client asks about one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Search<'a> {
-    /// The id the client gave the name; a reply repeats it.
+    /// The id that the client gave the name; a reply repeats it.
     pub id: u32,
     /// The client's minor version.
     pub minor_version: u16,
@@ -209,9 +213,9 @@ pub struct Search<'a> {
 /// What a server says about one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchReply {
-    /// The id the client gave the name.
+    /// The id that the client gave the name.
     pub id: u32,
-    /// The server's address; `None` is the sender of the reply.
+    /// The server's address; `None` means the sender of the reply.
     pub server: Option<Ipv4Addr>,
     /// The server's TCP port.
     pub port: u16,
@@ -245,7 +249,7 @@ fn append_version(buffer: &mut Vec<u8>, sequence: Option<u32>) {
 
 /// Writes SEARCH requests, as many names in a datagram as fit.
 ///
-/// Thousands of names in as few datagrams as they need:
+/// This asks for thousands of names in as few datagrams as possible:
 ///
 /// ```
 /// # let names: Vec<String> = (0..5000).map(|number| format!("ioc1:channel{number}")).collect();
@@ -270,21 +274,21 @@ pub struct RequestWriter {
 }
 
 impl RequestWriter {
-    /// A writer with room for a datagram that [`begin`](Self::begin) must begin.
+    /// A writer with room for a datagram. [`begin`](Self::begin) must begin the datagram.
     #[must_use]
     pub fn new() -> Self {
         Self { buffer: Vec::with_capacity(DATAGRAM_LEN_MAX), name_count: 0 }
     }
 
-    /// Begins the next datagram, with a sequence number for replies to echo.
+    /// Begins the next datagram, with a sequence number that replies echo.
     pub fn begin(&mut self, sequence: Option<u32>) {
         self.buffer.clear();
         self.name_count = 0;
         append_version(&mut self.buffer, sequence);
     }
 
-    /// Adds a name without NUL bytes, or returns false where it does not fit: in a datagram of its
-    /// own every name of up to [`NAME_LEN_MAX`](super::NAME_LEN_MAX) bytes does.
+    /// Adds a name, which has no NUL bytes. Returns false if it does not fit. A name of up to
+    /// [`NAME_LEN_MAX`](super::NAME_LEN_MAX) bytes always fits a datagram of its own.
     pub fn push(&mut self, id: u32, name: &[u8]) -> bool {
         let payload_len = (name.len() + 1).next_multiple_of(8);
         let end = self.buffer.len() + HEADER_LEN + payload_len;
@@ -329,7 +333,7 @@ pub struct ReplyWriter {
 }
 
 impl ReplyWriter {
-    /// A writer with room for a datagram that [`begin`](Self::begin) must begin.
+    /// A writer with room for a datagram. [`begin`](Self::begin) must begin the datagram.
     #[must_use]
     pub fn new() -> Self {
         Self { buffer: Vec::with_capacity(DATAGRAM_LEN_MAX), name_count: 0 }
@@ -342,8 +346,7 @@ impl ReplyWriter {
         append_version(&mut self.buffer, sequence);
     }
 
-    /// Adds the answer that `server` has the name of this id, or returns false where it does not
-    /// fit.
+    /// Adds the answer that `server` has the name with this id. Returns false if it does not fit.
     pub fn push(&mut self, id: u32, server: SocketAddrV4) -> bool {
         let end = self.buffer.len() + HEADER_LEN + REPLY_PAYLOAD_LEN;
         if self.buffer.is_empty() || end > DATAGRAM_LEN_MAX {

@@ -4,25 +4,25 @@ use std::{cmp::Ordering, fmt, net::SocketAddrV4, thread};
 
 use super::{NameTable, Protocol, Reject, SearchCounts, ca};
 
-/// How many answers are held back at most: then what is held is sent. They take 32 KiB.
+/// How many answers are held back at most. Then they are sent. They and their questions take 64 KiB
+/// with reply paths, and 36 KiB without.
 const HELD_MAX: usize = 1024;
 
 /// Turns datagrams of CA SEARCH into replies that name the servers of a [`NameTable`].
 ///
-/// [`answer`](Self::answer) answers one datagram, [`pack`](Self::pack) all of a batch: a client
-/// that asks for thousands of names sends datagrams back to back, and most of what an answer costs
-/// is its datagram. Nobody is told of names that are not in the table: over UDP another server may
-/// have them.
+/// [`answer`](Self::answer) answers one datagram, [`pack`](Self::pack) all datagrams of a batch.
+/// A client that asks for thousands of names sends datagrams back to back, and most of what an
+/// answer costs is its datagram: `pack` needs fewer of them. Names that are not in the table get no
+/// answer, because over UDP another server may have them.
 ///
 /// Answers to one client share datagrams of up to [`ca::DATAGRAM_LEN_MAX`] bytes, in the order in
-/// which it asked. A datagram speaks of one server only: a real server answers for no other, and
-/// caproto takes the last server in a datagram for that of all names in it.
+/// which it asked. A datagram names one server only. A real server answers for no other, and
+/// caproto takes the last server in a datagram for the server of all names in it.
 ///
-/// A datagram begins with a VERSION message that echoes the client's sequence number, by which
-/// clients measure round trips; where requests with several numbers are answered, that of the last
-/// one, as the server of EPICS Base does. Names are found whatever it says: Base's clients count
-/// the answer as one to their latest requests if it is a number of those, and not if it is an older
-/// one.
+/// A datagram begins with a VERSION message that echoes the client's sequence number. Clients
+/// measure round trips by it. If a datagram answers requests with several numbers, it echoes that
+/// of the last one, as the server of EPICS Base does. Clients find the names whatever the number
+/// is. Base's clients only decide by it whether the answer counts as one to their latest requests.
 ///
 /// ```
 /// use nicring::search::{CaResponder, NameTable, Protocol, ca};
@@ -48,7 +48,7 @@ const HELD_MAX: usize = 1024;
 pub struct CaResponder<W = ()> {
     counts: SearchCounts,
     reply: ca::ReplyWriter,
-    /// Those that `hits` answer.
+    /// The questions that `hits` answer.
     questions: Vec<Question<W>>,
     /// Names found and not yet answered.
     hits: Vec<Hit>,
@@ -71,7 +71,7 @@ struct Hit {
     position: u32,
 }
 
-/// Where a reply goes, and the bytes of it.
+/// Sends a reply: gets its way, its destination and its bytes.
 type SendTo<'a, W> = &'a mut dyn FnMut(W, SocketAddrV4, &[u8]);
 
 impl<W: Copy + Ord> Default for CaResponder<W> {
@@ -105,13 +105,15 @@ impl<W: Copy + Ord> CaResponder<W> {
         }
     }
 
-    /// Answers several datagrams at once; what this returns is to be dropped at the end of each
-    /// batch, and then sends what is left: no answer waits longer than the batch in which it was
-    /// asked for.
+    /// Answers several datagrams at once.
+    ///
+    /// Drop what this returns at the end of each batch: it then sends the answers that are left. So
+    /// no answer waits longer than the batch in which its question came.
     ///
     /// `send` is called with the way back, the destination and the bytes of each reply. The way is
-    /// whatever tells `send` how a reply has to leave; only what came with equal ones is answered
-    /// together. For an engine it is [`Datagram::reply_path`](crate::Datagram::reply_path).
+    /// any value that tells `send` how a reply must leave. Only questions with equal ways are
+    /// answered together. With an engine it is
+    /// [`Datagram::reply_path`](crate::Datagram::reply_path).
     ///
     /// ```no_run
     /// # use std::ops::ControlFlow;
@@ -134,13 +136,13 @@ impl<W: Copy + Ord> CaResponder<W> {
         names: &'a NameTable,
         send: F,
     ) -> CaAnswers<'a, W, F> {
-        // What a panic left.
+        // An earlier panic may have left some.
         self.questions.clear();
         self.hits.clear();
         CaAnswers { responder: self, names, send }
     }
 
-    /// What it has seen.
+    /// What it has counted so far.
     #[must_use]
     pub fn counts(&self) -> &SearchCounts {
         &self.counts
@@ -157,7 +159,7 @@ impl<W: Copy + Ord> CaResponder<W> {
         }
     }
 
-    /// Stops at what makes the rest of the datagram doubtful.
+    /// Stops at the first message that makes the rest of the datagram doubtful.
     fn read(
         &mut self,
         names: &NameTable,
@@ -208,8 +210,8 @@ impl<W: Copy + Ord> CaResponder<W> {
         self.hits.push(Hit { server, id: search.id, question, position });
     }
 
-    /// Sends the answers to what was found: those that one client awaits by one way together, each
-    /// server's apart from the others'.
+    /// Sends the answers that are held back. Those to one client by one way share datagrams, but no
+    /// datagram names two servers.
     fn flush(&mut self, send: SendTo<'_, W>) {
         let Self { counts, reply, questions, hits } = self;
         let question = |hit: &Hit| &questions[hit.question as usize];
@@ -242,14 +244,14 @@ impl<W: Copy + Ord> CaResponder<W> {
 }
 
 impl<W: Copy + Ord> Question<W> {
-    /// Equal where one reply can be the answer to both.
+    /// Equal if one reply can answer both.
     fn compare_askers(&self, other: &Self) -> Ordering {
         (self.asker, self.way).cmp(&(other.asker, other.way))
     }
 }
 
-/// The answers to one batch of datagrams, by [`CaResponder::pack`]. Dropped, it sends those that it
-/// has held back.
+/// The answers to one batch of datagrams; see [`CaResponder::pack`]. When dropped, it sends the
+/// answers that it has held back.
 pub struct CaAnswers<'a, W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> {
     responder: &'a mut CaResponder<W>,
     names: &'a NameTable,
@@ -264,7 +266,7 @@ impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> CaAnswers<'_, W, F> {
         self.responder.add(self.names, payload, client, &mut self.send);
     }
 
-    /// What the responder has seen; of replies, those that are sent.
+    /// What the responder has counted so far. Of the replies it counts those that are sent.
     #[must_use]
     pub fn counts(&self) -> &SearchCounts {
         self.responder.counts()
@@ -273,7 +275,7 @@ impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> CaAnswers<'_, W, F> {
 
 impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> Drop for CaAnswers<'_, W, F> {
     fn drop(&mut self) {
-        // It may be `send` that panicked.
+        // `send` itself may have panicked, so it is not called again.
         if !thread::panicking() {
             self.responder.flush(&mut self.send);
         }
@@ -287,9 +289,10 @@ impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> fmt::Debug for CaAnswers<'
     }
 }
 
-/// What is known of who asks.
+/// What is known of the client that asks.
 struct Client<W> {
     question: Question<W>,
-    /// Of its VERSION message; without one, SEARCH tells.
+    /// The minor version in its VERSION message. Without one it is `u16::MAX`, and the version in
+    /// SEARCH counts.
     minor_version: u16,
 }

@@ -10,7 +10,7 @@ macro_rules! counts {
     ) => {
         /// Why a message was not answered; each reason has its counter in [`SearchCounts`].
         ///
-               /// ```
+        /// ```
         /// use nicring::search::{Reject, ca};
         ///
         /// let reject = ca::messages(b"too short").next().unwrap().unwrap_err();
@@ -45,7 +45,7 @@ macro_rules! counts {
 
         /// What a responder has seen since it was made. Counters only grow (and wrap at 2^64).
         ///
-               /// ```
+        /// ```
         /// use nicring::search::SearchCounts;
         ///
         /// let mut one = SearchCounts::default();
@@ -99,13 +99,13 @@ counts! {
         name_count,
         /// Names that were in the table and answered.
         hit_count,
-        /// Names that were not; nobody is told.
+        /// Names that were not in the table; not answered.
         miss_count,
-        /// SEARCH messages that ask for no name but for a sign of life; not answered.
+        /// SEARCH messages that ask for a sign of life and for no name; not answered.
         ping_count,
-        /// SEARCH messages without any name, and no ping.
+        /// SEARCH messages that ask for neither a name nor a sign of life.
         empty_count,
-        /// Messages of other kinds, beacons for one; skipped.
+        /// Messages of other kinds, such as beacons; skipped.
         other_count,
         /// Reply datagrams handed to `send`.
         reply_count,

@@ -1,5 +1,6 @@
-//! SEARCH load: what to ask, and what became of it. Touches no socket and no clock: bytes and times
-//! in, bytes and counts out. `nicring storm` and the project's benches send by it.
+//! SEARCH load: what to ask, and what became of it. It uses no socket, and the caller tells the
+//! time: bytes and times in, bytes and counts out. `nicring storm` and the project's benches send
+//! by it.
 
 use std::{
     ops::AddAssign,
@@ -16,14 +17,15 @@ use super::{
 pub struct SearchMix {
     /// The protocol.
     pub protocol: Protocol,
-    /// The share of names that a server should know, 0 to 1. They come evenly spread: of a share of
-    /// 0.05 every twentieth.
+    /// The share of names that a server should know, 0 to 1. They are spread evenly: with a share
+    /// of 0.05 every twentieth name is one.
     pub hits: f64,
-    /// Names in a datagram, as far as they fit; at least one.
+    /// Names per datagram, or as many as fit. 0 means 1.
     pub names_per_datagram: usize,
-    /// How long an answer is awaited; then it counts as lost.
+    /// How long to wait for an answer. After that it counts as lost.
     pub timeout: Duration,
-    /// How many questions may be open at once. Beyond that the oldest is given up.
+    /// How many questions may be open at once, misses included. It is rounded up to a power of two
+    /// from 64 to 4,194,304. Beyond that the oldest question is given up.
     pub open_max: usize,
 }
 
@@ -33,13 +35,13 @@ pub struct SearchMix {
 pub struct LoadCounts {
     /// Names asked for.
     pub asked_count: u64,
-    /// Those among them that a server should know.
+    /// Names asked for that a server should know.
     pub expected_count: u64,
-    /// Those among these that were answered in time.
+    /// Names that a server should know and that were answered in time.
     pub answered_count: u64,
-    /// Those that were not.
+    /// Names that a server should know and that were not answered in time.
     pub lost_count: u64,
-    /// Answers to a name that had been answered.
+    /// Answers to a name that had been answered already.
     pub duplicate_count: u64,
     /// Answers to a name that was given up.
     pub late_count: u64,
@@ -47,7 +49,7 @@ pub struct LoadCounts {
     pub unexpected_count: u64,
     /// Datagrams that came back.
     pub reply_count: u64,
-    /// Those among them that could not be read.
+    /// Datagrams that came back and could not be read.
     pub malformed_count: u64,
 }
 
@@ -65,8 +67,8 @@ impl AddAssign for LoadCounts {
     }
 }
 
-/// Composes SEARCH datagrams, and tells of each name whether it was answered, once or twice, in
-/// time or not at all.
+/// Composes SEARCH datagrams, and counts which names are answered: once or more often, in time, too
+/// late or not at all.
 ///
 /// ```
 /// use std::{fmt::Write, time::{Duration, Instant}};
@@ -105,20 +107,20 @@ impl AddAssign for LoadCounts {
 pub struct SearchLoad<F> {
     mix: SearchMix,
     request: Request,
-    /// Writes the name of a number behind what it is given.
+    /// Appends the name with this number to a string.
     write_name: F,
     name: String,
     next_hit: u64,
     next_miss: u64,
-    /// The part of a hit that is owed: grows by the share of hits with each name.
+    /// The fraction of a hit that is due. Each name adds the share of hits; each hit takes 1 away.
     owed: f64,
     open: OpenQuestions,
 }
 
 impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
-    /// A load whose names are those that `write_name` writes into an empty string: it is given
-    /// `first` and the numbers that follow, hits and misses numbered apart, and whether a server
-    /// should know the name.
+    /// A load whose names `write_name` writes. It is given a number, whether a server should know
+    /// the name, and an empty string to write into. The numbers begin with `first`; hits and misses
+    /// are numbered apart.
     pub fn new(mix: SearchMix, first: u64, write_name: F) -> Self {
         Self {
             mix,
@@ -132,14 +134,14 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
         }
     }
 
-    /// The next datagram, which counts as sent at `now`; for [`RequestHead::is_unicast`] and
-    /// [`RequestHead::reply_port`].
+    /// Composes the next datagram, which counts as sent at `now`. `is_unicast` and `reply_port` are
+    /// those of [`RequestHead`].
     pub fn compose(&mut self, is_unicast: bool, reply_port: u16, now: Instant) -> &[u8] {
         let sequence = self.open.next_id;
         self.request.begin(RequestHead { sequence, is_unicast, reply_port });
         for _ in 0..self.mix.names_per_datagram.max(1) {
             let owed = self.owed + self.mix.hits;
-            // A little less than 1, for sums of fractions are a little off.
+            // A little less than 1, because sums of fractions are a little off.
             let is_hit = owed > 1.0 - 1e-9;
             let number = if is_hit { &mut self.next_hit } else { &mut self.next_miss };
             self.name.clear();
@@ -154,8 +156,8 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
         self.request.datagram()
     }
 
-    /// Takes a datagram that came back; `delay` hears how long each name waited that it answers in
-    /// time, for the first time.
+    /// Takes a datagram that came back. Calls `delay` for each name that it answers in time and for
+    /// the first time, with how long the name waited.
     pub fn answer(&mut self, datagram: &[u8], now: Instant, mut delay: impl FnMut(Duration)) {
         self.open.counts.reply_count += 1;
         let read: Result<(), Reject> = answered_ids(self.mix.protocol, datagram, |id| {
@@ -166,8 +168,8 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
         }
     }
 
-    /// Takes one answer, for who reads datagrams himself: how long the question with this id
-    /// waited, if it is answered in time and for the first time.
+    /// Takes one answer, for callers that read datagrams themselves. Returns how long the question
+    /// with this id waited, if it is answered in time and for the first time.
     pub fn answer_id(&mut self, id: u32, now: Instant) -> Option<Duration> {
         self.open.answer(id).map(|sent_at| now.saturating_duration_since(sent_at))
     }
@@ -177,7 +179,7 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
         self.open.expire(now);
     }
 
-    /// How many answers are awaited.
+    /// How many answers are still awaited.
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.open.open_count
@@ -189,7 +191,7 @@ impl<F: FnMut(u64, bool, &mut String)> SearchLoad<F> {
         &self.open.counts
     }
 
-    /// Gives up everything; what it has counted.
+    /// Gives up all open questions. Returns what it has counted.
     #[must_use]
     pub fn finish(mut self) -> LoadCounts {
         while self.open.oldest_id != self.open.next_id {
@@ -246,7 +248,7 @@ impl OpenQuestions {
         &mut self.questions[id as usize & mask]
     }
 
-    /// Takes down a question that is about to be sent.
+    /// Notes a question that is about to be sent.
     fn ask(&mut self, is_expected: bool, now: Instant) {
         let id = self.next_id;
         if id.wrapping_sub(self.oldest_id) as usize >= self.questions.len() {
@@ -262,8 +264,8 @@ impl OpenQuestions {
         }
     }
 
-    /// Takes down an answer; when the question was sent, if this is the first answer to it and in
-    /// time.
+    /// Notes an answer. Returns when the question was sent, if this is the first answer to it and
+    /// in time.
     fn answer(&mut self, id: u32) -> Option<Instant> {
         let question = self.question(id);
         if question.id != id {
@@ -362,7 +364,7 @@ mod tests {
         let LoadCounts { asked_count, expected_count, .. } = load.finish();
         assert_eq!(asked_count % 4, 0, "{asked_count}");
         assert_eq!(expected_count, asked_count * 3 / 4);
-        // Each datagram's last one did not fit, and is asked first in the next one.
+        // The last name of each datagram did not fit. The next datagram asks for it first.
         assert_eq!(asked.len() as u64, asked_count + 4);
         asked.dedup();
         let is_in_order = |is_hit: bool| {

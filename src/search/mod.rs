@@ -1,7 +1,7 @@
 //! CA and PVA SEARCH: parsers, writers, a name table and responders.
 //!
 //! A SEARCH server hears "who serves this name?" over UDP and answers with the TCP address of the
-//! server that does. This module is the part of it that touches no socket: bytes in, bytes out.
+//! server that does. This module is the part of it that uses no socket: bytes in, bytes out.
 //! It fits [`Engine`](crate::Engine) as well as any other source of datagrams.
 //!
 //! | part | what it is |
@@ -13,9 +13,9 @@
 //! | [`Request`], [`load`] | for programs that ask: one or a million SEARCHes, and what became of them |
 //! | [`SearchCounts`], [`Reject`] | what a responder saw, and why it did not answer |
 //!
-//! Any bytes may come from a network, so every parser is total: it never panics, its work is
-//! bounded by the length of the datagram, and what it refuses is counted by reason. Parsers and
-//! responders borrow or reuse: nothing is allocated per datagram once they are warm.
+//! Any bytes may come from a network, so every parser is total. It never panics, and the length of
+//! the datagram bounds its work. What is refused is counted by reason. Parsers borrow, and
+//! responders reuse their memory: once they are warm, no datagram costs an allocation.
 //!
 //! ```
 //! use nicring::search::{CaResponder, NameTable, Protocol, ca};
@@ -61,7 +61,7 @@ pub use pva_respond::{Asked, PvaResponder};
 pub use request::{Request, RequestHead, answered_ids};
 pub use subnet::{Subnet, SubnetError};
 
-/// One of the two EPICS protocols: a name belongs to one of them, and may be in both.
+/// One of the two EPICS protocols. A server may have the same name in both.
 ///
 /// ```
 /// use nicring::search::Protocol;
@@ -90,7 +90,7 @@ impl Protocol {
         }
     }
 
-    /// The UDP port SEARCH goes to unless configured otherwise: 5064 and 5076.
+    /// The UDP port that SEARCH goes to unless configured otherwise: 5064 for CA, 5076 for PVA.
     #[must_use]
     pub const fn search_port(self) -> u16 {
         match self {
@@ -109,7 +109,7 @@ impl FromStr for Protocol {
     }
 }
 
-/// What is neither `ca` nor `pva` names no [`Protocol`].
+/// The error for a text that names no [`Protocol`]: it is neither `ca` nor `pva`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtocolError;
 

@@ -1,8 +1,9 @@
 //! The name table.
 //!
-//! All names lie in one arena of bytes, each behind its server and its length; an open-addressed
-//! index of (hash, place in the arena) finds them. A name so costs eight bytes in the arena and
-//! about eleven in the index. A name that is not there is nearly always told by the index alone.
+//! All names lie in one arena of bytes, each after its server and its length. An open-addressed
+//! index of (hash, place in the arena) finds them. Beside its own bytes a name costs eight bytes in
+//! the arena and about eleven in the index. For a name that is not there, a look at the index alone
+//! is nearly always enough.
 
 use std::{
     fmt,
@@ -11,16 +12,17 @@ use std::{
 
 use super::Protocol;
 
-/// The longest name a table takes, in bytes. CA clients hold longer ones to be mistakes.
+/// The longest name that a table takes, in bytes. CA clients take longer ones for mistakes.
 pub const NAME_LEN_MAX: usize = 500;
 
-/// Address, port, and the length of the name that follows with its protocol in the top bit.
+/// Address, port, and the length of the name that follows. The top bit of the length is the
+/// protocol.
 const RECORD_HEAD_LEN: usize = 8;
 const PVA_BIT: u16 = 0x8000;
-/// Records lie below this place, so that no place is [`Slot::FREE`].
+/// All records lie below this place, so none lies at the place of [`Slot::FREE`].
 const ARENA_LEN_MAX: usize = u32::MAX as usize;
 
-/// Which server has which name: immutable, compact, shared freely between threads.
+/// Which server has which name: immutable and compact. Threads can share it freely.
 ///
 /// ```
 /// use nicring::search::{NameTable, Protocol};
@@ -39,7 +41,7 @@ const ARENA_LEN_MAX: usize = u32::MAX as usize;
 pub struct NameTable {
     index: Index,
     arena: Box<[u8]>,
-    /// Names per protocol.
+    /// How many names each protocol has.
     len: [usize; 2],
 }
 
@@ -50,8 +52,9 @@ impl NameTable {
         NameTableBuilder::new()
     }
 
-    /// The server of `name`; failing that, of the record `name` is a field of, which is what
-    /// stands before the last `.` (dots in a channel filter, `{...}`, do not count).
+    /// The server of `name`. If the table does not have `name`, the server of the record that
+    /// `name` is a field of. The name of that record is what stands before the last `.`; dots in a
+    /// channel filter, `{...}`, do not count.
     #[must_use]
     pub fn lookup(&self, protocol: Protocol, name: &[u8]) -> Option<SocketAddrV4> {
         self.exact(protocol, name).or_else(|| self.exact(protocol, record_of(name)?))
@@ -68,7 +71,7 @@ impl NameTable {
         self.len[protocol as usize]
     }
 
-    /// Whether it has none for either.
+    /// Whether the table has no name at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.arena.is_empty()
@@ -163,7 +166,7 @@ impl NameTableBuilder {
     ///
     /// # Errors
     ///
-    /// [`InsertError`] says why the name was not taken; the builder is as it was.
+    /// [`InsertError`] says why the name was not taken. The builder is as it was before.
     pub fn insert(
         &mut self,
         protocol: Protocol,
@@ -219,7 +222,7 @@ pub enum InsertError {
     },
     /// The name has a control character, so no client can ask for it.
     ControlCharacter,
-    /// No client can connect to this server: it is no single host's address, or port 0.
+    /// No client can connect to this server: its address is not that of one host, or its port is 0.
     Server,
     /// The table holds all it can, 4 GiB of names.
     Full,
@@ -262,12 +265,12 @@ fn check(name: &str, server: SocketAddrV4) -> Result<(), InsertError> {
     Ok(())
 }
 
-/// Whether an address can be one host's, as far as the address alone tells.
+/// Whether an address can be that of one host, as far as the address alone tells.
 pub(super) fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
 }
 
-/// The record a name is a field of.
+/// The record that a name is a field of.
 fn record_of(name: &[u8]) -> Option<&[u8]> {
     let filter_at = name.iter().position(|&byte| byte == b'{').unwrap_or(name.len());
     let dot_at = name[..filter_at].iter().rposition(|&byte| byte == b'.')?;
@@ -350,12 +353,12 @@ impl Default for Index {
 }
 
 impl Index {
-    /// Slots for a load of three quarters.
+    /// How many slots give a load of three quarters.
     fn capacity_for(used_count: usize) -> usize {
         used_count + used_count / 3 + 1
     }
 
-    /// Slots in the order of probing, from the one where `hash` would best be.
+    /// The slots in the order of probing. The first is the one where `hash` belongs.
     fn probe(&self, hash: u32) -> impl Iterator<Item = usize> + use<> {
         let capacity = self.slots.len();
         let start = ((u64::from(hash) * capacity as u64) >> 32) as usize;
@@ -377,7 +380,7 @@ impl Index {
             .find(|record| record.protocol == protocol && record.name == name)
     }
 
-    /// Puts a slot that is not there yet; two slots must be free, one to stay so.
+    /// Puts in a slot that is not there yet. Two slots must be free, because one must stay free.
     fn put(&mut self, slot: Slot) {
         let free = self.probe(slot.hash).find(|&at| self.slots[at].is_free());
         self.slots[free.expect("a slot is free")] = slot;

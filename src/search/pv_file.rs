@@ -9,7 +9,8 @@ use std::{
 use super::names::is_host;
 use super::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Protocol};
 
-/// The longest line, in bytes: what has no line ends is no PV file, and is not read into memory.
+/// The longest line, in bytes. A file without line ends is no PV file, and must not be read into
+/// memory as one line.
 const LINE_LEN_MAX: usize = 4096;
 /// How much of a wrong text an error shows.
 const SHOWN_CHARS_MAX: usize = 40;
@@ -19,10 +20,10 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Reads a name table from text.
 ///
 /// Each line is `PROTOCOL NAME SERVER`, `pva ioc1:temp 192.0.2.7:5075` for example, with any
-/// white space between the fields. The protocol is `ca` or `pva`, the server the IPv4 address and
-/// TCP port that clients shall connect to. A `#` at the start of a line or after white space
-/// begins a comment; empty lines are skipped. A name may stand there twice with one server, not
-/// with two. `file` is what errors call the text.
+/// white space between the fields. The protocol is `ca` or `pva`. The server is the IPv4 address
+/// and TCP port that clients connect to. A `#` at the start of a line or after white space begins a
+/// comment. Empty lines are skipped. A name may occur twice with the same server, but not with two
+/// servers. `file` is what errors call the text.
 ///
 /// # Errors
 ///

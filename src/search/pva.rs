@@ -1,10 +1,10 @@
 //! PVAccess SEARCH: parser and writers.
 //!
 //! A message is a header of eight bytes (0xCA, version, flags, command, length of the payload) and
-//! a payload; a flag tells the byte order of both. A client sends SEARCH with any number of names
-//! and where it wants to hear of them; a server replies with SEARCH_RESPONSE, which holds one
-//! server's address and the ids of the names it has. ORIGIN_TAG goes before a SEARCH that one
-//! server of a host passes on to the others.
+//! a payload. A flag tells the byte order of both. A client sends SEARCH with any number of names,
+//! and with the address that replies go to. A server replies with SEARCH_RESPONSE, which holds the
+//! address of one server and the ids of the names that this server has. ORIGIN_TAG goes before a
+//! SEARCH that one server of a host passes on to the others.
 //!
 //! ```
 //! use nicring::search::pva;
@@ -33,7 +33,7 @@ use super::Reject;
 
 pub use write::{RequestWriter, ResponseHead, ResponseWriter, SearchHead, append_origin_tag};
 
-/// The longest datagram written, in bytes: fits one Ethernet frame.
+/// The longest datagram that is written, in bytes. It fits one Ethernet frame.
 pub const DATAGRAM_LEN_MAX: usize = 1400;
 /// The version of the protocol, as sent.
 pub const VERSION: u8 = 2;
@@ -41,7 +41,7 @@ pub const VERSION: u8 = 2;
 pub const SEARCH: u8 = 3;
 /// Command: this server has these names.
 pub const SEARCH_RESPONSE: u8 = 4;
-/// Command: where the message behind was sent to before a server of this host passed it on.
+/// Command: says where the next message was sent to before a server of this host passed it on.
 pub const ORIGIN_TAG: u8 = 22;
 /// The group on the loopback NIC through which the servers of one host pass on to each other what
 /// only one of them received (pvxs and its peers).
@@ -57,8 +57,9 @@ const HEADER_CONTROL: u8 = 0x01;
 const HEADER_SEGMENTED: u8 = 0x30;
 const HEADER_SERVER: u8 = 0x40;
 const HEADER_BIG_ENDIAN: u8 = 0x80;
-/// Size bytes: no size at all, and a size of four bytes that follows.
+/// The size byte for no size at all.
 const SIZE_NULL: u8 = 0xff;
+/// The size byte for a size of four bytes that follows.
 const SIZE_LONG: u8 = 0xfe;
 const TCP: &[u8] = b"tcp";
 
@@ -71,7 +72,7 @@ pub enum ByteOrder {
     Big,
 }
 
-/// The messages of one datagram. After an `Err` comes nothing more.
+/// The messages of one datagram. Nothing comes after an `Err`.
 #[must_use]
 pub fn messages(datagram: &[u8]) -> Messages<'_> {
     Messages { rest: datagram }
@@ -146,7 +147,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Where it is another command, or its payload ends too soon.
+    /// If it is another command, or if its payload ends too soon.
     pub fn search(&self) -> Result<Search<'a>, Reject> {
         if self.command != SEARCH {
             return Err(Reject::UnexpectedCommand);
@@ -158,7 +159,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Where it is another command, or its payload ends too soon.
+    /// If it is another command, or if its payload ends too soon.
     pub fn search_response(&self) -> Result<SearchResponse<'a>, Reject> {
         if self.command != SEARCH_RESPONSE {
             return Err(Reject::UnexpectedCommand);
@@ -170,7 +171,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// Where it is another command, or its payload ends too soon.
+    /// If it is another command, or if its payload ends too soon.
     pub fn origin(&self) -> Result<Ipv6Addr, Reject> {
         if self.command != ORIGIN_TAG {
             return Err(Reject::UnexpectedCommand);
@@ -182,15 +183,15 @@ impl<'a> Message<'a> {
 /// What a client asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'a> {
-    /// The number a response repeats.
+    /// The number that a response repeats.
     pub sequence: u32,
     /// [`FLAG_MUST_REPLY`], [`FLAG_UNICAST`].
     pub flags: u8,
-    /// Where the response shall go; unspecified is the sender.
+    /// The address that the response goes to; unspecified means the sender.
     pub reply_address: Ipv6Addr,
-    /// ... and to which port.
+    /// The port that the response goes to.
     pub reply_port: u16,
-    /// Whether `tcp` is among the protocols the client takes.
+    /// Whether `tcp` is among the protocols that the client takes.
     pub accepts_tcp: bool,
     /// How many names it asks for.
     pub name_count: u16,
@@ -216,14 +217,14 @@ impl<'a> Search<'a> {
         self.flags & FLAG_UNICAST != 0
     }
 
-    /// [`reply_address`](Self::reply_address) in IPv4, `0.0.0.0` for the sender; `None` where
-    /// only IPv6 can reach it.
+    /// [`reply_address`](Self::reply_address) as IPv4, `0.0.0.0` for the sender; `None` if only
+    /// IPv6 can reach it.
     #[must_use]
     pub fn reply_ipv4(&self) -> Option<Ipv4Addr> {
         to_ipv4(self.reply_address)
     }
 
-    /// The names, each behind the id the client gave it.
+    /// The names, each with the id that the client gave it.
     pub fn names(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
         let mut reader = self.names;
         (0..self.name_count).map_while(move |_| reader.name())
@@ -237,7 +238,7 @@ pub struct SearchResponse<'a> {
     pub guid: [u8; 12],
     /// The number of the request.
     pub sequence: u32,
-    /// The server's address; unspecified is the sender.
+    /// The server's address; unspecified means the sender.
     pub server: Ipv6Addr,
     /// The server's TCP port.
     pub port: u16,
@@ -251,8 +252,8 @@ pub struct SearchResponse<'a> {
 }
 
 impl<'a> SearchResponse<'a> {
-    /// [`server`](Self::server) in IPv4, `0.0.0.0` for the sender; `None` where only IPv6 can
-    /// reach it.
+    /// [`server`](Self::server) as IPv4, `0.0.0.0` for the sender; `None` if only IPv6 can reach
+    /// it.
     #[must_use]
     pub fn server_ipv4(&self) -> Option<Ipv4Addr> {
         to_ipv4(self.server)
@@ -269,7 +270,7 @@ fn to_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     if address.is_unspecified() { Some(Ipv4Addr::UNSPECIFIED) } else { address.to_ipv4_mapped() }
 }
 
-/// Reads a payload; `None` is its end.
+/// Reads a payload. `None` means that it has ended.
 #[derive(Clone, Copy, Debug)]
 struct Reader<'a> {
     rest: &'a [u8],
@@ -333,12 +334,12 @@ impl<'a> Reader<'a> {
         Some(Ipv6Addr::from(*self.array::<16>()?))
     }
 
-    /// A size, or `Some(None)` for the null size some implementations write for no string.
+    /// A size, or `Some(None)` for the null size that some implementations write for no string.
     fn size(&mut self) -> Option<Option<u32>> {
         let [first] = *self.array()?;
         Some(match first {
             SIZE_NULL => None,
-            // The form for sizes beyond 2^31 needs no care: no datagram holds as much.
+            // Sizes beyond 2^31 have another form, but no datagram holds as much.
             SIZE_LONG => Some(self.u32()?),
             short => Some(u32::from(short)),
         })

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::names::is_host;
 use super::{NameTable, Protocol, Reject, SearchCounts, Subnet, pva};
 
-/// Who asked, and by which way the question came.
+/// Who asked, and how the question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The sender of the datagram.
@@ -23,14 +23,14 @@ impl From<SocketAddrV4> for Asked {
 
 /// Turns datagrams of PVA SEARCH into replies that name the servers of a [`NameTable`].
 ///
-/// A reply holds one server and all ids of the request that are its, in the byte order of the
-/// request. Each is a datagram of its own: pvxs clients read the first message of a datagram only.
-/// Nobody is told of names that are not in the table. A ping, which asks for a sign of life
-/// and no name, is counted and left to the servers themselves.
+/// A reply holds one server and the ids of the names that this server has, in the byte order of the
+/// request. Each reply is a datagram of its own, because pvxs clients read only the first message
+/// of a datagram. Names that are not in the table get no answer. A ping, which asks for a sign of
+/// life and no name, is counted. Its answer is left to the servers themselves.
 ///
-/// A request says where the reply shall go, so anyone could have replies sent to anyone. Replies
-/// go to the sender, to hosts in the given subnets, and, for a request that a server of this
-/// host passed on, to the one host it names; the rest is refused and counted.
+/// A request says where its reply goes, so anyone could have replies sent to anyone. Therefore
+/// replies go only to the sender, to hosts in the given subnets, and to the one host that a request
+/// names if a server of this host passed it on. Everything else is refused and counted.
 ///
 /// ```
 /// use nicring::search::{NameTable, Protocol, PvaResponder, pva};
@@ -66,7 +66,7 @@ pub struct PvaResponder {
     response: pva::ResponseWriter,
 }
 
-/// Ordered by server, so that a server's hits stand together, in the order of the request.
+/// A name found. The order puts the hits of one server together, in the order of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Hit {
     server: SocketAddrV4,
@@ -81,7 +81,7 @@ impl PvaResponder {
         Self { reply_subnets, ..Self::default() }
     }
 
-    /// Replaces the subnets, as the addresses of the host change.
+    /// Replaces the subnets, when the addresses of the host have changed.
     pub fn set_reply_subnets(&mut self, reply_subnets: Vec<Subnet>) {
         self.reply_subnets = reply_subnets;
     }
@@ -100,13 +100,13 @@ impl PvaResponder {
         }
     }
 
-    /// What it has seen.
+    /// What it has counted so far.
     #[must_use]
     pub fn counts(&self) -> &SearchCounts {
         &self.counts
     }
 
-    /// Stops at what makes the rest of the datagram doubtful.
+    /// Stops at the first message that makes the rest of the datagram doubtful.
     fn answer_messages(
         &mut self,
         names: &NameTable,
@@ -139,7 +139,7 @@ impl PvaResponder {
         Ok(())
     }
 
-    /// Where a reply goes; `None` where there is nothing to reply to.
+    /// Where a reply goes; `None` if there is nothing to reply to.
     fn destination(
         &mut self,
         search: &pva::Search<'_>,
@@ -237,8 +237,8 @@ fn write_replies(
     reply_count
 }
 
-/// The identity a reply gives a server. A client that hears of one name from two identities
-/// reports a duplicate, so all that answer for a server must give it the same one.
+/// The identity that a reply gives a server. A client that hears of one name from two identities
+/// reports a duplicate. So all who answer for a server must give it the same identity.
 fn guid_of(server: SocketAddrV4) -> [u8; 12] {
     let mut guid = *b"nicrin\0\0\0\0\0\0";
     guid[6..10].copy_from_slice(&server.ip().octets());

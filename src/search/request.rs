@@ -11,7 +11,7 @@ pub struct RequestHead {
     pub sequence: u32,
     /// Whether it goes to one host, not to all: PVA says so in the request.
     pub is_unicast: bool,
-    /// The port of the sender that replies to PVA go to; those to CA go to the port that sent.
+    /// The port that PVA replies go to. CA replies go to the port that sent the request.
     pub reply_port: u16,
 }
 
@@ -36,7 +36,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// A writer with room for a datagram that [`begin`](Self::begin) must begin.
+    /// A writer with room for a datagram. [`begin`](Self::begin) must begin the datagram.
     #[must_use]
     pub fn new(protocol: Protocol) -> Self {
         match protocol {
@@ -67,7 +67,7 @@ impl Request {
         }
     }
 
-    /// Adds a name, or returns false where it does not fit.
+    /// Adds a name. Returns false if it does not fit.
     pub fn push(&mut self, id: u32, name: &[u8]) -> bool {
         match self {
             Self::Ca(request) => request.push(id, name),
@@ -94,7 +94,7 @@ impl Request {
     }
 }
 
-/// Calls `with` for the id of each name that a server's datagram says to have.
+/// Calls `with` for the id of each name that the server has, according to its datagram.
 ///
 /// ```
 /// use nicring::search::{Protocol, answered_ids, ca};
@@ -110,7 +110,7 @@ impl Request {
 ///
 /// # Errors
 ///
-/// Where the datagram cannot be read to its end; `with` was called for what stands before.
+/// If the datagram cannot be read to its end. `with` was called for the ids before that place.
 pub fn answered_ids(
     protocol: Protocol,
     datagram: &[u8],

@@ -20,7 +20,7 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The subnet of `address`, with the first `prefix_len` bits fixed; `None` beyond 32.
+    /// The subnet of `address` with the first `prefix_len` bits fixed; `None` if that is over 32.
     #[must_use]
     pub fn new(address: Ipv4Addr, prefix_len: u8) -> Option<Self> {
         let host_bits = 32u32.checked_sub(u32::from(prefix_len))?;
@@ -40,8 +40,8 @@ impl Subnet {
         address.to_bits() & self.mask == self.network
     }
 
-    /// Whether `address` is in the subnet and can be one host's: neither the subnet's own
-    /// address nor its broadcast address, where it is wide enough to have them.
+    /// Whether `address` is in the subnet and can be that of one host. In a subnet of up to /30 the
+    /// subnet's own address and its broadcast address cannot.
     #[must_use]
     pub fn contains_host(&self, address: Ipv4Addr) -> bool {
         let host = address.to_bits() & !self.mask;
@@ -67,7 +67,7 @@ impl FromStr for Subnet {
     }
 }
 
-/// A text that is no subnet.
+/// The error for a text that is no subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubnetError;
 

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// The last seen value of a wrapping 32-bit counter that is told out of order.
+/// The latest known value of a 32-bit counter that wraps, and whose values come out of order.
 #[derive(Debug, Default)]
 pub(crate) struct DropCount {
     last: AtomicU32,
 }
 
 impl DropCount {
-    /// How many drops are new. A datagram tells the count as of its arrival in the queue, which
-    /// may be older than what is known already.
+    /// Returns how many drops are new. A datagram tells the count as of its arrival in the queue,
+    /// which may be older than the known one.
     pub fn note(&self, drop_count: u32) -> u32 {
         let mut last = self.last.load(Relaxed);
         loop {
@@ -41,15 +41,15 @@ mod tests {
         let drops = DropCount { last: AtomicU32::new(u32::MAX - 1) };
         assert_eq!(drops.note(3), 5);
         assert_eq!(drops.note(u32::MAX), 0);
-        // The most that can be told at once, and what is older than that.
+        // The largest step that counts as new. A larger one counts as older.
         assert_eq!(DropCount::default().note(u32::MAX / 2), u32::MAX / 2);
         assert_eq!(DropCount::default().note(u32::MAX / 2 + 1), 0);
     }
 
     proptest! {
-        /// The kernel counts on by `steps`, past as many wraps as it takes. Each count is told,
-        /// after it perhaps older ones, as datagrams that were queued before and a socket that is
-        /// asked tell them.
+        /// The kernel counts on by `steps`, through any number of wraps. Each count is noted, and
+        /// after it perhaps older ones: datagrams that were queued earlier may be received after
+        /// the socket was asked.
         #[test]
         fn drops_add_up_over_any_wraps_and_in_any_order(
             start: u32,
@@ -60,7 +60,7 @@ mod tests {
             let mut sum = 0;
             for (step, back) in steps {
                 told.push(told[told.len() - 1] + step);
-                // Up to half the range back, an older count is known for one.
+                // An older count is recognised up to half the range back.
                 let newest = told[told.len() - 1];
                 let older = told.iter().rev().take(back + 1);
                 for count in older.take_while(|count| newest - **count < 1 << 31) {

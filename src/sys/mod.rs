@@ -1,7 +1,8 @@
-//! The system's own calls and options. With [`platform`](crate::platform) the only place that tells
-//! systems apart by `cfg`, and with `uring/` the only one of unsafe code.
+//! The system's own calls and options. Only this module and [`platform`](crate::platform) tell
+//! systems apart by `cfg`, if module lines are not counted. Only this module and `uring/` contain
+//! unsafe code.
 //!
-//! - [`options`]: what a socket is told before and after it is bound.
+//! - [`options`]: socket options, set before and after binding.
 //! - [`drop_count`]: counts of drops that wrap.
 //! - [`linux`]: control messages, many datagrams per call, segments.
 

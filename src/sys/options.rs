@@ -9,7 +9,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
 use crate::nics::Nics;
 
-/// What else a socket needs to tell a datagram's destination and interface: nothing.
+/// What a receive needs beside the socket to get a datagram's destination and interface: nothing.
 #[cfg(not(windows))]
 pub(crate) type PacketInfo = ();
 /// A second handle of the socket, which knows the address of the system's WSARecvMsg.
@@ -29,10 +29,10 @@ pub(crate) fn new_socket() -> io::Result<(Socket, PacketInfo)> {
     Ok((packet_info.try_clone_std()?.into(), packet_info))
 }
 
-/// Binds; where another socket holds the port for itself alone the error is `AddrInUse`.
+/// Binds. The error is `AddrInUse` if another socket holds the port and does not share it.
 pub(crate) fn bind(socket: &Socket, address: SocketAddrV4) -> io::Result<()> {
     socket.bind(&address.into()).map_err(|error| match error.kind() {
-        // No port of Windows takes a privilege: WSAEACCES is a holder that does not share.
+        // No port needs a privilege on Windows: WSAEACCES means a holder that does not share.
         io::ErrorKind::PermissionDenied if cfg!(windows) => {
             io::Error::new(io::ErrorKind::AddrInUse, error)
         }
@@ -40,8 +40,8 @@ pub(crate) fn bind(socket: &Socket, address: SocketAddrV4) -> io::Result<()> {
     })
 }
 
-/// Lets other programs bind the port too: both options are needed on Linux, where the first
-/// holder's options must match.
+/// Lets other programs bind the port too. Linux needs both options, because they must match those
+/// of the first holder.
 pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     #[cfg(unix)]
@@ -59,8 +59,9 @@ pub(crate) struct Requested {
     pub time: bool,
 }
 
-/// Requests control messages. For drops a kernel that has `SO_MEMINFO` (Linux 4.12) is asked when
-/// somebody wants to know: told with every datagram of a burst they cost a tenth of its receipt.
+/// Requests control messages. Drop counts are requested only if the kernel has no `SO_MEMINFO`
+/// (Linux 4.12). If it has, the socket is asked when somebody wants to know: drop counts with every
+/// datagram cost a tenth of the time that receiving a burst takes.
 #[cfg(target_os = "linux")]
 pub(crate) fn request_control_messages(socket: &Socket, requested: Requested) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
@@ -74,40 +75,41 @@ pub(crate) fn request_control_messages(socket: &Socket, requested: Requested) ->
     Ok(())
 }
 
-/// Asks that each datagram tells how many the socket has dropped before it.
+/// Requests that each datagram tells how many datagrams the socket has dropped before it.
 #[cfg(target_os = "linux")]
 pub(crate) fn request_drop_counts(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     Ok(setsockopt(socket, sockopt::RxqOvfl, &1)?)
 }
 
-/// This system counts none.
+/// This system counts no drops.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn request_drop_counts<S>(_socket: &S) -> io::Result<()> {
     Ok(())
 }
 
-/// Hears only the groups that this socket joined. Not for a wildcard socket that shares its port:
-/// where one of several takes a group, Linux 6.18 hands it to any of them [observed].
+/// Makes the socket hear only the groups that it joined. Not for a wildcard socket that shares its
+/// port: if one of several such sockets hears a group, Linux 6.18 hands the group's datagrams to
+/// any of them (observed).
 #[cfg(target_os = "linux")]
 pub(crate) fn hear_own_groups_alone(socket: &Socket) -> io::Result<()> {
     socket.set_multicast_all_v4(false)
 }
 
-/// Other systems know no other way.
+/// Nothing to do: on other systems a socket hears no other groups.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn hear_own_groups_alone(_socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// As on Linux, less what these systems do not tell. Destination and interface always.
+/// Requests destination and interface, always. These systems do not tell the rest that Linux tells.
 #[cfg(any(target_vendor = "apple", target_os = "netbsd"))]
 pub(crate) fn request_control_messages(socket: &Socket, _requested: Requested) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
 }
 
-/// As on Linux, less what these systems do not tell. Destination and interface always.
+/// Requests destination and interface, always. These systems do not tell the rest that Linux tells.
 #[cfg(any(target_os = "freebsd", target_os = "openbsd", target_os = "dragonfly"))]
 pub(crate) fn request_control_messages(socket: &Socket, _requested: Requested) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
@@ -115,14 +117,14 @@ pub(crate) fn request_control_messages(socket: &Socket, _requested: Requested) -
     Ok(setsockopt(socket, sockopt::Ipv4RecvIf, &true)?)
 }
 
-/// [`new_socket`] has requested them.
+/// Nothing to do: [`new_socket`] has requested them.
 #[cfg(windows)]
 pub(crate) fn request_control_messages(_socket: &Socket, _requested: Requested) -> io::Result<()> {
     Ok(())
 }
 
-/// The interface to join a group on. Windows is told by the address that the socket is bound to:
-/// Wine knows no other way.
+/// The interface to join a group on. On Windows it is named by the address that the socket is bound
+/// to, because Wine knows no other way.
 pub(crate) fn membership(index: u32, bound: Ipv4Addr) -> InterfaceIndexOrAddress {
     if cfg!(windows) {
         InterfaceIndexOrAddress::Address(bound)
@@ -131,18 +133,18 @@ pub(crate) fn membership(index: u32, bound: Ipv4Addr) -> InterfaceIndexOrAddress
     }
 }
 
-/// Makes room for `bytes` of queued datagrams where that is more than there is. What the kernel
-/// really gives, [socket2::Socket::recv_buffer_size] tells.
+/// Sets the room for queued datagrams to `bytes`, or as near to it as the system allows.
+/// [socket2::Socket::recv_buffer_size] tells what the kernel really gives.
 pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::socket::{setsockopt, sockopt};
-        // Beyond net.core.rmem_max, where CAP_NET_ADMIN allows it.
+        // This goes beyond net.core.rmem_max, if CAP_NET_ADMIN allows it.
         if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_ok() {
             return Ok(());
         }
     }
-    // macOS and the BSDs refuse more than kern.ipc.maxsockbuf where Linux gives what it can.
+    // macOS and the BSDs refuse more than kern.ipc.maxsockbuf. Linux gives what it can.
     let current_bytes = socket.recv_buffer_size()?;
     let mut tried_bytes = bytes;
     while socket.set_recv_buffer_size(tried_bytes).is_err() && tried_bytes / 2 > current_bytes {
@@ -151,8 +153,8 @@ pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
     Ok(())
 }
 
-/// Makes room for the longest datagram: macOS sends none that is longer than its send buffer, at
-/// first 9,216 bytes.
+/// Makes room for the longest datagram. macOS sends none that is longer than the send buffer, which
+/// has 9,216 bytes at first.
 pub(crate) fn fit_send_buffer(socket: &Socket) -> io::Result<()> {
     const LONGEST_WITH_CONTROL_MESSAGES: usize = 68 << 10;
     if socket.send_buffer_size()? < LONGEST_WITH_CONTROL_MESSAGES {
@@ -173,25 +175,25 @@ pub(crate) fn bind_device(socket: &Socket, _name: &str, index: u32) -> io::Resul
     socket.bind_device_by_index_v4(std::num::NonZeroU32::new(index))
 }
 
-/// This system cannot.
+/// This system cannot bind to a device: the error is `Unsupported`.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 pub(crate) fn bind_device(_socket: &Socket, _name: &str, _index: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The drop count of the socket as of now.
+/// The cumulative drop count of the socket as of now, if the system tells it.
 #[cfg(target_os = "linux")]
 pub(crate) fn kernel_drop_count(socket: &Socket) -> Option<u32> {
     super::linux::meminfo::drop_count(socket)
 }
 
-/// This system has none.
+/// This system counts no drops.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn kernel_drop_count(_socket: &Socket) -> Option<u32> {
     None
 }
 
-/// Whether this process may bind sockets to devices, tried on these NICs.
+/// Whether this process may bind sockets to devices. It is tried on these NICs.
 pub(crate) fn can_bind_device(nics: &Nics) -> bool {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
     let probe = |socket: Socket| {

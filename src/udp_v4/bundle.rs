@@ -26,13 +26,13 @@ use crate::{
     sys::options::{self, Requested},
 };
 
-/// A UDP socket for each class of destinations on each IPv4 NIC, used as one.
+/// A bundle of UDP sockets, one per class of destination and IPv4 NIC, used as one socket.
 ///
 /// All methods take `&self`; many tasks may receive and send at once. A receive future that is
-/// dropped loses no datagram. Dropping the bundle frees its ports before it returns, unless a
-/// clone of a [`NicSocket::sock`] lives on; with io_uring it waits for the ring to let go of them,
-/// but no longer than 2 s: then an error is logged. See [the module](super) for the table of
-/// methods.
+/// dropped loses no datagram. Dropping the bundle frees its ports before the drop returns, unless a
+/// clone of a [`NicSocket::sock`] lives on. With io_uring, the drop waits until the ring has let go
+/// of the sockets, for at most 2 s. After that it logs an error. See [the module](super) for the
+/// table of methods.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -63,13 +63,13 @@ pub struct AsyncUdpV4 {
 }
 
 impl AsyncUdpV4 {
-    /// Binds `port` on every NIC that is up, loopback included, and shares it with other
-    /// programs. Port 0 asks for an unused port for each address, which hears unicast alone.
+    /// Binds `port` on every NIC that is up, loopback included, and shares it with other programs.
+    /// Port 0 binds an unused port per address, for unicast only.
     ///
     /// # Errors
     ///
-    /// `AddrNotAvailable` if no NIC can be bound; a single NIC's failure is logged, and told by
-    /// [`AsyncUdpV4::failed_nics`].
+    /// `AddrNotAvailable` if no NIC can be bound. The failure of a single NIC is logged, and
+    /// [`AsyncUdpV4::failed_nics`] returns it.
     pub fn bind(port: u16, broadcast: bool) -> io::Result<Self> {
         Self::bind_with_map(&IfaceMap::try_new()?, port, broadcast)
     }
@@ -94,11 +94,11 @@ impl AsyncUdpV4 {
         Self::bind_on(up(map), Ports::of(port), broadcast)
     }
 
-    /// Binds the same unused port on every NIC that is up, shared with nobody.
+    /// Binds the same unused port on every NIC that is up, and shares it with no other program.
     ///
     /// # Errors
     ///
-    /// `AddrNotAvailable` if no NIC can be bound, or loopback alone where there are others.
+    /// `AddrNotAvailable` if no NIC can be bound, or only loopback although there are other NICs.
     pub fn bind_ephemeral_same_port(broadcast: bool) -> io::Result<Self> {
         Self::bind_ephemeral_same_port_with_map(&IfaceMap::try_new()?, broadcast)
     }
@@ -112,11 +112,11 @@ impl AsyncUdpV4 {
         Self::bind_on(up(map), Ports::UnusedSame, broadcast)
     }
 
-    /// Binds one address of this host, for unicast alone; port 0 asks for an unused one.
+    /// Binds one address of this host, for unicast only. Port 0 binds an unused port.
     ///
     /// # Errors
     ///
-    /// `AddrNotAvailable` if no NIC has the address; else what the system says of binding it.
+    /// `AddrNotAvailable` if no NIC has the address; otherwise the system's error from binding it.
     pub fn bind_single(iface_ip: Ipv4Addr, port: u16, broadcast: bool) -> io::Result<Self> {
         let nics = IfaceMap::try_new()?.nics();
         let Some(nic) = nics.owner(iface_ip) else {
@@ -160,9 +160,10 @@ impl AsyncUdpV4 {
         })
     }
 
-    /// Chooses how the bundle receives, before it first does: [`Backend::IoUring`] or by readiness,
-    /// [`Backend::Portable`]. [`Backend::Auto`], as unless called, is readiness, or what the
-    /// environment variable `NICRING_BACKEND` names.
+    /// Chooses how the bundle receives; call it before the first receive. [`Backend::IoUring`]
+    /// receives with io_uring, [`Backend::Portable`] by readiness. [`Backend::Auto`], the default,
+    /// is what the environment variable `NICRING_BACKEND` names, and readiness if that names
+    /// nothing else.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -178,8 +179,8 @@ impl AsyncUdpV4 {
     ///
     /// # Errors
     ///
-    /// io_uring was asked for and does not work here; `InvalidInput` if the bundle has received
-    /// already.
+    /// If io_uring was asked for and does not work here, or if `NICRING_BACKEND` names no backend;
+    /// `InvalidInput` if the bundle has already received.
     pub fn with_backend(self, backend: Backend) -> io::Result<Self> {
         let received_by = received_by(engine::resolve_here(backend)?);
         if matches!(received_by, ReceivedBy::FeederToCome(_)) {
@@ -193,7 +194,8 @@ impl AsyncUdpV4 {
         Ok(self)
     }
 
-    /// How the bundle receives; before its first receive, how it will try to.
+    /// The backend by which the bundle receives. Before its first receive: the one that it will
+    /// try.
     pub fn backend(&self) -> Backend {
         self.feed.state().backend()
     }
@@ -217,12 +219,12 @@ impl AsyncUdpV4 {
         self.sockets.iter().filter(|nic| !nic.rx_only_bcast)
     }
 
-    /// Sends from the NIC that [`AsyncUdpV4::pick_nic`] names.
+    /// Sends `buf` to `dest` from the NIC that [`AsyncUdpV4::pick_nic`] chooses.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for IPv6; `AddrNotAvailable` if the NIC has lost its address; else what the
-    /// system says.
+    /// `InvalidInput` for IPv6; `AddrNotAvailable` if the NIC has lost its address; otherwise the
+    /// system's error.
     pub async fn send_to(&self, buf: &[u8], dest: SocketAddr) -> io::Result<usize> {
         let SocketAddr::V4(v4) = dest else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an IPv6 destination"));
@@ -234,8 +236,8 @@ impl AsyncUdpV4 {
     ///
     /// # Errors
     ///
-    /// `AddrNotAvailable` if no socket has the address, or its NIC has lost it; else what the
-    /// system says.
+    /// `AddrNotAvailable` if no socket has the address, or its NIC has lost it; otherwise the
+    /// system's error.
     pub async fn send_via(
         &self,
         buf: &[u8],
@@ -261,12 +263,13 @@ impl AsyncUdpV4 {
         send(nic.ok_or_else(|| no_socket(&format!("of interface {ifindex}")))?, buf, dest).await
     }
 
-    /// Sends once from each NIC that is no loopback, and says from how many. None waits for
-    /// another: a NIC whose queue is full is passed over, unless no NIC took the datagram.
+    /// Sends once from each NIC except loopback, and returns from how many. No NIC waits for
+    /// another: one whose send queue is full is skipped. If no NIC took the datagram, the first of
+    /// those is waited for.
     ///
     /// # Errors
     ///
-    /// That of the last NIC if all failed; `Other` if there is none.
+    /// The last NIC's error if all failed; `Other` if there is no NIC but loopback.
     pub async fn fanout_to(&self, buf: &[u8], dest: SocketAddr) -> io::Result<usize> {
         let mut sent_count = 0;
         let mut blocked = None;
@@ -299,16 +302,16 @@ impl AsyncUdpV4 {
         }
     }
 
-    /// Receives from any NIC; what does not fit `buf` is cut off.
+    /// Receives one datagram from any NIC. A payload that is longer than `buf` is truncated.
     ///
     /// # Errors
     ///
-    /// Only that the tokio runtime in which the bundle was bound is gone.
+    /// Only if the tokio runtime in which the bundle was bound is gone.
     pub async fn recv_with_meta(&self, buf: &mut [u8]) -> io::Result<RecvMeta> {
         Ok(self.recv_with_details(buf).await?.meta)
     }
 
-    /// As [`AsyncUdpV4::recv_with_meta`]; tells length and sender.
+    /// As [`AsyncUdpV4::recv_with_meta`], but returns only the length and the source.
     ///
     /// # Errors
     ///
@@ -318,7 +321,8 @@ impl AsyncUdpV4 {
         Ok((meta.n, meta.src))
     }
 
-    /// As [`AsyncUdpV4::recv_with_meta_with_drops`]; tells length, sender and drops.
+    /// As [`AsyncUdpV4::recv_with_meta_with_drops`], but returns only the length, the source and
+    /// the drops.
     ///
     /// # Errors
     ///
@@ -331,8 +335,9 @@ impl AsyncUdpV4 {
         Ok((meta.n, meta.src, drop_count))
     }
 
-    /// As [`AsyncUdpV4::recv_with_meta`]; tells besides what all sockets of the NIC have dropped
-    /// for want of room, modulo 2^32. Linux only; 0 elsewhere.
+    /// As [`AsyncUdpV4::recv_with_meta`], with the drop count of the NIC: how many datagrams all
+    /// its sockets have dropped because their queues were full, modulo 2^32. Linux only; 0
+    /// elsewhere.
     ///
     /// # Errors
     ///
@@ -342,7 +347,7 @@ impl AsyncUdpV4 {
         Ok((details.meta, details.drop_count as u32))
     }
 
-    /// As [`AsyncUdpV4::recv_with_meta`], with all that is known.
+    /// As [`AsyncUdpV4::recv_with_meta`], with everything that is known of the datagram.
     ///
     /// # Errors
     ///
@@ -352,8 +357,9 @@ impl AsyncUdpV4 {
         poll_fn(|cx| receive.poll(cx, |inbox| inbox.take(buf))).await
     }
 
-    /// Receives what there is, at least one datagram and at most `count_max`, into `batch` in the
-    /// place of what it held; says how many. Costs less a datagram than one receive each.
+    /// Receives the datagrams that are available, at least one and at most `count_max`, and returns
+    /// how many. They replace the contents of `batch`. This costs less per datagram than one
+    /// receive each.
     ///
     /// # Errors
     ///
@@ -367,9 +373,10 @@ impl AsyncUdpV4 {
         poll_fn(|cx| receive.poll(cx, |inbox| batch.fill(inbox, count_max))).await
     }
 
-    /// The socket from which [`AsyncUdpV4::send_to`] sends: the longest prefix that holds `dest`,
-    /// the loopback for 127.0.0.0/8, the source of the system's route, else the first that is no
-    /// loopback.
+    /// The socket from which [`AsyncUdpV4::send_to`] sends to `dest`. The first of these that
+    /// exists is taken: the one with the longest prefix that holds `dest`; loopback for
+    /// 127.0.0.0/8; the one at the source address of the system's route; one with a mask of /0; the
+    /// first that is not loopback; the first of all.
     ///
     /// # Errors
     ///
@@ -387,12 +394,12 @@ impl AsyncUdpV4 {
             .ok_or_else(|| no_socket("to send from"))
     }
 
-    /// Asks for `size` bytes of queue for each socket, beyond the system's limit where the process
-    /// may; [`AsyncUdpV4::recv_buffer_sizes`] tells what that gave.
+    /// Asks for a receive buffer of `size` bytes per socket, beyond the system's limit where the
+    /// process may do so. [`AsyncUdpV4::recv_buffer_sizes`] returns what the system gave.
     ///
     /// # Errors
     ///
-    /// That of the last socket if all refused.
+    /// The last socket's error if all refused.
     pub fn set_recv_buffer_size(&self, size: usize) -> io::Result<()> {
         self.set("set_recv_buffer_size", |nic| {
             let socket = SockRef::from(&*nic.sock);
@@ -410,36 +417,38 @@ impl AsyncUdpV4 {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn recv_buffer_sizes(&self) -> io::Result<Vec<usize>> {
         self.sockets.iter().map(|nic| SockRef::from(&*nic.sock).recv_buffer_size()).collect()
     }
 
-    /// How many routers a datagram to a group may pass, 1 to 255.
+    /// Sets the time to live of datagrams to groups, 1 to 255. Every router takes 1 from it; with
+    /// 1, the datagrams stay on the link.
     ///
     /// # Errors
     ///
-    /// That of the last socket if all refused.
+    /// The last socket's error if all refused.
     pub fn set_multicast_ttl_v4(&self, ttl: u32) -> io::Result<()> {
         self.set("set_multicast_ttl_v4", |nic| nic.sock.set_multicast_ttl_v4(ttl))
     }
 
-    /// Asks the kernel to count what it drops. Linux only; elsewhere there is nothing to ask for.
+    /// Asks the kernel to report with each datagram how many it has dropped. Linux only; does
+    /// nothing elsewhere.
     ///
     /// # Errors
     ///
-    /// That of the last socket if all refused.
+    /// The last socket's error if all refused.
     pub fn enable_so_rxq_ovfl(&self) -> io::Result<()> {
         self.set("enable_so_rxq_ovfl", |nic| options::request_drop_counts(&*nic.sock))
     }
 
-    /// Asks the kernel to tell when it received each datagram
-    /// ([`RecvDetails::kernel_time`]), from now on and on the sockets that there are by now. Linux
-    /// only; elsewhere there is nothing to ask for.
+    /// Asks the kernel to report when it received each datagram ([`RecvDetails::kernel_time`]).
+    /// This holds for the sockets that exist now, not for those of groups joined later. Linux only;
+    /// changes nothing elsewhere.
     ///
     /// # Errors
     ///
-    /// That of the last socket if all refused.
+    /// The last socket's error if all refused.
     pub fn enable_kernel_time(&self) -> io::Result<()> {
         self.set("enable_kernel_time", |nic| {
             let requested = Requested { arrival: true, time: true };
@@ -469,12 +478,12 @@ impl AsyncUdpV4 {
         last_error.filter(|_| set_count == 0).map_or(Ok(()), Err)
     }
 
-    /// Hears a group on every NIC but loopback, from the port of the bundle.
+    /// Joins a group on every NIC except loopback, and hears it at the bundle's port.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the address is no group, `Other` if there is no NIC but loopback, else
-    /// that of the last NIC if all failed.
+    /// `InvalidInput` if `group` is not a multicast address; `Other` if there is no NIC but
+    /// loopback; the last NIC's error if all failed.
     pub fn join_multicast_v4(&self, group: Ipv4Addr) -> io::Result<()> {
         if !group.is_multicast() {
             let text = format!("{group} is no multicast group");
@@ -516,7 +525,7 @@ impl AsyncUdpV4 {
         nic
     }
 
-    /// The NICs that are no loopback, with the ports of their first sockets.
+    /// The NICs that are not loopback, grouped by the port of their first socket.
     fn nics_by_port(&self) -> Vec<(Nics, u16)> {
         let mut by_port: Vec<(Vec<_>, u16)> = Vec::new();
         for nic in self.nics.iter().filter(|nic| !nic.is_loopback) {
@@ -540,7 +549,7 @@ impl Drop for AsyncUdpV4 {
     }
 }
 
-/// What stands at the beginning.
+/// The state before the first receive.
 fn received_by(backend: Backend) -> ReceivedBy {
     match backend {
         Backend::IoUring => ReceivedBy::FeederToCome(ring::attach),
@@ -581,7 +590,7 @@ fn no_socket(which: &str) -> io::Error {
     io::Error::new(io::ErrorKind::AddrNotAvailable, text)
 }
 
-/// The source address that the system's route to `dest` has: connecting sends nothing.
+/// The source address of the system's route to `dest`. Connecting a UDP socket sends nothing.
 fn route_source(dest: Ipv4Addr) -> Option<Ipv4Addr> {
     const ANY_PORT: u16 = 9;
     let socket = StdUdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;

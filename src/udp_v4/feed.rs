@@ -12,20 +12,21 @@ use std::{
 use super::{inbox::Inbox, ready::Ready};
 use crate::{Backend, lock::lock};
 
-/// How many bundles were not let go of in time.
+/// How many bundles the feeder did not let go of in time.
 static HELD_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Receives for bundles: the one seam between them and the ring (`ring/`).
+/// Receives on behalf of bundles. This is the only interface between them and the ring (`ring/`).
 pub(super) trait Feeder: fmt::Debug + Send + Sync {
-    /// Has it look at a bundle: it is new, has another socket, has room again, or leaves. `false`
-    /// if it looks at nothing any more.
+    /// Asks the feeder to look at a bundle that is new, has another socket, has room again, or
+    /// leaves. Returns `false` if the feeder has ended.
     fn call(&self, feed: &Arc<Feed>) -> bool;
 
-    /// Returns when it has let go of the sockets of a bundle, which no longer names it.
+    /// Returns when the feeder has let go of the sockets of a bundle. The bundle's state must no
+    /// longer name the feeder.
     ///
     /// # Errors
     ///
-    /// It has not in time.
+    /// If the feeder did not let go in time.
     fn leave(&self, feed: &Arc<Feed>) -> io::Result<()>;
 }
 
@@ -53,14 +54,14 @@ pub(super) struct Feed {
     pub detached: Detached,
 }
 
-/// What stands behind the lock.
+/// What the lock protects.
 #[derive(Debug)]
 pub(super) struct FeedState {
     pub inbox: Inbox,
     pub received_by: ReceivedBy,
-    /// Whether the queue was full, so that the feeder lets the sockets be.
+    /// Whether the queue was full: the feeder then does not receive until there is room.
     pub is_paused: bool,
-    /// Whether anybody has received; then it is too late to choose how.
+    /// Whether anybody has received: the backend can then no longer be chosen.
     pub is_in_use: bool,
 }
 
@@ -83,7 +84,7 @@ impl FeedState {
         }
     }
 
-    /// The feeder to go on with, if it was told to pause and there is room again.
+    /// Ends a pause if there is room again; returns the feeder that has to be called then.
     pub fn resume(&mut self) -> Option<&Arc<dyn Feeder>> {
         if !self.is_paused || !self.inbox.has_room() {
             return None;
@@ -93,16 +94,16 @@ impl FeedState {
     }
 }
 
-/// For the ring.
+/// Used by the ring.
 #[allow(dead_code, reason = "only Linux has it")]
 impl FeedState {
-    /// The queue is full: notes it, and says so.
+    /// Pauses the feeder if the queue is full. Returns whether it is paused.
     pub fn pause_if_full(&mut self) -> bool {
         self.is_paused |= self.inbox.is_full();
         self.is_paused
     }
 
-    /// Lets the tasks receive; the caller wakes them.
+    /// Makes the tasks receive from now on; the caller wakes them.
     pub fn read_by_tasks(&mut self, ready: &Ready) {
         (self.received_by, self.is_paused) = (ReceivedBy::Tasks, false);
         (0..self.inbox.socket_count()).for_each(|socket| ready.push(socket));
@@ -119,7 +120,7 @@ impl Feed {
         lock(&self.state)
     }
 
-    /// What the first receive does beside receiving.
+    /// Notes the first receive, and starts the feeder if one was chosen.
     pub fn begin(self: &Arc<Self>, state: &mut FeedState) {
         state.is_in_use = true;
         let ReceivedBy::FeederToCome(attach) = state.received_by else {
@@ -137,7 +138,7 @@ impl Feed {
         }
     }
 
-    /// Closes the sockets, but for clones that the caller has.
+    /// Closes the sockets, except clones that the caller holds.
     pub fn close(self: &Arc<Self>) {
         let received_by = std::mem::take(&mut self.state().received_by);
         if let ReceivedBy::Feeder(feeder) = received_by {

@@ -1,4 +1,4 @@
-//! A socket of the caller's: one datagram, and what the kernel tells beside it.
+//! Receives one datagram of a caller's socket, with the drop count that the kernel reports.
 
 use std::{
     cell::RefCell,
@@ -10,7 +10,7 @@ use std::{
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use tokio::{io::Interest, net::UdpSocket};
 
-/// One datagram of a foreign socket, straight into the caller's buffer.
+/// Receives one datagram directly into the caller's buffer.
 pub(super) async fn recv_with_drops(
     sock: &UdpSocket,
     buf: &mut [u8],
@@ -18,7 +18,8 @@ pub(super) async fn recv_with_drops(
     sock.async_io(Interest::READABLE, || recv_one(sock, buf)).await
 }
 
-/// The control messages of one datagram; its memory is aligned as any that was allocated.
+/// Room for the control messages of one datagram. It is allocated, and so aligned for their
+/// headers.
 const CONTROL_BYTES: usize = 128;
 
 thread_local! {
@@ -39,7 +40,7 @@ fn recv_one(sock: &UdpSocket, buf: &mut [u8]) -> io::Result<(usize, SocketAddr, 
             io::Error::new(io::ErrorKind::InvalidData, "the sender's address is no IP address")
         })?;
         let mut drop_count = 0;
-        // A list that was cut short tells of no drops.
+        // A truncated list is an error here: no drops are reported then.
         for control in received.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::RxqOvfl(count) = control {
                 drop_count = count;

@@ -1,16 +1,16 @@
-//! A socket of the caller's, where the system does not tell what it has dropped.
+//! Receives one datagram of a caller's socket, on systems that report no drop counts.
 
 use std::{cell::RefCell, io, net::SocketAddr};
 
 use tokio::{io::Interest, net::UdpSocket};
 
 thread_local! {
-    /// The longest datagram fits. Into a shorter buffer Windows would cut one with an error
-    /// (WSAEMSGSIZE) that does not say whose datagram it was.
+    /// Room for the longest datagram. If the buffer is too short, Windows returns an error
+    /// (WSAEMSGSIZE) that does not name the source.
     static WHOLE: RefCell<Vec<u8>> = RefCell::new(vec![0; 1 << 16]);
 }
 
-/// One datagram of a foreign socket; what does not fit `buf` is cut off.
+/// Receives one datagram. A payload that is longer than `buf` is truncated.
 pub(super) async fn recv_with_drops(
     sock: &UdpSocket,
     buf: &mut [u8],

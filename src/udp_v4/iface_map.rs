@@ -1,4 +1,4 @@
-//! Which interfaces there are: a snapshot that several tasks share and renew.
+//! A snapshot of the host's interfaces, which several tasks share and refresh.
 
 use std::{
     io,
@@ -15,9 +15,9 @@ use crate::{
 /// One IPv4 address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IfaceInfo {
-    /// The system's index; 0 where it tells none.
+    /// The interface's index; 0 where the system reports none.
     pub index: u32,
-    /// The system's name, such as `eth0`.
+    /// The interface's name, such as `eth0`.
     pub name: String,
     /// The address.
     pub ip: Ipv4Addr,
@@ -26,7 +26,7 @@ pub struct IfaceInfo {
     /// The broadcast address that follows from address and mask; `None` for /31, /32, /0,
     /// point-to-point and loopback interfaces.
     pub broadcast: Option<Ipv4Addr>,
-    /// Whether the interface is up and no loopback: where searches and beacons go.
+    /// Whether the interface is up and not loopback. Searches and beacons go to such interfaces.
     pub up_non_loopback: bool,
 }
 
@@ -62,13 +62,13 @@ pub struct IfaceDiff {
     pub added: Vec<IfaceInfo>,
     /// Addresses that are gone, as they were.
     pub removed: Vec<IfaceInfo>,
-    /// Addresses of which something else is different now: before and after.
+    /// Addresses of which something else changed: as they were, and as they are.
     pub changed: Vec<(IfaceInfo, IfaceInfo)>,
 }
 
 impl IfaceDiff {
-    /// What has to happen to `before` to become `after`. An address that moved to another
-    /// interface, or whose interface was made anew, is both removed and added.
+    /// The changes that lead from `before` to `after`. An address that moved to another interface,
+    /// or whose interface was created anew, is both removed and added.
     #[must_use]
     pub fn between(before: &[IfaceInfo], after: &[IfaceInfo]) -> Self {
         let is_same = |a: &IfaceInfo, b: &IfaceInfo| (a.index, a.ip) == (b.index, b.ip);
@@ -110,7 +110,7 @@ pub struct IfaceMap {
 struct Inner {
     nics: Arc<Nics>,
     ifaces: Vec<IfaceInfo>,
-    /// `None` as long as the interfaces could not be listed.
+    /// `None` until the interfaces could be listed.
     refreshed: Option<Instant>,
 }
 
@@ -122,7 +122,7 @@ impl Inner {
     }
 }
 
-/// What is there on every host, for as long as the system does not tell more.
+/// The one address that every host has, used until the system lists its interfaces.
 fn loopback_alone() -> Nics {
     let own = NicAddress::new(Ipv4Addr::LOCALHOST, Ipv4Addr::new(255, 0, 0, 0));
     Nics::from_iter([Nic {
@@ -136,8 +136,8 @@ fn loopback_alone() -> Nics {
 }
 
 impl IfaceMap {
-    /// Lists the interfaces. Where the system cannot, that is logged, the map holds 127.0.0.1
-    /// alone, and the next [`IfaceMap::refresh_if_stale`] tries again.
+    /// Lists the interfaces. If that fails, the failure is logged, the map holds only 127.0.0.1,
+    /// and the next [`IfaceMap::refresh_if_stale`] tries again.
     #[must_use]
     pub fn new() -> Self {
         Self::of(Nics::enumerate())
@@ -147,7 +147,7 @@ impl IfaceMap {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn try_new() -> io::Result<Self> {
         Ok(Self::of(Ok(Nics::enumerate()?)))
     }
@@ -171,19 +171,19 @@ impl IfaceMap {
         Arc::clone(&self.inner().nics)
     }
 
-    /// Lists the interfaces anew. Where the system cannot, the snapshot stays as it was, and that
-    /// is logged.
+    /// Lists the interfaces again. If that fails, the failure is logged and the snapshot stays as
+    /// it was.
     pub fn refresh(&self) {
         if let Err(error) = self.try_refresh() {
             tracing::warn!(%error, "the snapshot of the interfaces stays as it was");
         }
     }
 
-    /// Lists the interfaces anew and tells what has changed.
+    /// Lists the interfaces again and returns what has changed.
     ///
     /// # Errors
     ///
-    /// What the system says; the snapshot stays as it was.
+    /// The system's error; the snapshot then stays as it was.
     pub fn try_refresh(&self) -> io::Result<IfaceDiff> {
         self.replace(Nics::enumerate())
     }
@@ -196,8 +196,8 @@ impl IfaceMap {
         Ok(diff)
     }
 
-    /// Refreshes if the snapshot is older than `max_age`. Returns the age that it had; that of a
-    /// map which the system never filled is [`Duration::MAX`].
+    /// Refreshes if the snapshot is older than `max_age`. Returns the age before the refresh, or
+    /// [`Duration::MAX`] if the interfaces could never be listed.
     #[must_use]
     pub fn refresh_if_stale(&self, max_age: Duration) -> Duration {
         let age = self.inner().refreshed.map_or(Duration::MAX, |at| at.elapsed());
@@ -207,8 +207,8 @@ impl IfaceMap {
         age
     }
 
-    /// Refreshes each `period`, at the soonest after the first one, until the task is aborted; to
-    /// drop the handle does not end it.
+    /// Starts a task that refreshes the snapshot once per `period` until it is aborted. The first
+    /// refresh comes after one `period`. Dropping the handle does not end the task.
     ///
     /// # Panics
     ///
@@ -217,7 +217,7 @@ impl IfaceMap {
     pub fn spawn_refresh(&self, period: Duration) -> tokio::task::JoinHandle<()> {
         let map = self.clone();
         tokio::spawn(async move {
-            // An interval of zero would be a busy loop.
+            // tokio panics at an interval of zero.
             let mut interval = tokio::time::interval(period.max(Duration::from_millis(1)));
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             interval.tick().await;
@@ -228,13 +228,13 @@ impl IfaceMap {
         })
     }
 
-    /// Every address, those of loopback interfaces and of ones that are down included.
+    /// Every address, including those of loopback interfaces and of interfaces that are down.
     #[must_use]
     pub fn all(&self) -> Vec<IfaceInfo> {
         self.inner().ifaces.clone()
     }
 
-    /// The addresses of interfaces that are up and no loopback.
+    /// The addresses of interfaces that are up and not loopback.
     #[must_use]
     pub fn up_non_loopback(&self) -> Vec<IfaceInfo> {
         let inner = self.inner();
@@ -247,8 +247,9 @@ impl IfaceMap {
         self.inner().ifaces.iter().find(|iface| iface.index == index).cloned()
     }
 
-    /// The address on whose link `dest` is: the longest prefix that holds it, the loopback for
-    /// 127.0.0.0/8, else an interface with a mask of /0. `None` leaves it to the system's routes.
+    /// The address on whose link `dest` is: the one with the longest prefix that holds `dest`,
+    /// loopback for 127.0.0.0/8, otherwise one with a mask of /0. `None` means that the system's
+    /// routes decide.
     #[must_use]
     pub fn route_to(&self, dest: Ipv4Addr) -> Option<IfaceInfo> {
         let inner = self.inner();
@@ -302,7 +303,7 @@ mod tests {
         let map = IfaceMap::of(failure());
         assert_eq!(map.all().len(), 1);
         assert_eq!(map.all()[0].ip, Ipv4Addr::LOCALHOST);
-        // It is stale however old the caller may bear it, and filled by the next refresh.
+        // Such a map is stale at any `max_age`, and the next refresh fills it.
         assert_eq!(map.refresh_if_stale(Duration::from_secs(1 << 30)), Duration::MAX);
         assert!(map.refresh_if_stale(Duration::MAX) < Duration::from_secs(60));
     }

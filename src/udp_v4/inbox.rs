@@ -1,4 +1,4 @@
-//! What has been received and not yet been taken, and how it comes in.
+//! The datagrams that were received and not yet taken, and how a task receives them.
 
 use std::{
     cell::RefCell,
@@ -25,23 +25,23 @@ use crate::{
     },
 };
 
-/// After so many errors in a row a socket is left alone until it is ready anew.
+/// After this many errors in a row, a socket is left alone until it becomes ready again.
 const ERROR_COUNT_MAX: u32 = 8;
-/// The queue gives memory beyond this back as soon as it is empty.
+/// When the queue becomes empty, it frees the memory beyond this.
 const KEPT_BYTES: usize = 64 << 10;
 const KEPT_COUNT: usize = KEPT_BYTES / size_of::<Kept>();
-/// From so many bytes on, payloads and what is told of them, the ring receives nothing more for the
-/// bundle, until three quarters of them have been taken.
+/// When a bundle holds this many bytes of payloads and metadata, the ring stops receiving for it
+/// until three quarters of them have been taken.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 const QUEUE_BYTES_LOW: usize = QUEUE_BYTES_MAX / 4;
 
 thread_local! {
-    /// Where the kernel writes to: one for the bundles of a thread, because dozens of bundles with
-    /// whole datagrams' room each would hold too much.
+    /// The memory that the kernel writes to. All bundles of a thread share it: with dozens of
+    /// bundles, one each would take too much memory.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
-/// A socket that is received from.
+/// A socket of the bundle.
 #[derive(Debug)]
 struct BundleSocket {
     sock: Arc<UdpSocket>,
@@ -49,7 +49,7 @@ struct BundleSocket {
     bound: Ipv4Addr,
     iface_ip: Ipv4Addr,
     ifindex: u32,
-    /// `None` for a socket that hears several.
+    /// `None` for a socket that hears several classes.
     class: Option<Class>,
     drops: DropCount,
     /// Position in `nic_drop_counts`.
@@ -62,12 +62,12 @@ struct BundleSocket {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     entries: Vec<BundleSocket>,
-    /// The addresses at which it hears unicast.
+    /// The addresses at which the bundle hears unicast.
     own: Nics,
-    /// For each NIC, by its index and where that is unknown by its address, the drops so far.
+    /// The drops so far, per NIC. The key is the NIC's index, or its address where that is unknown.
     nic_drop_counts: Vec<((u32, Ipv4Addr), u64)>,
     queue: VecDeque<Kept>,
-    /// Those of `queue`, one after the other.
+    /// The payloads of `queue`, one after the other.
     payloads: VecDeque<u8>,
 }
 
@@ -78,12 +78,12 @@ struct Kept {
 }
 
 impl Inbox {
-    /// `own` are the addresses at which it hears unicast.
+    /// `own` are the addresses at which the bundle hears unicast.
     pub fn new(own: Nics) -> Self {
         Self { own, ..Self::default() }
     }
 
-    /// Adds a socket, and says which number it has.
+    /// Adds a socket and returns its number.
     pub fn add(
         &mut self,
         (sock, packet_info): (Arc<UdpSocket>, PacketInfo),
@@ -119,7 +119,7 @@ impl Inbox {
         self.entries.len()
     }
 
-    /// Lets go of everything.
+    /// Drops all sockets and all datagrams.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -128,7 +128,7 @@ impl Inbox {
         !self.queue.is_empty()
     }
 
-    /// How long the oldest datagram is.
+    /// The length of the oldest payload, in bytes.
     pub fn next_len(&self) -> Option<usize> {
         self.queue.front().map(|queued| queued.len)
     }
@@ -146,7 +146,7 @@ impl Inbox {
         details.meta.n = copied_len;
         details.is_truncated |= copied_len < len;
         if self.queue.is_empty() {
-            // So that the next payloads lie in one piece.
+            // The next payloads then lie in one piece.
             self.payloads.clear();
             self.payloads.shrink_to(KEPT_BYTES);
             self.queue.shrink_to(KEPT_COUNT);
@@ -158,25 +158,25 @@ impl Inbox {
         self.payloads.len() + self.queue.len() * size_of::<Kept>()
     }
 
-    /// Whether whoever feeds it may go on.
+    /// Whether a paused feeder may go on.
     pub fn has_room(&self) -> bool {
         self.queue_bytes() <= QUEUE_BYTES_LOW
     }
 
-    /// Receives a bounded number of datagrams from a ready socket, and sees to it that the socket
-    /// is ready again or wakes.
+    /// Receives a bounded number of datagrams from a ready socket. Afterwards the socket is in
+    /// `ready` again, or its waker waits for the next event.
     ///
     /// # Errors
     ///
-    /// Only that the runtime which the socket belongs to is gone. What is wrong with one NIC must
-    /// neither fail nor stall the others.
+    /// Only if the runtime that the socket belongs to is gone. Trouble with one NIC must neither
+    /// fail nor stall the others.
     pub fn receive(&mut self, socket: usize, ready: &Ready) -> io::Result<()> {
         let received = SCRATCH.with_borrow_mut(|scratch| {
             let entry = &self.entries[socket];
             let received = scratch.receive(&entry.sock, &entry.packet_info);
             let count = received.as_ref().map_or(0, |received| received.0);
             if matches!(received, Ok((_, true))) {
-                // A long queue.
+                // The queue was long.
                 self.ask_for_drops(socket);
             }
             for index in 0..count {
@@ -203,11 +203,12 @@ impl Inbox {
         }
         if entry.error_count >= ERROR_COUNT_MAX {
             entry.error_count = 0;
-            // Tells tokio to wait for the next event, whatever the socket says now.
+            // Makes tokio wait for the next event, whatever the socket's state is now.
             let would_block = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
             let _ = entry.sock.try_io(Interest::READABLE, would_block);
         }
-        // The task pays for datagrams; refused here, the socket would be tried again for nothing.
+        // No coop budget here: `Receive::poll` pays it per datagram. If tokio refused here, the
+        // socket would be tried again for nothing.
         let register = poll_fn(|cx| entry.sock.poll_recv_ready(cx));
         let register = pin!(coop::unconstrained(register));
         match register.poll(&mut Context::from_waker(&entry.waker)) {
@@ -219,7 +220,7 @@ impl Inbox {
         }
     }
 
-    /// Keeps a datagram of a socket.
+    /// Puts a datagram of a socket into the queue.
     pub fn keep(&mut self, socket: usize, arrival: &Arrival, payload: &[u8]) {
         let entry = &self.entries[socket];
         let nic_drop_count = &mut self.nic_drop_counts[entry.nic].1;
@@ -237,8 +238,8 @@ impl Inbox {
         self.queue.push_back(Kept { details, len: payload.len() });
     }
 
-    /// Asks a socket for its drops. A datagram tells those before it came into the queue: where
-    /// the queue was long, the last ones hide some.
+    /// Asks the kernel for the drops of a socket. A datagram reports only the drops before it
+    /// entered the socket's queue. If that queue was long, it can have dropped more since.
     pub fn ask_for_drops(&mut self, socket: usize) {
         let entry = &self.entries[socket];
         if let Some(drop_count) = options::kernel_drop_count(&SockRef::from(&*entry.sock)) {
@@ -247,14 +248,14 @@ impl Inbox {
     }
 }
 
-/// For the ring.
+/// Used by the ring.
 #[allow(dead_code, reason = "only Linux has it")]
 impl Inbox {
     pub fn socket(&self, socket: usize) -> &UdpSocket {
         &self.entries[socket].sock
     }
 
-    /// Whether whoever feeds it is to pause.
+    /// Whether the feeder has to pause.
     pub fn is_full(&self) -> bool {
         self.queue_bytes() >= QUEUE_BYTES_MAX
     }

@@ -14,8 +14,9 @@ use crate::{search::pva::FORWARD_GROUP, sys::options};
 /// The group 224.0.0.128, which pvxs and its peers use on the loopback NIC.
 pub const ORIGIN_TAG_MCAST_GROUP: Ipv4Addr = FORWARD_GROUP;
 
-/// A socket on 0.0.0.0 that shares `port` and has joined [`ORIGIN_TAG_MCAST_GROUP`] on the
-/// loopback NIC. What it sends to the group stays on this host and comes back to every member.
+/// Opens a socket on 0.0.0.0 that shares `port`, and joins [`ORIGIN_TAG_MCAST_GROUP`] on the
+/// loopback NIC. What it sends to the group stays on this host and reaches every member, itself
+/// included.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -31,19 +32,20 @@ pub const ORIGIN_TAG_MCAST_GROUP: Ipv4Addr = FORWARD_GROUP;
 ///
 /// # Errors
 ///
-/// What the system says of binding, joining, or an option; `Other` outside a tokio runtime.
+/// The system's error from binding, joining or setting an option; `Other` outside a tokio runtime.
 pub fn bind_loopback_mcast(port: u16) -> io::Result<UdpSocket> {
     require_runtime()?;
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // A port of the system's choice must not be one that strangers share.
+    // A port that the system chooses must not be one that other programs share.
     if port != 0 {
         options::share_port(&socket)?;
     }
     options::hear_own_groups_alone(&socket)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
     if port == 0 {
-        // From now on others may join in. Windows allows it only before; then nobody may.
+        // From now on other programs may share the port. Windows allows that only before binding,
+        // so there nobody may.
         let _ = options::share_port(&socket);
     }
     socket.join_multicast_v4(&ORIGIN_TAG_MCAST_GROUP, &Ipv4Addr::LOCALHOST)?;

@@ -1,4 +1,4 @@
-//! Opens the sockets of a bundle, by the plan that every engine of this crate follows.
+//! Opens the sockets of a bundle, by the same socket plan as the engines of this crate.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::{
     sys::options::PacketInfo,
 };
 
-/// How often a bundle is tried on another unused port.
+/// How many unused ports are tried for a bundle.
 const ATTEMPT_COUNT_MAX: usize = 8;
 
 /// Which ports the sockets of a bundle have.
@@ -25,7 +25,7 @@ const ATTEMPT_COUNT_MAX: usize = 8;
 pub(super) enum Ports {
     /// This one, shared with other programs.
     Shared(u16),
-    /// An unused one for each address, for unicast alone: nobody knows where to broadcast to.
+    /// An unused one per address, for unicast only: nobody could know the port to broadcast to.
     UnusedEach,
     /// The same unused one for all.
     UnusedSame,
@@ -55,11 +55,12 @@ pub(super) fn require_runtime() -> io::Result<()> {
     })
 }
 
-/// All sockets for these NICs, and those that failed.
+/// Opens all sockets for these NICs. Returns them and the NICs that failed.
 ///
 /// # Errors
 ///
-/// `AddrNotAvailable` if no NIC is left, or none but loopback where there are others.
+/// `AddrNotAvailable` if no NIC could be bound, or for [`Ports::UnusedSame`] only loopback although
+/// there are other NICs.
 pub(super) fn open_all(
     nics: &Nics,
     ports: Ports,
@@ -77,7 +78,7 @@ pub(super) fn open_all(
         if !met_stranger || attempt_count == ATTEMPT_COUNT_MAX {
             break (opened, failed);
         }
-        // Kept open, lest the system chooses the same port again.
+        // Kept open: otherwise the system could choose the same port again.
         parked.push(opened);
     };
     for failed in &failed {
@@ -94,7 +95,7 @@ pub(super) fn open_all(
     Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text))
 }
 
-/// What to open, NIC by NIC, each with its unicast addresses first.
+/// The sockets to open, NIC by NIC, for each NIC its unicast addresses first.
 fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
     let layout = SocketLayout::of_system(Listen::Class, Unicast::Take, nics)?;
     let mut plans = plan(nics, &[], Unicast::Take, layout);
@@ -108,7 +109,7 @@ fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
         let nic = nics.by_index(index);
         let own =
             nic.and_then(|nic| nic.addresses.iter().position(|own| own.address == plan.address));
-        // The port of all is chosen by a NIC, not by loopback.
+        // The first socket chooses the port of all. It must not be loopback's.
         let is_late = ports == Ports::UnusedSame && nic.is_some_and(|nic| nic.is_loopback);
         (is_late, index, plan.role, own)
     };
@@ -138,7 +139,7 @@ fn open_once(
     (opened, failed)
 }
 
-/// The socket for unicast to one address.
+/// Opens the socket for unicast to one address.
 pub(super) fn open_single(
     nics: &Nics,
     address: Ipv4Addr,
@@ -151,7 +152,7 @@ pub(super) fn open_single(
     Ok(open(nics, &plans[0], port, port != 0, broadcast)?)
 }
 
-/// The sockets that hear a group at `port`.
+/// Opens the sockets that hear a group at `port`.
 pub(super) fn open_group(
     nics: &Nics,
     group: Ipv4Addr,
@@ -201,7 +202,7 @@ fn nic_socket(nics: &Nics, plan: &SocketPlan, sock: Arc<UdpSocket>) -> NicSocket
     let hears_broadcast =
         |nic: &&Nic| nic.addresses.iter().any(|own| own.broadcast == Some(plan.address));
     let ifindex = plan.nic_index();
-    // Without devices a socket hears for several; then one of them stands for all.
+    // A socket that is not bound to a device hears for several NICs. One of them stands for all.
     let nic = (nics.iter().find(|nic| plan.nic.is_some() && nic.index == ifindex))
         .or_else(|| nics.iter().find(hears_broadcast))
         .or_else(|| nics.iter().find(|nic| !nic.is_loopback))

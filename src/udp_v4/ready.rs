@@ -1,7 +1,8 @@
 //! Which sockets may have datagrams, and which tasks wait for one.
 //!
-//! A socket's waker outlives the receive futures: it is handed to tokio once a readiness event, not
-//! once a future, so that making a future again costs the same however many sockets there are.
+//! A socket's waker outlives the receive futures. It is handed to tokio once per readiness event,
+//! not once per future. Making a future again therefore costs the same however many sockets there
+//! are.
 
 use std::{
     collections::VecDeque,
@@ -47,7 +48,7 @@ impl Ready {
         self.state().push(socket);
     }
 
-    /// No socket is ready any more.
+    /// Forgets which sockets are ready.
     pub fn clear(&self) {
         let mut state = self.state();
         state.sockets.clear();
@@ -58,7 +59,7 @@ impl Ready {
     pub fn push_and_wake(&self, socket: usize) {
         let mut state = self.state();
         state.push(socket);
-        // Most often one task receives: then the lock is taken once.
+        // Usually only one task receives: then the lock is taken once.
         let first = state.waiting.pop();
         let has_others = !state.waiting.is_empty();
         drop(state);
@@ -75,7 +76,7 @@ impl Ready {
         self.take_wakers().for_each(Waker::wake);
     }
 
-    /// The wakers of all who wait, one by one: the list keeps its memory, and no waker runs under
+    /// The wakers of all who wait, one by one. The list keeps its memory, and no waker runs under
     /// the lock.
     pub fn take_wakers(&self) -> impl Iterator<Item = Waker> {
         let waiting_count = self.state().waiting.len();
@@ -108,8 +109,8 @@ impl Wake for SocketWaker {
 pub(super) struct Waiter<'a> {
     ready: &'a Ready,
     id: Option<u64>,
-    /// A waker that is no longer needed. To drop it may drop a task, and with it receives: not
-    /// under a lock.
+    /// A waker that is no longer needed. Dropping it may drop a task and receives with it, so it
+    /// must not be dropped under a lock.
     old: Option<Waker>,
 }
 
@@ -118,7 +119,7 @@ impl<'a> Waiter<'a> {
         Self { ready, id: None, old: None }
     }
 
-    /// The socket that has been ready for longest; where there is none, the task will be woken.
+    /// The socket that has been ready for longest. If there is none, the task will be woken.
     pub fn next_or_wait(&mut self, cx: &Context<'_>) -> Option<usize> {
         let mut state = self.ready.state();
         if let Some(socket) = state.sockets.pop_front() {
@@ -142,13 +143,13 @@ impl<'a> Waiter<'a> {
         self.id.is_some()
     }
 
-    /// Call it without holding a lock.
+    /// Drops the waker that is no longer needed. Call it without holding a lock.
     pub fn forget_old_waker(&mut self) {
         self.old = None;
     }
 
-    /// Leaves the list. Whoever leaves work behind wakes another: it may have been woken for this
-    /// work alone.
+    /// Leaves the list. If there is work left, another task is woken for it: this one may have been
+    /// the only one that was woken.
     pub fn leave(&mut self, has_queued: bool) {
         let mut state = self.ready.state();
         if let Some(id) = self.id.take() {

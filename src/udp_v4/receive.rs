@@ -1,4 +1,4 @@
-//! One receive, and what it may bring: one datagram or several.
+//! One receive, of one datagram or of a batch.
 
 use std::{
     io,
@@ -21,14 +21,15 @@ impl<'a> Receive<'a> {
         Self { feed, waiter: Waiter::new(&feed.ready) }
     }
 
-    /// `take` takes what it wants of what is there; `None` if nothing is.
+    /// Receives until `take` finds something in the inbox. `take` returns `None` if nothing is
+    /// there.
     pub fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Inbox) -> Option<T>,
     ) -> Poll<io::Result<T>> {
         self.waiter.forget_old_waker();
-        // So that a flood does not keep the runtime's other tasks waiting.
+        // A flood must not keep the runtime's other tasks waiting.
         let budget = ready!(coop::poll_proceed(cx));
         let mut state = self.feed.state();
         if !state.is_in_use {
@@ -54,7 +55,7 @@ impl<'a> Receive<'a> {
 
 impl Drop for Receive<'_> {
     fn drop(&mut self) {
-        // Who never waited was not woken for what it leaves to others.
+        // A receive that never waited was not woken, so it need not wake another in its place.
         if self.waiter.has_waited() {
             let has_queued = self.feed.state().inbox.has_queued();
             self.waiter.leave(has_queued);
@@ -62,7 +63,7 @@ impl Drop for Receive<'_> {
     }
 }
 
-/// Datagrams that were received at once. Its memory is used again by the next receive.
+/// Datagrams that were received together. The next receive reuses the memory.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -88,19 +89,19 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// How many there are.
+    /// How many datagrams there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.details.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no datagrams.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.details.is_empty()
     }
 
-    /// The datagrams, each with its whole payload, those of a socket in the order of arrival.
+    /// The datagrams, each with its whole payload. Those of one socket are in the order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = (&RecvDetails, &[u8])> {
         let mut rest = &self.payloads[..];
         self.details.iter().map(move |details| {

@@ -1,4 +1,4 @@
-//! The memory that tasks receive into, before they keep what came.
+//! The memory that tasks receive into, before datagrams go to the inbox.
 
 use std::io;
 
@@ -11,12 +11,13 @@ use crate::{
     sys::options::PacketInfo,
 };
 
-/// How many datagrams a socket gives before the next one has its turn.
+/// How many datagrams are taken from a socket before the next socket has its turn.
 const COUNT_MAX: usize = 16;
-/// Room for the longest datagram, and a little more, lest all start in the same cache sets.
+/// Room for the longest datagram, and 64 bytes more, so that not all start in the same cache sets.
 const STRIDE: usize = (1 << 16) + 64;
 
-/// 1 MiB where one call receives several datagrams; pages that none reached take no memory.
+/// 1 MiB where one system call receives several datagrams. Pages that no datagram has reached take
+/// no memory.
 #[derive(Debug)]
 pub(super) struct Scratch {
     transport: Transport,
@@ -29,7 +30,7 @@ impl Scratch {
         Self { transport: Transport::new(STRIDE), memory: vec![0; count * STRIDE].into() }
     }
 
-    /// Takes what is queued, and says how much, and whether there may be more.
+    /// Takes what is queued. Returns how many datagrams that were, and whether there may be more.
     pub fn receive(
         &mut self,
         sock: &UdpSocket,

@@ -1,4 +1,4 @@
-//! Receiving: one multishot `recvmsg` per socket, and what has to happen when one ends.
+//! Receiving: one multishot `recvmsg` per socket, and what happens when one ends.
 #![allow(unsafe_code)]
 
 use std::{fmt, io, mem, os::fd::AsRawFd, sync::Arc};
@@ -17,24 +17,24 @@ use crate::{
     sys::linux::cmsg,
 };
 
-/// Room for the sender's address: as much as IPv4 needs, so that control messages stay aligned.
+/// Room for the source address: as much as IPv4 needs, so that control messages stay aligned.
 const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
 /// What the kernel writes before name, control messages and payload: four 32-bit fields
 /// (`struct io_uring_recvmsg_out`, io_uring_prep_recvmsg_multishot(3)).
 const OUT_BYTES: usize = 16;
 /// What stands before the payload in a buffer.
 pub(super) const HEADER_BYTES: usize = OUT_BYTES + NAME_BYTES + cmsg::RECEIVED_BYTES;
-/// After so many errors in a row a socket is left alone.
+/// After so many errors in a row a socket is not armed again.
 const ERROR_COUNT_MAX: u32 = 8;
 
-/// Where a socket's receive stands.
+/// The state of a socket's receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ArmState {
     /// To be armed with the next submission.
     Due,
     /// Lives in the kernel, until a completion without `IORING_CQE_F_MORE`.
     Armed,
-    /// Ended for want of buffers; to be armed again when the kernel has some.
+    /// Ended because no buffer was left; to be armed again when the kernel has some.
     Starved,
     /// Hears nothing: a socket that only sends, or one that failed for good.
     Idle,
@@ -46,7 +46,7 @@ struct Arm {
     socket: Arc<ListenSocket>,
     generation: u32,
     state: ArmState,
-    /// Removed: to be forgotten as soon as nothing of it is under way.
+    /// Whether it was removed. Then it is forgotten once its receive has ended.
     is_closing: bool,
     error_count: u32,
 }
@@ -61,8 +61,8 @@ pub(super) struct Arms {
     /// The slot to start arming from: one past last time's first, so that low slots cannot take all
     /// buffers.
     first_slot: usize,
-    /// Whether a receive ended for want of buffers while there were spare ones: its socket has
-    /// more.
+    /// Whether a receive ended because the kernel had no buffer, while there were spare ones. Its
+    /// socket then has datagrams waiting.
     ran_short: bool,
     layout: BufferLayout,
 }
@@ -105,7 +105,7 @@ impl Arms {
         self.arms.get(usize::from(slot)).is_none_or(Option::is_none)
     }
 
-    /// Puts a socket into a slot that is free; it is armed with the next submission.
+    /// Puts a socket into a free slot. It is armed with the next submission.
     pub fn add(
         &mut self,
         ring: &mut impl Kernel,
@@ -131,7 +131,7 @@ impl Arms {
         Ok(())
     }
 
-    /// Takes a socket out: now, or with its last completion.
+    /// Removes a socket: at once, or with its last completion if it is armed.
     pub fn remove(&mut self, ring: &mut impl Kernel, slot: u16) -> io::Result<()> {
         let Some(Some(arm)) = self.arms.get_mut(usize::from(slot)) else {
             return Ok(());
@@ -149,7 +149,7 @@ impl Arms {
         }
     }
 
-    /// Lets go of a socket of which nothing is under way.
+    /// Lets go of a socket that has nothing under way.
     fn forget(&mut self, ring: &mut impl Kernel, slot: u16) -> io::Result<()> {
         self.arms[usize::from(slot)] = None;
         ring.set_file(slot.into(), -1)
@@ -171,10 +171,10 @@ impl Arms {
         }
     }
 
-    /// Arms what is due, and what was starved once the kernel has buffers again.
+    /// Arms the receives that are due, and those that are starved if the kernel has buffers again.
     pub fn arm(&mut self, ring: &mut impl Kernel, buffers: &BufferRing) -> io::Result<()> {
         self.ran_short = false;
-        // A receive that finds no buffer ends at once: without this it would be armed in vain.
+        // A receive that finds no buffer ends at once, so starved ones would be armed in vain.
         let has_buffers = buffers.given_count() > 0;
         if self.due_count == 0 && !(has_buffers && self.is_starved()) {
             return Ok(());
@@ -198,15 +198,15 @@ impl Arms {
                 first_armed.get_or_insert(usize::from(slot));
             }
         }
-        // Whoever comes after it is the first next time: buffers may be short then.
+        // Next time the slot after it comes first, because buffers may be short then.
         if let Some(first) = first_armed {
             self.first_slot = (first + 1) % slot_count;
         }
         Ok(())
     }
 
-    /// Takes a completion of a receive: a record, or `None` if there is nothing to hand out. A
-    /// buffer that holds nothing to hand out goes back at once.
+    /// Takes a completion of a receive. Returns a record, or `None` if there is nothing to hand
+    /// out; then the buffer goes back at once.
     #[inline]
     pub fn complete(
         &mut self,
@@ -235,7 +235,7 @@ impl Arms {
                 }
                 record
             }
-            // Of a socket that has left the slot.
+            // Its socket has left the slot.
             _ => None,
         };
         if let (Some(buffer), None) = (buffer, &record) {
@@ -253,7 +253,7 @@ impl Arms {
         }
     }
 
-    /// A receive has ended: decides whether and when it is armed again.
+    /// Decides whether and when a receive that has ended is armed again.
     fn ended(&mut self, ring: &mut impl Kernel, slot: u16, result: i32, has_spare: bool) {
         let Some(Some(arm)) = self.arms.get_mut(usize::from(slot)) else {
             return;
@@ -267,10 +267,10 @@ impl Arms {
             return;
         }
         let next = match -result {
-            // With data, a datagram of no bytes included: the queue of completions was full, or
-            // the kernel ended it for a reason of its own.
+            // It ended with data, or with a datagram of no bytes: the completion queue was full, or
+            // the kernel had a reason of its own.
             ..=0 => ArmState::Due,
-            // The kernel's stock was short, and will be larger.
+            // The kernel's stock was too small. The next turn makes it larger.
             libc::ENOBUFS if has_spare => {
                 self.ran_short = true;
                 ArmState::Due
@@ -298,7 +298,7 @@ impl Arms {
         self.set_state(slot, next);
     }
 
-    /// There is at most one receive per socket, and the counts are those of the states; see
+    /// Whether there is at most one receive per socket, and the counts are those of the states; see
     /// [`super::audit`].
     pub fn is_balanced(&self) -> bool {
         let arms = || self.arms.iter().flatten();
@@ -309,17 +309,17 @@ impl Arms {
             && self.armed_count + self.due_count + self.starved_count <= arms().count()
     }
 
-    /// Forgets every socket, once nothing is under way.
+    /// Forgets every socket, when the engine closes.
     pub fn clear(&mut self) {
         self.arms.clear();
         (self.armed_count, self.due_count, self.starved_count) = (0, 0, 0);
     }
 }
 
-/// What a receive tells the kernel of how to lay out a buffer.
+/// Tells the kernel how to lay out a buffer: how much room name and control messages have.
 pub(super) struct BufferLayout(Box<libc::msghdr>);
 
-// SAFETY: the pointers in the msghdr are null; it is read only.
+// SAFETY: the pointers in the msghdr are null, and it is only read.
 unsafe impl Send for BufferLayout {}
 
 impl BufferLayout {
@@ -334,10 +334,9 @@ impl BufferLayout {
         slot: u16,
         user_data: UserData,
     ) -> io::Result<()> {
-        // SAFETY: the kernel reads the layout during submission only (io_uring_enter(2)), and
-        // a push is followed by a submission before this is dropped. The memory written to is that
-        // of buffers, which belong to the kernel by way of the buffer ring and outlive the receive
-        // (`drain`).
+        // SAFETY: the kernel reads the layout during submission only (io_uring_enter(2)), and a
+        // push is followed by a submission before this is dropped. The kernel writes only to
+        // buffers, which belong to it by way of the buffer ring and outlive the receive (`drain`).
         unsafe { ring.push_receive(slot, &*self.0, user_data.encode()) }
     }
 }
@@ -367,7 +366,7 @@ fn admit(
     admission.admit(&arm.socket, slot, arrival, span)
 }
 
-/// What the kernel wrote into a buffer, and how long the payload after it is.
+/// Parses what the kernel wrote into a buffer. Returns the arrival and the length of the payload.
 #[inline(always)]
 pub(super) fn parse(bytes: &[u8]) -> Option<(Arrival, usize)> {
     let out = RecvMsgOut::parse(bytes, &layout()).ok()?;
@@ -393,7 +392,7 @@ mod tests {
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
-    /// A buffer as the kernel fills it, its unused parts holding what was there before.
+    /// A buffer as the kernel fills it. Unused parts keep what was there before.
     fn buffer(control: &[u8], flags: i32, payload: &[u8]) -> Vec<u8> {
         let lengths = [NAME_BYTES, control.len(), payload.len(), flags as usize];
         let mut bytes: Vec<u8> =

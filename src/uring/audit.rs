@@ -1,9 +1,9 @@
-//! What must be true whenever the engine hands out a batch, and once it has closed: nothing was
-//! lost and nothing is held twice. Debug builds check it each time.
+//! What must be true whenever the engine hands out a batch, and after it has closed: nothing was
+//! lost, and nothing is held twice. Debug builds check it each time.
 
 use super::{Uring, kernel::Kernel};
 
-/// Fails where something was lost or is held twice.
+/// Panics, in debug builds, if something was lost or is held twice.
 pub(super) fn check<K: Kernel>(uring: &Uring<K>) {
     debug_assert_eq!(
         uring.buffers.free_count() + uring.lent_count + uring.backlog.len(),

@@ -1,11 +1,11 @@
 //! The buffers that the kernel receives into, and the ring by which it is given them.
 //!
-//! Each buffer belongs to exactly one side at any time: to the kernel from [`BufferRing::restock`]
-//! on until a completion names it, to us from then on. What is given back is spare until a
-//! restocking hands it to the kernel again.
+//! Each buffer belongs to exactly one side at any time. It belongs to the kernel from
+//! [`BufferRing::restock`] on until a completion names it, and to us from then on. A buffer that is
+//! given back is spare until [`BufferRing::restock`] hands it to the kernel again.
 //!
-//! The kernel takes buffers in the order in which it was given them. Given all of them, it would
-//! write to each in turn, and find none of them in the cache. So it gets a small stock, from the
+//! The kernel takes buffers in the order in which it was given them. If it had all of them it would
+//! write to each in turn, and find none of them in the cache. So it gets a small stock of them: the
 //! spare ones that were used last.
 #![allow(unsafe_code)]
 
@@ -54,12 +54,12 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout; whoever gave the kernel a pointer into it
-        // has ended that before (see `drain`).
+        // has ended the kernel's access before (see `drain`).
         unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
     }
 }
 
-/// The memory of all buffers. Batches that are lent out share it, so that it outlives the ring.
+/// The memory of all buffers. Batches share it, so that it can outlive the ring.
 pub(super) struct Slab {
     pages: Pages,
     /// How many bytes of each buffer the kernel may use.
@@ -91,9 +91,10 @@ impl Slab {
     /// and it has not been given back.
     pub fn bytes(&self, buffer: u16, len: usize) -> &[u8] {
         let start = self.address(buffer);
-        // SAFETY: initialised when allocated, within the buffer, and written by nobody while it
-        // belongs to us: the kernel's writing ended with the completion, and giving it back is up
-        // to whoever holds the record, who can hold no slice of it then.
+        // SAFETY: the bytes are initialised when allocated, and lie within the buffer. Nobody
+        // writes to them while the buffer belongs to us: the kernel's writing ended with the
+        // completion, and only the holder of the record gives the buffer back, who can hold no
+        // slice of it then.
         unsafe { slice::from_raw_parts(start, len.min(self.len)) }
     }
 }
@@ -121,24 +122,25 @@ pub(super) struct BufferRing {
     /// Which buffers belong to the kernel, and how many.
     is_given: Box<[bool]>,
     given_count: usize,
-    /// Those that belong to us and hold nothing, the last one the warmest.
+    /// Buffers that belong to us and hold nothing. The last one was used last.
     spare: Vec<u16>,
     stock: Stock,
 }
 
 /// How many buffers the kernel has at once: up to four times what a turn takes, but no more than a
-/// batch holds, or 64. What a batch does not hold waits as well in the sockets.
+/// batch holds, or 64 where a batch holds fewer. Datagrams that do not fit a batch can as well wait
+/// in the sockets.
 #[derive(Debug)]
 struct Stock {
     size: usize,
     size_max: usize,
-    /// How many turns in a row would have done with half of it.
+    /// How many turns in a row took less than a quarter of it.
     slack_count: u32,
 }
 
-/// The least that the kernel has, as long as there are so many.
+/// The smallest stock, unless there are fewer buffers.
 const STOCK_MIN: usize = 64;
-/// After so many turns in a row that would have done with half the stock it is halved.
+/// After so many turns in a row that took less than a quarter of the stock it is halved.
 const SLACK_COUNT_MAX: u32 = 256;
 
 impl Stock {
@@ -147,7 +149,7 @@ impl Stock {
         Self { size: STOCK_MIN.min(size_max), size_max, slack_count: 0 }
     }
 
-    /// A turn has left so many buffers of the stock.
+    /// Adapts the size to a turn that has left `left_count` buffers of the stock.
     fn note(&mut self, left_count: usize) {
         if left_count < self.size / 4 {
             self.size = (2 * self.size).min(self.size_max);
@@ -160,11 +162,12 @@ impl Stock {
     }
 }
 
-/// The one group of buffers there is.
+/// The only group of buffers.
 pub(super) const GROUP: u16 = 0;
 
 impl BufferRing {
-    /// Registers a ring for the buffers of `slab`, a power of two, and gives some.
+    /// Registers a ring for the buffers of `slab`, and gives the kernel its first stock. The number
+    /// of buffers must be a power of two, at most 2^15.
     pub fn register(ring: &mut impl Kernel, slab: Arc<Slab>, batch_max: usize) -> io::Result<Self> {
         let count = slab.count();
         assert!(count.is_power_of_two() && count <= 1 << 15);
@@ -184,7 +187,7 @@ impl BufferRing {
         Ok(buffers)
     }
 
-    /// Keeps for good the memory that the kernel may still write to.
+    /// Leaks the memory that the kernel may still write to.
     pub fn leak(&mut self) {
         mem::forget(Arc::clone(&self.slab));
         if let Ok(stand_in) = Pages::new(self.entries.layout.size()) {
@@ -201,7 +204,7 @@ impl BufferRing {
         self.given_count
     }
 
-    /// Whether buffers are left to bring the kernel's stock to its size.
+    /// Whether there are spare buffers to restock the kernel with.
     pub fn has_spare(&self) -> bool {
         !self.spare.is_empty()
     }
@@ -211,7 +214,7 @@ impl BufferRing {
         self.given_count + self.spare.len()
     }
 
-    /// The count is that of the buffers given, and no spare one is among them; see
+    /// Whether the count is that of the buffers given, and no spare buffer is among them; see
     /// [`super::audit`].
     pub fn is_balanced(&self) -> bool {
         let given = self.is_given.iter().filter(|is_given| **is_given);
@@ -219,8 +222,8 @@ impl BufferRing {
         given.count() == self.given_count && !self.spare.iter().any(is_given)
     }
 
-    /// The kernel has named a buffer in a completion: it belongs to us now. `false` if the kernel
-    /// was never given it; then it is not to be touched.
+    /// Takes a buffer that the kernel has named in a completion: it belongs to us now. `false` if
+    /// it did not belong to the kernel; then it must not be touched.
     #[must_use]
     pub fn take(&mut self, buffer: u16) -> bool {
         let is_given = self.is_given.get_mut(usize::from(buffer));
@@ -236,22 +239,23 @@ impl BufferRing {
         }
     }
 
-    /// A buffer of ours that holds nothing any more.
+    /// Makes a buffer of ours spare, because it holds nothing any more.
     pub fn give_back(&mut self, buffer: u16) {
         debug_assert!(!self.is_given[usize::from(buffer)], "buffer {buffer} is the kernel's");
         debug_assert!(!self.spare.contains(&buffer), "buffer {buffer} was given back twice");
         self.spare.push(buffer);
     }
 
-    /// Brings the kernel's stock to its size again; once a turn. `ran_short`: the last turn took
-    /// all of it, whatever is counted as left: completions that the kernel lost named buffers too.
+    /// Brings the kernel's stock to its size again; once per turn. `ran_short` says that the last
+    /// turn took all of it, even if some buffers count as left: those may have been named by
+    /// completions that the kernel lost.
     pub fn restock(&mut self, ran_short: bool) {
         self.stock.note(if ran_short { 0 } else { self.given_count });
         self.fill();
     }
 
-    /// Completions were lost, and the buffers that they named count as given for good: that must
-    /// not use the stock up.
+    /// Lets the stock grow beyond a batch after completions were lost. The buffers that those named
+    /// count as given for good, and must not use the stock up.
     pub fn expect_losses(&mut self) {
         self.stock.size_max = self.slab.count;
     }
@@ -271,7 +275,7 @@ impl BufferRing {
         }
     }
 
-    /// Writes a buffer behind the tail; the kernel may write to it once that is published.
+    /// Adds a buffer at the tail. The kernel may write to it once the new tail is published.
     fn put(&mut self, buffer: u16) {
         let index = usize::from(self.tail & self.mask);
         let address = self.slab.address(buffer) as u64;
@@ -292,7 +296,8 @@ impl BufferRing {
     /// Lets the kernel see the buffers put so far.
     fn publish(&mut self) {
         let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: the address of entry 0 of the ring, initialised, as `tail` asks.
+        // SAFETY: `entries` is the address of the ring's entry 0, which is initialised, as `tail`
+        // asks.
         let tail = unsafe { BufRingEntry::tail(entries) };
         // SAFETY: aligned (offset 14 in a page), valid while `entries` lives, and from
         // registration on accessed atomically only, by us and by the kernel, which loads it with

@@ -1,7 +1,7 @@
-//! Coming to rest: everything is cancelled, and the last completion awaited, before memory is
-//! freed. Closing a ring does that later, some time after close(2) has returned
-//! (io_uring_cancelation(7)), which is too late both for the memory and for whoever wants to bind
-//! the port.
+//! Coming to rest. Before memory is freed everything is cancelled, and the last completion is
+//! awaited. Closing a ring does that too, but some time after close(2) has returned
+//! (io_uring_cancelation(7)). That is too late for the memory, and for whoever wants to bind the
+//! port.
 
 use std::{
     io,
@@ -15,13 +15,13 @@ use super::{
     user_data::UserData,
 };
 
-/// How long the kernel may take before the ring is left alone for good.
+/// How long the kernel may take. After that the memory that it may still use is leaked.
 const TIME_MAX: Duration = Duration::from_secs(2);
-/// After so long without an end what still lives is cancelled again.
+/// How long one attempt lasts. After that what still lives is cancelled again.
 const STEP: Duration = Duration::from_millis(50);
 
-/// Ends every request and closes the sockets. What the kernel does not let go of in time is leaked
-/// on purpose: memory that it might write to is never freed.
+/// Ends every request and closes the sockets. If the kernel does not let go of the memory in time,
+/// it is leaked on purpose: memory that the kernel might write to is never freed.
 pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
     let end = Instant::now() + TIME_MAX;
     let mut is_at_rest = self::is_at_rest(uring);
@@ -34,7 +34,7 @@ pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
     uring.arms.clear();
     if !is_at_rest {
         tracing::error!("io_uring did not come to rest: its memory is kept for good");
-        // The ring itself is closed all the same: then the kernel cancels what is left, and lets go
+        // The ring itself is closed all the same. The kernel then cancels what is left, and lets go
         // of the sockets when it is done.
         uring.buffers.leak();
         uring.flights.leak();
@@ -47,11 +47,11 @@ fn is_at_rest<K: Kernel>(uring: &Uring<K>) -> bool {
     uring.arms.armed_count() == 0 && uring.flights.remaining_count() == 0 && !uring.watch.is_armed()
 }
 
-/// One attempt; says whether another one makes sense.
+/// Makes one attempt. Returns whether another one makes sense.
 fn cancel_and_reap<K: Kernel>(uring: &mut Uring<K>) -> bool {
     let end = Instant::now() + STEP;
     match uring.ring.push_cancel_all(UserData::Cancel.encode()) {
-        // Completions have to be taken first.
+        // The kernel takes no requests until completions are taken, as happens below.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Err(error) => {
             tracing::error!(%error, "cancelling what is under way");

@@ -1,5 +1,5 @@
-//! A scripted kernel: it records what is submitted and completes what a test tells it to, things
-//! included that a real one does not do on demand.
+//! A scripted kernel. It records what is submitted, and completes what a test tells it to. So it
+//! does things that a real kernel does not do on demand.
 #![allow(unsafe_code)]
 
 use std::{
@@ -21,7 +21,8 @@ use super::{
 };
 use crate::sys::linux::cmsg::RECEIVED_BYTES;
 
-/// `IORING_CQE_F_BUFFER` and `IORING_CQE_F_MORE` (linux/io_uring.h); the buffer stands above.
+/// `IORING_CQE_F_BUFFER` and `IORING_CQE_F_MORE` (linux/io_uring.h). The upper 16 bits are the
+/// buffer's number.
 const F_BUFFER: u32 = 1;
 const F_MORE: u32 = 2;
 const BUFFER_SHIFT: u32 = 16;
@@ -33,7 +34,8 @@ pub(super) enum Request {
     Receive {
         slot: u16,
     },
-    /// With a segment's length, a run of them; with the address that the payload was read from.
+    /// A datagram, or a run of segments if there is a `segment_len`. `address` is where the payload
+    /// was read from.
     Send {
         slot: u16,
         payload: Vec<u8>,
@@ -54,8 +56,8 @@ pub(super) enum Then {
     Ends,
 }
 
-/// See the module's documentation. Unless told otherwise it does what is asked of it at once:
-/// sends succeed, and cancelled requests end.
+/// The scripted kernel. Unless told otherwise it does at once what is asked of it: sends succeed,
+/// and cancelled requests end.
 #[derive(Debug, Default)]
 pub(super) struct Fake {
     is_enabled: bool,
@@ -66,35 +68,36 @@ pub(super) struct Fake {
     arms: BTreeMap<u16, u64>,
     watch: Option<u64>,
     completions: VecDeque<Completion>,
-    /// All that was submitted since it was last asked for.
+    /// What was submitted since the last call of [`Fake::submitted`].
     log: Vec<Request>,
     pub enter_count: usize,
     pub wait_count: usize,
     pub coalesce_count: usize,
-    /// For how many completions it was to wait, the last time that it coalesced.
+    /// How many completions the last coalescing wait asked for.
     pub waited_for: u32,
-    /// What the next calls that enter the kernel say.
+    /// What the next calls that enter the kernel return.
     pub entered: VecDeque<io::Result<Entered>>,
     /// Sends stay under way until [`Fake::complete_sends`].
     pub keeps_sends: bool,
-    /// They complete by themselves once the kernel was entered so often.
+    /// Sends under way complete by themselves when `enter_count` reaches this.
     pub sends_end_at: Option<usize>,
-    /// Cancellations of one request go unheard.
+    /// Cancellations of one request are ignored.
     pub ignores_cancels: bool,
-    /// Those of all requests too.
+    /// Cancellations of all requests are ignored.
     pub never_rests: bool,
     /// Every watch ends at once with this error.
     pub watch_error: Option<i32>,
     pub push_error: Option<i32>,
-    /// How often it was asked for news, and from when on it has some.
+    /// How often it was asked for news.
     pub news_count: usize,
+    /// There are some from this `news_count` on.
     pub news_at: Option<usize>,
-    /// So many pushes find no room, for the moment.
+    /// How many of the next pushes find no room.
     pub refused_count: usize,
     pub can_coalesce: bool,
     /// Every run of segments ends with this error.
     pub run_error: Option<i32>,
-    /// Runs of longer segments are refused, as where the path's MTU is small.
+    /// Runs of longer segments are refused, as on a path with a small MTU.
     pub segment_len_max: Option<u16>,
     sends: VecDeque<Sending>,
 }
@@ -110,14 +113,15 @@ struct Sending {
 
 impl Sending {
     fn assert_untouched(&self) {
-        // SAFETY: the promise of whoever pushed the send, which has not been completed yet.
+        // SAFETY: whoever pushed the send promised that the memory lives until its completion,
+        // which has not come yet.
         let memory =
             unsafe { slice::from_raw_parts(self.address as *const u8, self.payload.len()) };
         assert_eq!(memory, self.payload, "what is in flight was written to");
     }
 }
 
-/// The registered buffer ring, of which the kernel has read as far as `head`.
+/// The registered buffer ring. The kernel has read it as far as `head`.
 #[derive(Debug)]
 struct Entries {
     start: NonNull<BufRingEntry>,
@@ -149,7 +153,7 @@ impl Entries {
 }
 
 impl Fake {
-    /// What was submitted since this was last asked.
+    /// What was submitted since the last call.
     pub fn submitted(&mut self) -> Vec<Request> {
         mem::take(&mut self.log)
     }
@@ -163,8 +167,8 @@ impl Fake {
         self.files.keys().copied().collect()
     }
 
-    /// A datagram arrives, as a real kernel has it: in the next buffer if there is one, else the
-    /// receive ends for want of one, and `false` says that the datagram stays in the socket.
+    /// A datagram arrives. As with a real kernel it is put into the next buffer. If there is none
+    /// the receive ends, and `false` says that the datagram stays in the socket.
     pub fn deliver(&mut self, slot: u16, payload: &[u8]) -> bool {
         let then = if payload.is_empty() { Then::Ends } else { Then::GoesOn };
         self.deliver_and(slot, payload, then)
@@ -208,7 +212,7 @@ impl Fake {
         self.complete(user_data, -errno, None, Then::Ends);
     }
 
-    /// Any completion at all.
+    /// Adds any completion.
     pub fn complete(&mut self, user_data: u64, result: i32, buffer: Option<u16>, then: Then) {
         let sending = self.sends.iter().position(|send| send.user_data == user_data);
         if let Some(send) = sending.and_then(|index| self.sends.remove(index)) {
@@ -293,7 +297,8 @@ impl Fake {
         }
     }
 
-    /// What sending says in the end. A run that no kernel would take is the engine's mistake.
+    /// The result of a send. Panics at a run that no kernel would take: that is the engine's
+    /// mistake.
     fn result_of(&self, payload: &[u8], segment_len: Option<u16>) -> i32 {
         let sent = payload.len() as i32;
         let Some(segment_len) = segment_len else {
@@ -449,7 +454,7 @@ impl Kernel for Fake {
     }
 }
 
-/// The length in a message UDP_SEGMENT, where there is one.
+/// The segment length in a control message UDP_SEGMENT, if there is one.
 fn segment_len(mut control: &[u8]) -> Option<u16> {
     const HEADER_LEN: usize = size_of::<libc::cmsghdr>();
     while let Some((len, rest)) = control.split_first_chunk() {

@@ -1,11 +1,11 @@
-//! Sending: an outbox as one `sendmsg` per [`SegmentRun`], submitted with the next wait.
+//! Sending: one `sendmsg` per [`SegmentRun`] of an outbox, submitted with the next wait.
 //!
-//! The kernel reads payload and control message until the completion (msghdr, iovec and address
-//! only during submission, io_uring_enter(2)), so an outbox is in flight, untouched, until all its
-//! completions are in. With MSG_DONTWAIT that is by the end of the submission.
+//! The kernel reads payload and control message until the completion, but msghdr, iovec and address
+//! only during submission (io_uring_enter(2)). So an outbox is in flight, untouched, until all its
+//! completions are in. With MSG_DONTWAIT they are in by the end of the submission.
 //!
-//! A run that is refused as such is queued again from the same flight, one datagram per `sendmsg`,
-//! and leaves with the submission that follows. All counts are of datagrams.
+//! If a run is refused because it is a run, its datagrams are queued again from the same flight,
+//! one per `sendmsg`. They leave with the submission that follows. All counts are of datagrams.
 #![allow(unsafe_code)]
 
 use std::{fmt, io, mem, ptr};
@@ -29,14 +29,14 @@ struct Header {
     control: SendControl,
     iovec: libc::iovec,
     message: libc::msghdr,
-    /// How many datagrams the kernel may be reading by it.
+    /// How many datagrams the kernel may be reading through it.
     in_flight_count: usize,
 }
 
 /// An outbox whose datagrams the kernel may be reading.
 struct Flight {
     outbox: Outbox,
-    /// One per datagram; a run has that of its first.
+    /// One per datagram. A run uses the header of its first datagram.
     headers: Box<[Header]>,
     remaining_count: usize,
 }
@@ -55,7 +55,8 @@ pub(super) struct Flights {
 // flight owns on the heap, where it stays when this moves.
 unsafe impl Send for Flights {}
 
-/// More are never in flight unless the kernel holds completions back.
+/// How many outboxes may be in flight. So many are needed only if the kernel holds completions
+/// back.
 const FLIGHT_COUNT_MAX: usize = 16;
 
 impl Flights {
@@ -75,8 +76,8 @@ impl Flights {
         self.remaining_count
     }
 
-    /// Queues what `outbox` holds for the next submission, and leaves an empty outbox in its
-    /// place. While too many are in flight it stays as it is: the next turn tries again.
+    /// Queues what `outbox` holds for the next submission, and leaves an empty outbox in its place.
+    /// While too many are in flight, `outbox` stays as it is and the next turn tries again.
     pub fn send(
         &mut self,
         ring: &mut impl Kernel,
@@ -105,7 +106,7 @@ impl Flights {
         Ok(())
     }
 
-    /// Queues the run that begins at an index of a flight; counts what cannot be queued.
+    /// Queues the run that begins at an index of a flight. Counts what cannot be queued.
     fn push(
         &mut self,
         ring: &mut impl Kernel,
@@ -137,7 +138,7 @@ impl Flights {
         Ok(())
     }
 
-    /// Queues the datagrams of a run that was refused, one by one.
+    /// Queues the datagrams of a refused run one by one.
     fn push_singly(
         &mut self,
         ring: &mut impl Kernel,
@@ -156,7 +157,7 @@ impl Flights {
         }
     }
 
-    /// Keeps for good what the kernel may still be reading.
+    /// Leaks what the kernel may still be reading.
     pub fn leak(&mut self) {
         mem::forget(mem::replace(self, Self::new(self.replies_max)));
     }
@@ -170,7 +171,7 @@ impl Flights {
         free
     }
 
-    /// Takes the completion of a run, and counts its datagrams or queues them again one by one.
+    /// Takes the completion of a run. Counts its datagrams, or queues them again one by one.
     pub fn complete(
         &mut self,
         ring: &mut impl Kernel,
@@ -190,15 +191,15 @@ impl Flights {
         self.release(flight_index);
     }
 
-    /// Takes the completion of a run whose socket closes.
+    /// Takes the completion of a run while the engine closes: nothing is counted or queued again.
     pub fn discard(&mut self, of: (u16, u32), completion: Completion) {
         if let Some((flight_index, ..)) = self.take(of, completion) {
             self.release(flight_index);
         }
     }
 
-    /// The flight, the index and the number of datagrams that a completion is about, which are in
-    /// flight no more; `None` if none were.
+    /// Takes the datagrams of a completion out of flight. Returns the flight, the index of the
+    /// first datagram and their number; `None` if none was in flight.
     fn take(
         &mut self,
         (flight_index, first): (u16, u32),
@@ -226,7 +227,8 @@ impl Flights {
         }
     }
 
-    /// What is in flight makes up for what was sent and is not completed; see [`super::audit`].
+    /// Whether the datagrams in flight are those that were sent and are not completed; see
+    /// [`super::audit`].
     pub fn is_balanced(&self) -> bool {
         let is_whole = |flight: &Flight| {
             let in_flight_count: usize =
@@ -269,14 +271,14 @@ impl Flight {
         }
     }
 
-    /// Fills the header of a run; valid until the next one of the same index.
+    /// Fills the header of a run. The message is valid until the next call with the same index.
     fn prepare(&mut self, index: usize, run: &SegmentRun) -> *const libc::msghdr {
         let payload = self.outbox.payload(&run.whole);
         let header = &mut self.headers[index];
         header.name = cmsg::socket_address(run.whole.destination);
         header.control = SendControl::new(run.whole.egress, run.segment_len());
         header.iovec = libc::iovec {
-            // sendmsg(2) reads from here only, whatever the type says.
+            // sendmsg(2) only reads from here, though the type is mutable.
             iov_base: payload.as_ptr().cast_mut().cast(),
             iov_len: payload.len(),
         };

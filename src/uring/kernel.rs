@@ -1,4 +1,4 @@
-//! What the backend asks of the kernel, so that tests can put a scripted one in its place.
+//! What the backend asks of the kernel, as a trait: tests put a scripted kernel in its place.
 #![allow(unsafe_code)]
 
 use std::{
@@ -11,30 +11,32 @@ use io_uring::cqueue;
 
 /// An io_uring: [`Ring`](super::ring::Ring), or a fake one in tests.
 ///
-/// It has registered files, one a slot, and one group of provided buffers. Requests are pushed and
-/// go to the kernel with the next submission, in order; where the queue of submissions is full a
-/// push submits what is queued first, and fails with `WouldBlock` if the kernel takes nothing at
-/// the time: it will once completions were taken. Each request is completed once, a receive and a
-/// watch also any number of times before (`IORING_CQE_F_MORE`). Nothing that a completion says is
-/// taken for granted by the callers.
+/// It has registered files, one per slot, and one group of provided buffers.
+///
+/// Requests are pushed, and go to the kernel in order with the next submission. If the submission
+/// queue is full, a push submits what is queued first. It fails with `WouldBlock` if the kernel
+/// takes nothing for the moment; the kernel takes requests again once completions were taken.
+///
+/// Each request has one last completion. A receive and a watch may complete any number of times
+/// before it (`IORING_CQE_F_MORE`). Callers check everything that a completion says.
 pub(super) trait Kernel: fmt::Debug + Send {
     fn is_enabled(&self) -> bool;
 
     /// From now on only the calling thread may submit and wait.
     fn enable(&mut self) -> io::Result<()>;
 
-    /// Whether a wait may be told to wait for several completions, but no longer than a while for
-    /// them (Linux 6.12).
+    /// Whether the kernel can wait for several completions with a limit of time, as
+    /// [`Kernel::submit_and_coalesce`] asks (Linux 6.12).
     fn can_coalesce(&self) -> bool;
 
-    /// Sets the registered file at `index`; -1 takes it away.
+    /// Sets the registered file at `index`; an `fd` of -1 takes it away.
     fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()>;
 
-    /// Lets go of all registered files: sockets whose descriptors are closed already close now.
+    /// Lets go of all registered files. Sockets whose descriptors are closed already close now.
     fn unregister_files(&mut self) -> io::Result<()>;
 
-    /// The memory at `address` must hold `count` entries, and live until the buffer ring was
-    /// unregistered, or for good.
+    /// Registers a buffer ring. The memory at `address` must hold `count` entries, and live until
+    /// the buffer ring was unregistered, or for good.
     fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()>;
 
     fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()>;
@@ -52,8 +54,8 @@ pub(super) trait Kernel: fmt::Debug + Send {
         user_data: u64,
     ) -> io::Result<()>;
 
-    /// Queues the sending of one message, a datagram or a run of segments, by a registered file; it
-    /// never waits.
+    /// Queues a `sendmsg` on a registered file, of one datagram or one run of segments. It never
+    /// waits.
     ///
     /// # Safety
     ///
@@ -74,14 +76,14 @@ pub(super) trait Kernel: fmt::Debug + Send {
     /// Queues the cancellation of every request (Linux 5.19).
     fn push_cancel_all(&mut self, user_data: u64) -> io::Result<()>;
 
-    /// Submits what is queued, and comes back at once.
+    /// Submits what is queued, and returns at once.
     fn submit(&mut self) -> io::Result<Entered>;
 
     /// Submits what is queued, and waits for a completion or the deadline.
     fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered>;
 
-    /// As [`Kernel::submit_and_wait`], but waits for `count` completions for up to `wait_max`
-    /// first.
+    /// As [`Kernel::submit_and_wait`], but first waits for `count` completions, for up to
+    /// `wait_max`.
     fn submit_and_coalesce(
         &mut self,
         count: u32,
@@ -92,7 +94,7 @@ pub(super) trait Kernel: fmt::Debug + Send {
     /// Whether a completion is there to be taken.
     fn has_completions(&mut self) -> bool;
 
-    /// Whether there are completions, or the kernel has some that come by entering it.
+    /// Whether there are completions, or the kernel has some to hand over once it is entered.
     fn has_news(&mut self) -> bool;
 
     /// Takes the next completion.
@@ -113,17 +115,17 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
-    /// The buffer that it brings.
+    /// The buffer that it names.
     pub fn buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
 }
 
-/// What ended a wait.
+/// The outcome of entering the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entered {
-    /// Something may have completed; or time is up, or a signal came.
+    /// Something may have completed, time may be up, or a signal may have come.
     Normally,
-    /// The kernel had no memory to keep a completion that did not fit the queue.
+    /// The kernel lost a completion: it did not fit the queue, and there was no memory to keep it.
     WithLoss,
 }

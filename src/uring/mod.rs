@@ -1,12 +1,19 @@
 //! The Linux backend: one io_uring for the sockets of all NICs.
 //!
-//! A turn is one system call: it submits the replies of the last batch and the receives that have
+//! A turn is one system call. It submits the replies of the last batch and the receives that have
 //! to be armed again, and waits for completions of any socket.
 //!
-//! In this order: [`probe`], whether io_uring works here; [`kernel`], what is asked of it, and
-//! [`ring`], which does it; [`buffers`], the memory that it receives into; [`arms`], the receives;
-//! [`flights`], the sends; [`wake`], the end of a wait; [`drain`], the end of all; [`audit`], what
-//! must be true meanwhile.
+//! In reading order:
+//!
+//! - [`probe`]: whether io_uring works here.
+//! - [`kernel`]: what is asked of it.
+//! - [`ring`]: the ring that does it.
+//! - [`buffers`]: the memory that it receives into.
+//! - [`arms`]: the receives.
+//! - [`flights`]: the sends.
+//! - [`wake`]: what ends a wait.
+//! - [`drain`]: what happens when the engine closes.
+//! - [`audit`]: what must be true at all times.
 
 mod arms;
 mod audit;
@@ -52,16 +59,16 @@ use crate::{
     stats::add,
 };
 
-/// How many submissions are queued before some are submitted.
+/// The size of the submission queue. When it is full, what is queued is submitted.
 const SUBMISSION_COUNT: u32 = 512;
 
-/// Whether this process may use io_uring, and it works.
+/// Checks that this process may use io_uring, and that it works here.
 #[allow(dead_code, reason = "for the feature udp-v4")]
 pub(crate) fn check() -> Result<(), Unavailable> {
     on_other_thread(probe::preflight)
 }
 
-/// Opens the backend and says how it is set up, or why it cannot be.
+/// Opens the backend. Returns it with its setup, or why it cannot be opened.
 pub(crate) fn open(
     settings: &BackendSettings,
 ) -> Result<(Box<dyn BackendDriver>, BackendSetup), Unavailable> {
@@ -73,28 +80,30 @@ pub(crate) fn open(
     Ok((Box::new(uring), setup))
 }
 
-/// On a thread that ends with it: the kernel takes a ring apart some time after it was closed, by
-/// work that interrupts whatever system call the thread which made it waits in by then.
+/// Runs `set_up` on a thread of its own. The kernel takes a ring apart some time after it was
+/// closed, by work that runs on the thread that made the ring. If that thread still lived, the work
+/// would interrupt the system call that it waits in by then.
 fn on_other_thread<T: Send>(set_up: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(set_up).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// See the module's documentation.
+/// The io_uring backend.
 #[derive(Debug)]
 struct Uring<K: Kernel = Ring> {
-    // Fields are dropped in this order: the ring, then the memory that the kernel reaches by it.
+    // Fields are dropped in this order: the ring, then the memory that the kernel reaches through
+    // it.
     ring: K,
     buffers: BufferRing,
     arms: Arms,
     flights: Flights,
     watch: Watch,
-    /// Records that did not fit the batch of the turn that they came in.
+    /// Records that did not fit the batch of their turn.
     backlog: VecDeque<Record>,
     /// This turn re-arms receives that ran out of buffers: their datagrams are already queued, so
     /// do not wait.
     is_resuming: bool,
-    /// Buffers in batches.
+    /// How many buffers are in batches.
     lent_count: usize,
     pace: Pace,
     settings: BackendSettings,
@@ -104,8 +113,8 @@ struct Uring<K: Kernel = Ring> {
 impl Uring {
     fn open(settings: &BackendSettings) -> Result<Self, (&'static str, io::Error)> {
         let buffer_count = settings.buffer_count.next_power_of_two();
-        // Room for every completion that can be outstanding, so that none overflows: one for each
-        // buffer, one for the end of each receive, two outboxes a turn, and a few more.
+        // Room for every completion that can be outstanding, so that none overflows: one per
+        // buffer, one for the end of each receive, two outboxes per turn, and a few more.
         let completion_count =
             buffer_count + SLOT_COUNT_MAX + 2 * settings.replies_max + SUBMISSION_COUNT as usize;
         let ring = Ring::open(SUBMISSION_COUNT, completion_count as u32)
@@ -124,15 +133,15 @@ impl Uring {
     }
 }
 
-/// How many files may be registered: no more than this process may open, says the kernel, or it
-/// refuses (io_uring_register(2), EMFILE). More would be of no use.
+/// How many files to register. The kernel refuses more than this process may open
+/// (io_uring_register(2), EMFILE), and more would be of no use.
 fn file_count() -> u32 {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     limit.min(SLOT_COUNT_MAX as u64) as u32
 }
 
 impl<K: Kernel> Uring<K> {
-    /// Over a ring with registered files, which is not enabled yet.
+    /// Builds the backend over a ring that has registered files and is not enabled yet.
     fn over(mut ring: K, settings: &BackendSettings) -> Result<Self, (&'static str, io::Error)> {
         let buffer_count = settings.buffer_count.next_power_of_two();
         let slab = Slab::new(buffer_count, HEADER_BYTES + settings.buffer_bytes)
@@ -155,7 +164,7 @@ impl<K: Kernel> Uring<K> {
         })
     }
 
-    /// Everything that goes to the kernel with the next submission.
+    /// Queues everything that goes to the kernel with the next submission.
     fn queue(&mut self, turn: &mut Turn<'_>, batch: &mut Batch) -> io::Result<()> {
         self.give_back(batch);
         let Self { ring, buffers, .. } = self;
@@ -172,7 +181,7 @@ impl<K: Kernel> Uring<K> {
 
     fn enter(&mut self, turn: &Turn<'_>) -> io::Result<()> {
         let has_work = turn.is_polling || !self.backlog.is_empty() || self.is_resuming;
-        // No more can come than there are buffers for.
+        // No more datagrams can come than the kernel has buffers for.
         let room = self.buffers.given_count().max(1) as u32;
         let Self { ring, buffers, .. } = self;
         let mut note = |entered| {
@@ -208,7 +217,8 @@ impl<K: Kernel> Uring<K> {
         Ok(())
     }
 
-    /// Takes all completions: records go into the batch, and what does not fit into the backlog.
+    /// Takes all completions. Records go into the batch, and those that do not fit into the
+    /// backlog.
     fn reap(&mut self, turn: &Turn<'_>, batch: &mut Batch) {
         while self.has_room(batch) {
             let Some(record) = self.backlog.pop_front() else {
@@ -269,7 +279,7 @@ impl<K: Kernel> Uring<K> {
     }
 }
 
-/// Looks for news for a while, before the thread sleeps; says whether there is any.
+/// Looks for news for `time`, before the thread sleeps. Returns whether there is any.
 fn spin(ring: &mut impl Kernel, time: Duration, deadline: Option<Instant>) -> bool {
     let end = Instant::now() + time;
     let end = deadline.map_or(end, |deadline| deadline.min(end));
@@ -282,7 +292,8 @@ fn spin(ring: &mut impl Kernel, time: Duration, deadline: Option<Instant>) -> bo
     true
 }
 
-/// Lets pass that the kernel takes no requests for the moment: the next turn queues what is left.
+/// Ignores `WouldBlock`: the kernel takes no requests for the moment, and the next turn queues what
+/// is left.
 fn or_next_turn(pushed: io::Result<()>) -> io::Result<()> {
     match pushed {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -290,7 +301,7 @@ fn or_next_turn(pushed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// How long sending what is left may take when the engine ends.
+/// How long the engine may take, when it ends, to send what is left.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 impl<K: Kernel> BackendDriver for Uring<K> {

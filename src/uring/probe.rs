@@ -1,6 +1,6 @@
-//! Whether io_uring works here, found out by using it, and why not where it does not.
+//! Finds out whether io_uring works here, by using it, and if not, why.
 //!
-//! The kernel's version is no test: distributions carry fixes back, and break things.
+//! The kernel's version would not tell: distributions carry fixes back, and break things.
 
 use std::{
     io,
@@ -18,9 +18,10 @@ use super::{
 };
 use crate::error::Unavailable;
 
-/// How long the kernel may take for one datagram to itself.
+/// How long the kernel may take to move one datagram.
 const TIME_MAX: Duration = Duration::from_secs(1);
-/// Memory that is charged to this user may be given back late by rings that were just closed.
+/// How often to try while memory is short: rings that were just closed may be late to give back
+/// memory that is charged to this user.
 const ENOMEM_ATTEMPT_MAX: u32 = 20;
 const ENOMEM_PAUSE: Duration = Duration::from_millis(10);
 
@@ -118,7 +119,7 @@ fn wait(ring: &mut Ring) -> io::Result<Completion> {
     }
 }
 
-/// The errors that are known to happen, each with its name, its cause and its remedy.
+/// Explains the errors that are known to happen: name, cause and remedy.
 pub(super) fn explain(operation: &'static str, source: io::Error) -> Unavailable {
     let (errno, remedy) = match source.raw_os_error() {
         Some(libc::EPERM) => ("EPERM", remedy_for_eperm(disabled_by_sysctl().as_deref())),

@@ -20,14 +20,14 @@ use super::{
 
 type Flag = (&'static str, fn(&mut Builder));
 
-/// Flags of io_uring_setup(2) in the order in which they are given up where a kernel refuses them,
-/// each with the kernel that brought it.
+/// Optional flags of io_uring_setup(2), each with the Linux version that brought it. If the kernel
+/// refuses them, the first is given up and the rest are tried, until it accepts.
 const OPTIONAL_FLAGS: [Flag; 5] = [
     ("NO_SQARRAY", |builder| _ = builder.setup_no_sqarray()), // 6.6
     ("DEFER_TASKRUN", |builder| _ = builder.setup_defer_taskrun()), // 6.1
     ("SINGLE_ISSUER", |builder| _ = builder.setup_single_issuer()), // 6.0
     ("COOP_TASKRUN", |builder| {
-        // TASKRUN_FLAG tells without a system call whether one is needed; both 5.19.
+        // TASKRUN_FLAG tells, without a system call, whether one is needed. Both: 5.19.
         builder.setup_coop_taskrun().setup_taskrun_flag();
     }),
     ("SUBMIT_ALL", |builder| _ = builder.setup_submit_all()), // 5.18
@@ -42,7 +42,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Sets a ring up, disabled, so that any thread may enable it.
+    /// Sets up a ring that is still disabled, so that any thread may enable it.
     pub fn open(submission_count: u32, completion_count: u32) -> io::Result<Self> {
         let mut first = 0;
         loop {
@@ -81,18 +81,18 @@ impl Ring {
         self.ring.submitter().register_files_sparse(count)
     }
 
-    /// Keeps the ring for good.
+    /// Keeps the ring open for good: dropping this does not close it.
     pub fn leak(&mut self) {
         self.is_leaked = true;
     }
 
-    /// Queues a submission, and submits what is queued first where there is no room; `WouldBlock`
-    /// if the kernel takes nothing even then.
+    /// Queues a submission. If the queue is full, submits what is queued first. The error is
+    /// `WouldBlock` if the kernel takes nothing even then.
     ///
     /// # Safety
     ///
-    /// What the entry points to must live, and buffers it names must belong to the kernel, until
-    /// its last completion.
+    /// What the entry points to must live until its last completion. Buffers that it names must
+    /// belong to the kernel until then.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: passed on to the caller.
         if unsafe { self.ring.submission().push(entry) }.is_ok() {
@@ -208,7 +208,7 @@ impl Kernel for Ring {
         deadline: Option<Instant>,
     ) -> io::Result<Entered> {
         let wait_us = u32::try_from(wait_max.as_micros()).unwrap_or(u32::MAX);
-        // Without a deadline the timeout is one that never matters.
+        // Without a deadline the timeout is too long to matter.
         let far = Duration::from_secs(1 << 30);
         let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let timeout = timespec(deadline.map_or(far, remaining));
@@ -240,14 +240,14 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos())
 }
 
-/// What io_uring_enter(2) says, less what is no error for us.
+/// The outcome of io_uring_enter(2). Some of its errors are none for us.
 fn entered(result: io::Result<usize>) -> io::Result<Entered> {
     let Err(error) = result else {
         return Ok(Entered::Normally);
     };
     match error.raw_os_error() {
-        // A signal; the timeout; a completion queue that is full until we take from it; memory
-        // that is short for the moment: taking completions and coming again is what helps.
+        // In this order: a signal, the timeout, a full completion queue, memory that is short for
+        // the moment. The remedy is to take completions and to enter again.
         Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(Entered::Normally),
         Some(libc::EBADR) => Ok(Entered::WithLoss),
         _ => Err(error),

@@ -1,13 +1,14 @@
-//! What a completion says of the request that it belongs to, in the 64 bits that pass through the
-//! kernel.
+//! The 64 bits that go to the kernel with a request and come back with its completions. They say
+//! which request a completion belongs to.
 
-/// The kind of request, with what tells it from others of its kind.
+/// Which request: its kind, and what distinguishes it from others of that kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UserData {
-    /// The receive of a slot. The generation tells a late completion of the socket that was in the
-    /// slot before.
+    /// The receive of a slot. The generation tells it from late completions of the socket that was
+    /// in the slot before.
     Receive { slot: u16, generation: u32 },
-    /// A run of datagrams of an outbox that is being sent, by the index of its first.
+    /// The sending of a run of datagrams: the flight of its outbox, and the index of its first
+    /// datagram.
     Send { flight: u16, index: u32 },
     /// The watch on the descriptor that wakes the engine.
     Wake,

@@ -14,17 +14,17 @@ use super::{
 };
 use crate::path::Wake;
 
-/// The watch on the eventfd. It tells of each write, so that nobody has to read the counter: it
-/// has room for 2^64 - 2 wakes.
+/// The watch on the eventfd. It completes at each write, so that nobody has to read the counter,
+/// which has room for 2^64 - 2 wakes.
 #[derive(Debug)]
 pub(super) struct Watch {
     waker: Arc<Waker>,
     is_armed: bool,
-    /// In a row.
+    /// Errors in a row.
     error_count: u32,
 }
 
-/// After so many errors in a row the engine cannot be woken, which is the end of it.
+/// After so many errors in a row the engine ends, because it could not be woken.
 const ERROR_COUNT_MAX: u32 = 8;
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Watch {
         self.is_armed
     }
 
-    /// Watches, unless it does already.
+    /// Starts the watch, unless it lives already.
     pub fn arm(&mut self, ring: &mut impl Kernel) -> io::Result<()> {
         if self.error_count >= ERROR_COUNT_MAX {
             return Err(io::Error::other("the ring refuses to watch an eventfd"));

@@ -1,6 +1,5 @@
-//! Once it is warm an engine allocates nothing: not for a datagram, not for a batch, not for a
-//! reply. Every allocation of the whole process is counted, the client's included, which makes
-//! none either.
+//! Once it is warm, an engine allocates nothing for a datagram, a batch or a reply. The tests count
+//! every allocation of the whole process. That includes the client, which allocates nothing either.
 #![cfg(target_os = "linux")]
 
 #[path = "../../benches/src/allocations.rs"]
@@ -41,7 +40,7 @@ for_each_backend!(crate::alone:
 
 const WARM_UP_COUNT: usize = 4_000;
 const COUNT: usize = 20_000;
-/// How many questions are under way at once.
+/// How many questions wait for their answers at once.
 const WINDOW: usize = 32;
 
 fn alone(backend: Backend, case: fn(Backend)) {
@@ -92,7 +91,8 @@ fn leases_of_several_tasks_allocate_nothing(backend: Backend) {
     engine.handle().stop();
 }
 
-/// Batches of 4, 8 buffers, 2 replies: starved, and full outboxes, all the time.
+/// Batches of 4, 8 buffers, 4 replies: the engine is starved, and its outboxes are full, all the
+/// time.
 fn short_of_buffers_and_of_room_for_replies_nothing_is_allocated(backend: Backend) {
     let builder = on_loopback(backend).batch_max(4).buffer_count(8).replies_max(4);
     recv_batch(builder, &current_thread());
@@ -136,7 +136,8 @@ fn recv_batch(builder: Builder, runtime: &Runtime) {
     stopper.join().expect("the stopper").expect("nothing was allocated");
 }
 
-/// Batches are made when they are first needed: all of them are, by a client that keeps leases.
+/// Batches are made when they are first needed. Holding leases here makes the engine allocate all
+/// of them.
 async fn hold_every_batch(engine: &AsyncEngine) {
     let (client, mut held) = (Client::on_loopback(), Vec::new());
     for _ in 0..8 {
@@ -154,7 +155,8 @@ async fn answer(engine: &AsyncEngine) {
     }
 }
 
-/// Asks and waits for the answers: first to warm everything up, then without an allocation.
+/// Asks and waits for the answers: first to warm everything up, then again, when nothing may be
+/// allocated.
 fn measure(port: u16) {
     let client = Client::on_loopback();
     let to = SocketAddrV4::new(LOCALHOST, port);

@@ -1,4 +1,4 @@
-//! A responder that packs allocates nothing, also in its first batch.
+//! A responder that packs its answers allocates nothing, not even in its first batch.
 
 use nicring::search::{CaResponder, NameTable, Protocol, ca};
 

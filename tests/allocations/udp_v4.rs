@@ -18,12 +18,12 @@ fn a_bundle_allocates_nothing(backend: Backend) {
     serve(|| AsyncUdpV4::bind_single(LOCALHOST, 0, true), backend);
 }
 
-/// With sockets for broadcasts beside.
+/// This bundle also has sockets for broadcasts.
 fn a_bundle_on_every_nic_allocates_nothing(backend: Backend) {
     serve(|| AsyncUdpV4::bind_ephemeral_same_port(true), backend);
 }
 
-/// Answers questions; receives are dropped and made again meanwhile.
+/// Answers questions. Meanwhile receives are dropped and made again.
 fn serve(bind: impl FnOnce() -> std::io::Result<AsyncUdpV4>, backend: Backend) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {

@@ -1,4 +1,4 @@
-//! Inside a runtime that has a ring of its own.
+//! The engine inside a runtime that has its own ring.
 
 use std::net::SocketAddrV4;
 

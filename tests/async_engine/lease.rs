@@ -1,4 +1,4 @@
-//! Batches on loan, and the end of the engine.
+//! Leases of batches, and the end of the engine.
 
 use std::{
     net::SocketAddrV4,
@@ -41,7 +41,7 @@ fn leases_that_are_held_back_stop_reception_until_they_return(backend: Backend) 
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
         numbers(COUNT).iter().for_each(|text| client.ask(text, LOCALHOST, port));
         let mut heard = Vec::new();
-        // Twice, so that the way back from hunger is one that leads on.
+        // Twice: after it was starved and has recovered, the engine must be able to starve again.
         for _ in 0..2 {
             let mut held = Vec::new();
             while let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
@@ -50,7 +50,7 @@ fn leases_that_are_held_back_stop_reception_until_they_return(backend: Backend) 
                 held.push(batch);
             }
             assert!(heard.len() < COUNT, "all was received while leases were held");
-            // What is held stays as it was.
+            // Held payloads stay unchanged.
             let payloads = held.iter().flat_map(|batch| batch.iter());
             let held_texts: Vec<String> = payloads.map(|one| text(one.payload())).collect();
             assert_eq!(heard[heard.len() - held_texts.len()..], held_texts);
@@ -128,7 +128,7 @@ fn replies_leave_when_the_lease_is_dropped(backend: Backend) {
         let datagram = batch.iter().next().expect("no batch is empty");
         assert!(batch.reply(&datagram, b"answer").is_queued());
         client.expect_nothing();
-        // Another batch goes round meanwhile.
+        // Meanwhile another batch is received, answered and returned.
         client.ask("other", LOCALHOST, port);
         assert_eq!(echo(&engine, 1).await, ["other"]);
         client.expect("other", SocketAddrV4::new(LOCALHOST, port));
@@ -158,7 +158,7 @@ fn a_stop_loses_nothing_while_tasks_take_what_is_there(backend: Backend) {
         let engine = open(on_loopback(backend).batch_max(1).coalesce(nicring::Coalesce::Off));
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
         numbers(COUNT).iter().for_each(|text| client.ask(text, LOCALHOST, port));
-        // By now all batches are out, and none is taken.
+        // By now the engine has filled all batches, and no task has taken one.
         thread::sleep(PAUSE);
         engine.handle().stop();
         let mut heard = Vec::new();
@@ -180,7 +180,7 @@ fn a_stop_loses_nothing_while_tasks_take_what_is_there(backend: Backend) {
 fn dropping_the_engine_frees_its_port(backend: Backend) {
     let engine = open(on_loopback(backend));
     let port = engine.ports()[0];
-    // Right away, and once its thread waits.
+    // Once right away, and once after its thread has begun to wait.
     drop(engine);
     common::assert_free(port);
     let engine = open(on_loopback(backend));
@@ -202,7 +202,7 @@ fn dropping_the_engine_frees_its_port_while_leases_are_held(backend: Backend) {
     });
 }
 
-/// The waker holds the last owner of the engine and lets go of it when it is called, which is on
+/// The waker holds the last reference to the engine and drops it when it is called. That happens on
 /// the engine's own thread: a drop that waited for that thread would wait for ever.
 fn a_waker_may_drop_the_engine_on_its_own_thread(backend: Backend) {
     struct Owner {

@@ -20,18 +20,18 @@ fn open(builder: Builder) -> AsyncEngine {
     builder.open_async().unwrap_or_else(|error| panic!("open: {error}"))
 }
 
-/// The next batch, which must come.
+/// The next batch; fails if none comes.
 async fn next(engine: &AsyncEngine) -> BatchLease {
     let batch = within(engine.recv_batch()).await;
     batch.unwrap_or_else(|error| panic!("recv_batch: {error}"))
 }
 
-/// What must come to an end does so.
+/// Awaits a future; fails if it does not end in time.
 async fn within<F: Future>(future: F) -> F::Output {
     timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
-/// Answers `count` datagrams with their own payloads; returns those.
+/// Answers `count` datagrams with their own payloads, and returns the payloads.
 async fn echo(engine: &AsyncEngine, count: usize) -> Vec<String> {
     let mut heard = Vec::new();
     while heard.len() < count {

@@ -99,7 +99,7 @@ fn a_local_set_serves(backend: Backend) {
         let engine = open(on_loopback(backend));
         let port = engine.ports()[0];
         let server = tokio::task::spawn_local(async move {
-            // Something that is not Send lives across the await.
+            // A value that is not Send lives across the await.
             let local = std::rc::Rc::new(());
             let heard = echo(&engine, 10).await;
             drop(local);
@@ -115,7 +115,7 @@ fn a_local_set_serves(backend: Backend) {
     });
 }
 
-/// The futures need nothing of tokio: a waker that unparks the thread will do.
+/// The futures need nothing of tokio: a waker that unparks the thread is enough.
 fn a_future_without_a_runtime_serves(backend: Backend) {
     struct Unpark(thread::Thread);
     impl std::task::Wake for Unpark {
@@ -149,14 +149,15 @@ fn a_future_dropped_by_a_timeout_loses_nothing(backend: Backend) {
     const COUNT: usize = 500;
     current_thread().block_on(async {
         let engine = open(on_loopback(backend).batch_max(4).recv_buffer_bytes(4 << 20));
-        // Dropped for certain: nothing has been sent yet.
+        // This one is dropped for certain: nothing has been sent yet.
         let early = timeout(Duration::from_millis(1), engine.recv_batch()).await;
         assert!(early.is_err(), "nothing was sent");
         let sender = send_paced(engine.ports()[0], COUNT);
         let mut heard = Vec::new();
         let serve = async {
             while heard.len() < COUNT {
-                // As often as the sender's pace and the machine have it, in the midst of traffic.
+                // These are dropped in the middle of traffic, as often as the sender's pace and the
+                // machine bring about.
                 if let Ok(batch) = timeout(Duration::from_micros(200), engine.recv_batch()).await {
                     let batch = batch.expect("a batch");
                     heard.extend(batch.iter().map(|datagram| text(datagram.payload())));
@@ -210,7 +211,7 @@ fn a_waiter_that_is_dropped_leaves_the_batch_to_another(backend: Backend) {
     current_thread().block_on(async {
         let engine = open(on_loopback(backend));
         let port = engine.ports()[0];
-        // The first waits longest, and is gone by the time that the datagram comes.
+        // The first future has waited longest, and is dropped before its datagram is handed out.
         let mut first = Box::pin(engine.recv_batch());
         let mut second = Box::pin(engine.recv_batch());
         assert!(timeout(PAUSE, &mut first).await.is_err());
@@ -304,7 +305,7 @@ fn a_beacon_leaves_at_any_time(backend: Backend) {
     let engine = open(on_loopback(backend));
     let listener = Client::on_loopback();
     for text in numbers(10) {
-        // Neither a task nor a datagram drives the engine here.
+        // No task and no datagram drives the engine here.
         let queued = engine.send(Egress::default(), listener.address(), text.as_bytes());
         assert!(queued.is_queued());
         listener.expect(text, std::net::SocketAddrV4::new(LOCALHOST, engine.ports()[0]));

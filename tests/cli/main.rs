@@ -1,4 +1,4 @@
-//! The program `nicring`, run as its users run it.
+//! Runs the program `nicring` as its users do.
 
 #[cfg(unix)]
 mod unix;
@@ -167,7 +167,7 @@ fn the_doctor_tells_what_is_there() {
     }
 }
 
-/// A command that no EPICS setting of this process reaches.
+/// A command without the EPICS and log settings of this process.
 fn nicring(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nicring"));
     command.args(arguments).stdin(Stdio::null());
@@ -186,7 +186,7 @@ fn stdout_of(mut command: Command) -> String {
     text(&output.stdout)
 }
 
-/// What the command says on stderr, having ended with this code.
+/// What the command prints on stderr. Fails unless it ends with this exit code.
 fn failure_of(mut command: Command, code: i32) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     assert_eq!(status.code(), Some(code), "{command:?}: {}", text(&stderr));
@@ -245,7 +245,7 @@ impl Served {
         served
     }
 
-    /// A short storm; what it saw.
+    /// Runs a short storm and returns its result.
     fn storm(&self, arguments: &[&str]) -> Value {
         let for_machines = ["--duration-s", "0.5", "--json"];
         let output = self.try_storm(&[&for_machines[..], arguments].concat());
@@ -287,7 +287,7 @@ impl Lines {
         Self { all, news: Mutex::new(receiver) }
     }
 
-    /// A line that has `part` in it, as soon as there is one; `None` if the program ends without.
+    /// Waits for a line that contains `part`; `None` if the program ends without one.
     fn wait_for(&self, part: &str) -> Option<String> {
         let deadline = Instant::now() + WAIT_MAX;
         loop {

@@ -1,4 +1,4 @@
-//! What takes signals, or sockets that share a port, to test.
+//! Tests that need signals, or sockets that share a port.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ impl Served {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Ends it by SIGTERM.
+    /// Ends the program by SIGTERM.
     fn end(&mut self) -> ExitStatus {
         self.signal("-TERM");
         let deadline = Instant::now() + WAIT_MAX;
@@ -32,7 +32,7 @@ impl Served {
         }
     }
 
-    /// Ends it; its totals, if it was started with `--json`.
+    /// Ends the program and returns its totals. It must have been started with `--json`.
     fn totals(&mut self) -> Value {
         let status = self.end();
         assert!(status.success(), "{}", self.stderr.all());
@@ -70,7 +70,7 @@ fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
     served.signal("-HUP");
     let said = served.stderr.wait_for("nicring: reloaded ").expect("a word on the reload");
     assert!(said.contains("1 names (1 ca, 0 pva)"), "{said}");
-    // The engine takes it over at its next batch or tick.
+    // The engine takes over the new table at its next batch or tick.
     assert!(served.answers("test:new", "ca"));
     assert!(!served.answers("test:ca", "ca"));
 

@@ -1,6 +1,6 @@
-//! Closing: the ports are free at once for a socket that shares them with nobody, a thousand times
-//! under traffic and in every way in which an engine ends; no descriptor, no thread and no memory
-//! stays behind.
+//! Closing. The ports are free at once, even for a socket that does not share them. No descriptor,
+//! no thread and no memory is left behind. This holds for every way in which an engine ends, a
+//! thousand times under traffic.
 #![cfg(target_os = "linux")]
 
 #[path = "../common/mod.rs"]
@@ -37,15 +37,17 @@ for_each_backend!(crate::alone:
     when_leases_outlive_the_engine,
 );
 
-/// Each way is gone in spans of so many rounds, two if memory does not grow from one to the next.
+/// Each case runs in spans of this many rounds: two spans if memory does not grow from one to the
+/// next.
 const SPAN_ROUND_COUNT: usize = 500;
 const SPAN_COUNT_MAX: usize = 6;
-/// After how many rounds of a span memory is looked at.
+/// In how many of the last rounds of a span memory is measured.
 const LOOK_COUNT: usize = 100;
-/// How much more memory may be resident at the end of a span than at the end of the one before.
+/// How much more memory may be resident at the end of a span than at the end of the previous span.
 const GROWTH_MAX_BYTES: usize = 64 << 10;
 
-/// The tests of this file count the descriptors, threads and memory of their process.
+/// Runs one test at a time: the tests of this file count descriptors, threads and memory of the
+/// process.
 fn alone(backend: Backend, case: fn(Backend)) {
     static LOCK: Mutex<()> = Mutex::new(());
     let _guard: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,9 +55,9 @@ fn alone(backend: Backend, case: fn(Backend)) {
     common::on(backend, case);
 }
 
-/// Opens and ends an engine many times, while a client floods its port; checks after each time.
+/// Opens and ends an engine many times while a client floods its port, and checks after each time.
 fn many_times(backend: Backend, mut live: impl FnMut(Builder)) {
-    // From its first runtime on tokio keeps a pair of sockets, for signals.
+    // From its first runtime on, tokio keeps a pair of sockets for signals.
     drop(tokio::runtime::Builder::new_current_thread().enable_all().build());
     let port = common::unused_port();
     let flood = Flood::start(port);
@@ -65,7 +67,7 @@ fn many_times(backend: Backend, mut live: impl FnMut(Builder)) {
         live(builder.buffer_count(64).replies_max(64).batch_max(16));
         assert_free(port);
         if let Some(before) = before {
-            // A thread that has been joined may take a moment to leave /proc.
+            // A joined thread may take a moment to leave /proc.
             let is_gone = || Left::now().is_within(before);
             if !is_gone() {
                 let what = format!("nothing but {before:?} stays, now {:?}", descriptors());
@@ -87,21 +89,21 @@ fn many_times(backend: Backend, mut live: impl FnMut(Builder)) {
         if !is_growing {
             break;
         }
-        // What the allocator has kept comes to an end; what leaks does not.
+        // Memory that the allocator keeps stops growing. A leak does not.
         assert!(count < SPAN_COUNT_MAX, "resident memory grows: {resident_bytes:?}");
     }
     flood.stop();
 }
 
-/// How many rounds are enough under a sanitizer, which looks for leaks itself, and keeps memory of
-/// its own with every thread: `NICRING_SANITIZED_ROUNDS`.
+/// How many rounds to run under a sanitizer: `NICRING_SANITIZED_ROUNDS`. Memory is not measured
+/// then: a sanitizer looks for leaks itself, and keeps memory of its own for every thread.
 fn sanitized_round_count() -> Option<usize> {
     let text = std::env::var("NICRING_SANITIZED_ROUNDS").ok()?;
     Some(text.parse().expect("NICRING_SANITIZED_ROUNDS is a number"))
 }
 
-/// Goes [`SPAN_ROUND_COUNT`] rounds and looks at the memory after each of the last: the least of it
-/// is what stays.
+/// Runs [`SPAN_ROUND_COUNT`] rounds and measures memory after each of the last [`LOOK_COUNT`]. The
+/// smallest value is what stays.
 fn least_resident(mut round: impl FnMut()) -> usize {
     (0..SPAN_ROUND_COUNT - LOOK_COUNT).for_each(|_| round());
     let looks = (0..LOOK_COUNT).map(|_| {
@@ -175,7 +177,7 @@ fn when_a_receive_future_is_dropped_midway(backend: Backend) {
         let engine = builder.open_async().expect("an engine");
         {
             let mut future = pin!(engine.recv_batch());
-            // Mostly nothing has come yet, so that a waker stays behind.
+            // Mostly nothing has come yet, so the waker stays registered.
             let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
         drop(engine);
@@ -211,7 +213,7 @@ fn when_leases_outlive_the_engine(backend: Backend) {
         let engine = builder.open_async().expect("an engine");
         let batch = block_on(engine.recv_batch()).expect("a batch");
         drop(engine);
-        // One lease of a former engine is kept at all times: its memory is still there.
+        // One lease of an earlier engine is kept at all times: its memory must still be there.
         kept.push(batch);
         if kept.len() > 1 {
             drop(kept.remove(0));
@@ -224,7 +226,7 @@ fn when_leases_outlive_the_engine(backend: Backend) {
 
 const FLOOD: &[u8] = b"flood";
 
-/// A thread that sends to a port of loopback all the time, whether anyone listens or not.
+/// A thread that sends to a loopback port all the time, whether or not anyone listens.
 struct Flood {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -253,7 +255,7 @@ impl Flood {
     }
 }
 
-/// What an engine may leave behind.
+/// What an engine could leave behind.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     descriptor_count: usize,

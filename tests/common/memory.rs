@@ -1,15 +1,15 @@
-//! What of this process is resident, without pages of files: those come when code of the program
-//! first runs, and how many with each is the page cache's choice. The buffers of sockets belong to
-//! the kernel and are not among it either.
+//! The resident memory of this process without pages of files. Those are loaded when code of the
+//! program first runs, and the page cache decides how many at a time. Socket buffers belong to the
+//! kernel and are not included either.
 
 use std::fs;
 
-/// Bytes, counted exactly; `/proc/self/statm` is only about right.
+/// Resident bytes, counted exactly. `/proc/self/statm` is only approximate.
 pub fn resident() -> usize {
     bytes_of("/proc/self/smaps_rollup", "Anonymous:")
 }
 
-/// The most bytes since it was last forgotten, by the kernel's count that is about right.
+/// The peak in bytes since the last [`forget_peak`], by the kernel's approximate count.
 pub fn peak() -> usize {
     let bytes = |field| bytes_of("/proc/self/status", field);
     bytes("VmHWM:") - bytes("RssFile:")

@@ -40,8 +40,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for what must not come.
 pub const SETTLE: Duration = Duration::from_millis(50);
 
-/// Stamps each case, a `fn(Backend)`, as a test of its own for each backend. The runner decides
-/// what has to be there for it.
+/// Makes each case, a `fn(Backend)`, into one test per backend. The runner decides what the case
+/// needs to run.
 macro_rules! for_each_backend {
     ($runner:path: $($case:ident),+ $(,)?) => {
         mod io_uring {
@@ -65,8 +65,8 @@ macro_rules! for_each_backend {
 }
 pub(crate) use for_each_backend;
 
-/// Runs a case, unless it is for io_uring and the kernel refuses a ring to a bare system call. What
-/// nicring itself says of io_uring does not count: where the call works, nicring must.
+/// Runs a case, unless it is for io_uring and the kernel refuses a bare `io_uring_setup`. nicring's
+/// own report does not count: where the system call works, nicring must work.
 pub fn on(backend: Backend, case: fn(Backend)) {
     if backend == Backend::IoUring && !has_io_uring() {
         return;
@@ -74,7 +74,7 @@ pub fn on(backend: Backend, case: fn(Backend)) {
     case(backend);
 }
 
-/// Whether a bare `io_uring_setup` works; says why not.
+/// Whether a bare `io_uring_setup` works. If not, prints why.
 pub fn has_io_uring() -> bool {
     match raw_ring::open() {
         Ok(()) => true,
@@ -85,7 +85,7 @@ pub fn has_io_uring() -> bool {
     }
 }
 
-/// Says why this test does not run here; fails if `NICRING_REQUIRE` lists what is missing.
+/// Prints why this test is skipped. Fails if `NICRING_REQUIRE` lists what is missing.
 pub fn skip(capability: &str, reason: &str) {
     let required = env::var("NICRING_REQUIRE").unwrap_or_default();
     assert!(
@@ -95,12 +95,12 @@ pub fn skip(capability: &str, reason: &str) {
     eprintln!("skipped for want of {capability}: {reason}");
 }
 
-/// Settings for an engine on the loopback NIC alone, at a port that nobody uses.
+/// Settings for an engine on the loopback NIC only, at an unused port.
 pub fn on_loopback(backend: Backend) -> Builder {
     on_loopback_without_port(backend).port(0)
 }
 
-/// As [`on_loopback`], for a port of the caller's.
+/// As [`on_loopback`], but the caller adds the port.
 pub fn on_loopback_without_port(backend: Backend) -> Builder {
     builder(backend).nic("127.0.0.1".parse().expect("a filter by address"))
 }
@@ -122,7 +122,7 @@ pub fn unused_port() -> u16 {
     }
 }
 
-/// Whether a socket that shares with nobody can have the port.
+/// Whether a socket that does not share its port can bind it.
 pub fn is_free(port: u16) -> bool {
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
 }
@@ -137,8 +137,9 @@ pub fn assert_free(port: u16) {
     }
 }
 
-/// Starts a program beside other tests. Until it executes, the new process has copies of all
-/// descriptors, by which a socket that was closed here lives on: nobody looks at a port meanwhile.
+/// Starts a program while other tests run. Until `exec`, the new process holds copies of all
+/// descriptors, and with them sockets that were closed here. Meanwhile no test checks whether a
+/// port is free.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _guard = lock_starts();
     command.spawn()
@@ -149,7 +150,7 @@ fn lock_starts() -> MutexGuard<'static, ()> {
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the server's handler saw of one datagram.
+/// One datagram as the server's handler saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
     pub payload: Vec<u8>,
@@ -185,8 +186,8 @@ impl Heard {
     }
 }
 
-/// An engine that runs on a thread of its own and tells what it hears. It is opened on the calling
-/// thread, whose network namespace it keeps.
+/// An engine that runs on its own thread and reports what it hears. It is opened on the calling
+/// thread and keeps that thread's network namespace.
 pub struct Server {
     pub handle: Handle,
     pub port: u16,
@@ -205,7 +206,7 @@ impl Server {
         })
     }
 
-    /// Gives every batch to `handler`, after the test was told of what is in it.
+    /// Gives every batch to `handler`, after its datagrams were reported to the test.
     pub fn start(
         builder: Builder,
         handler: impl FnMut(&Batch) -> ControlFlow<()> + Send + 'static,
@@ -232,7 +233,7 @@ impl Server {
         Self { handle, port, heard, thread: Some(thread) }
     }
 
-    /// Where it listens on loopback.
+    /// The address on loopback at which it listens.
     pub fn address(&self) -> SocketAddrV4 {
         SocketAddrV4::new(LOCALHOST, self.port)
     }
@@ -258,7 +259,7 @@ impl Server {
         heard
     }
 
-    /// What it heard until nothing came for a while.
+    /// Everything that it hears until nothing comes for [`SETTLE`].
     pub fn drain(&self) -> Vec<Heard> {
         let mut heard = Vec::new();
         while let Ok(one) = self.heard.recv_timeout(SETTLE) {
@@ -267,12 +268,13 @@ impl Server {
         heard
     }
 
-    /// Waits until it has ended, whatever ended it; `Err` is a panic of the handler.
+    /// Waits until the engine has ended, for whatever reason. `Err` is a panic of the handler.
     pub fn join(mut self) -> thread::Result<nicring::Result<Stats>> {
         self.thread.take().expect("joined only once").join()
     }
 
-    /// Waits a little for what must not come, stops it, and tells what it had heard besides.
+    /// Waits a little for what must not come and stops the engine. Returns the statistics and what
+    /// it heard that the test has not taken.
     #[track_caller]
     pub fn stop(mut self) -> (Stats, Vec<Heard>) {
         thread::sleep(SETTLE);
@@ -283,7 +285,7 @@ impl Server {
         (stats, self.heard.try_iter().collect())
     }
 
-    /// As [`Server::stop`]; fails if it heard more than the test has taken.
+    /// As [`Server::stop`], but fails if it heard more than the test has taken.
     #[track_caller]
     pub fn stop_having_heard_all(self) -> Stats {
         let (stats, heard) = self.stop();
@@ -306,7 +308,7 @@ pub fn open(builder: Builder) -> Engine {
     builder.open().unwrap_or_else(|error| panic!("open: {error}"))
 }
 
-/// The error that opening ends with.
+/// The error with which opening fails.
 #[track_caller]
 pub fn refused(builder: Builder) -> Error {
     match builder.open() {
@@ -320,12 +322,12 @@ pub fn by_class(counts: &Counts) -> [u64; 4] {
     Class::ALL.map(|class| counts.received_in(class))
 }
 
-/// Whether a socket is for the NIC of this name.
+/// Whether a socket is for the NIC with this name.
 pub fn is_on(socket: &SocketInfo, nic: &str) -> bool {
     socket.nic.as_ref().is_some_and(|own| own.name == nic)
 }
 
-/// A client's socket, which belongs to the network namespace of the thread that opens it.
+/// A client's socket. It belongs to the network namespace of the thread that opens it.
 pub struct Client(pub UdpSocket);
 
 impl Client {
@@ -334,7 +336,7 @@ impl Client {
         let socket = UdpSocket::bind(address).expect("an address of the client");
         socket.set_broadcast(true).expect("SO_BROADCAST");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        // macOS sends nothing that is longer than this, at first 9,216 bytes.
+        // macOS sends nothing longer than the send buffer, which is 9,216 bytes by default.
         SockRef::from(&socket).set_send_buffer_size(1 << 17).expect("SO_SNDBUF");
         Self(socket)
     }
@@ -343,7 +345,8 @@ impl Client {
         Self::bind((LOCALHOST, 0))
     }
 
-    /// A server that shares its port, as those of EPICS do: both options, on every address.
+    /// The socket of a server that shares its port, as EPICS servers do: both options, on every
+    /// address.
     #[track_caller]
     pub fn sharing(port: u16) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
@@ -369,7 +372,7 @@ impl Client {
         }
     }
 
-    /// Sends to the address of the class of destinations, at the port of the server.
+    /// Sends to an address, at the server's port.
     #[track_caller]
     pub fn ask(&self, payload: &str, address: impl Into<Ipv4Addr>, port: u16) {
         self.send(payload, SocketAddrV4::new(address.into(), port));
@@ -384,14 +387,14 @@ impl Client {
                     payload.truncate(len);
                     return (payload, v4(source));
                 }
-                // A ring that is closed may interrupt the thread that opened it.
+                // Closing a ring may interrupt the thread that opened it.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("{} got no answer: {error}", self.address()),
             }
         }
     }
 
-    /// The next datagram is this one, and its source is the one that was asked.
+    /// Checks that the next datagram has this payload and comes from this source.
     #[track_caller]
     pub fn expect(&self, payload: impl AsRef<[u8]>, from: SocketAddrV4) {
         let (got, source) = self.receive();
@@ -418,7 +421,7 @@ fn v4(address: SocketAddr) -> SocketAddrV4 {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -428,7 +431,7 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Calls this where it goes out of scope, also by a panic.
+/// Calls the function when it goes out of scope, also by a panic.
 pub struct OnDrop<F: Fn()>(pub F);
 
 impl<F: Fn()> Drop for OnDrop<F> {

@@ -1,4 +1,4 @@
-//! Network namespaces, made and removed by `ip`; needs root.
+//! Network namespaces, created and removed with `ip`. Needs root.
 
 use std::{
     fs::{self, File},
@@ -20,14 +20,14 @@ use nix::{
 
 use super::{Client, Server, skip, spawn, wait_until};
 
-/// Runs a case where namespaces can be made.
+/// Runs a case if namespaces can be created.
 pub fn on(backend: Backend, case: fn(Backend)) {
     if can_be_made() {
         super::on(backend, case);
     }
 }
 
-/// Whether namespaces can be made; says why not.
+/// Whether namespaces can be created. If not, prints why.
 pub fn can_be_made() -> bool {
     static PROBED: OnceLock<Result<(), String>> = OnceLock::new();
     let probed = PROBED.get_or_init(|| {
@@ -44,7 +44,7 @@ pub fn can_be_made() -> bool {
     }
 }
 
-/// A network namespace with its `lo` up; gone when it is dropped, with what runs inside.
+/// A network namespace with `lo` up. Dropping it removes it and kills the processes inside.
 pub struct Namespace {
     pub name: String,
     file: File,
@@ -68,25 +68,25 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs `ip` inside, one command a line.
+    /// Runs `ip` inside, with one command per line.
     pub fn ip(&self, commands: &str) -> Result<(), String> {
         run(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), commands).map(drop)
     }
 
-    /// As [`Namespace::ip`], where it must work.
+    /// As [`Namespace::ip`], but panics on failure.
     #[track_caller]
     pub fn configure(&self, commands: &str) {
         self.ip(commands).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// A veth pair, `nic` here and `peer_nic` there; both are up and pass packets on.
+    /// Creates a veth pair, `nic` here and `peer_nic` in `peer`. Both are up and pass packets.
     pub fn connect(&self, nic: &str, peer: &Self, peer_nic: &str) -> Result<(), String> {
         let peer_name = &peer.name;
         self.ip(&format!(
             "link add {nic} type veth peer name {peer_nic} netns {peer_name}\nlink set {nic} up"
         ))?;
         peer.ip(&format!("link set {peer_nic} up"))?;
-        // A NIC drops what is sent until the kernel has taken note of its peer, a moment later.
+        // A NIC drops what it sends until the kernel has seen its peer, a moment later.
         wait_until("the pair is up", || self.is_up(nic) && peer.is_up(peer_nic));
         Ok(())
     }
@@ -101,12 +101,13 @@ impl Namespace {
     #[track_caller]
     pub fn set(&self, parameter: &str, value: &str) {
         let path = format!("/proc/sys/net/{parameter}");
-        // The kernel shows the parameters of whoever opens the file.
+        // The kernel shows the parameters of the namespace of the thread that opens the file.
         let written = self.run(|| fs::write(&path, value));
         written.unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
-    /// Calls `what` on a thread inside. Sockets that it opens, and threads that it starts, stay.
+    /// Calls `what` on a thread inside the namespace. Sockets that it opens and threads that it
+    /// starts stay inside.
     #[track_caller]
     pub fn run<R: Send>(&self, what: impl FnOnce() -> R + Send) -> R {
         let inside = || {
@@ -122,7 +123,7 @@ impl Namespace {
         self.run(|| if_nametoindex(nic)).unwrap_or_else(|error| panic!("{nic}: {error}"))
     }
 
-    /// What the file of a NIC's statistics says, such as `tx_packets`.
+    /// A counter of a NIC: the column of `/proc/net/dev` with this number.
     #[track_caller]
     pub fn count_of(&self, nic: &str, field: usize) -> u64 {
         let table = self.run(|| fs::read_to_string("/proc/thread-self/net/dev"));
@@ -149,7 +150,8 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let processes = run(Command::new("ip").args(["netns", "pids", &self.name]), "");
         for pid in processes.unwrap_or_default().split_whitespace() {
-            // Processes are listed by their main threads, so this one is not among them; make sure.
+            // Processes are listed by their main threads, so this process should not be listed.
+            // Make sure of it.
             if pid != process::id().to_string() {
                 let _ = run(Command::new("kill").args(["-KILL", pid]), "");
             }
@@ -172,7 +174,7 @@ fn output_of(command: &mut Command, input: &str) -> io::Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command)?;
     let mut stdin = child.stdin.take().expect("a pipe was asked for");
-    // A command that does not read its input may have ended already.
+    // A command that does not read its input may already have ended.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output()

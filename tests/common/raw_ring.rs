@@ -1,11 +1,12 @@
-//! What the kernel itself grants, asked without nicring.
+//! What the kernel itself allows, asked without nicring.
 
 use std::{fs, io, path::Path, thread};
 
 use super::wait_until;
 
-/// A ring, by the bare system call. On a thread of its own: a ring that is closed interrupts, a
-/// little later, the thread that opened it. That thread is gone from `/proc` too when this returns.
+/// Opens and closes a ring by the bare system call. It uses a separate thread, because closing a
+/// ring interrupts, a little later, the thread that opened it. When this returns, that thread is
+/// gone from `/proc` too.
 pub fn open() -> io::Result<()> {
     let opener = thread::spawn(|| {
         let opened = io_uring::IoUring::new(8).map(drop);

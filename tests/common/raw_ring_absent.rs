@@ -2,10 +2,10 @@
 
 use std::io;
 
-/// There is none.
+/// Always fails: there is no io_uring.
 pub fn open() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// SO_REUSEADDR alone shares a port.
+/// Does nothing: SO_REUSEADDR alone shares a port here.
 pub fn share_port(_socket: &socket2::Socket) {}

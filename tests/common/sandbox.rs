@@ -1,4 +1,4 @@
-//! System calls that fail as in a sandbox, by seccomp, and tests in processes of their own.
+//! System calls that fail as in a sandbox, by seccomp, and tests that run in their own process.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,8 @@ use seccompiler::{SeccompAction, SeccompFilter, apply_filter, apply_filter_all_t
 
 use super::spawn;
 
-/// Calls `what` on a thread of its own on which a system call fails with `errno`. What that thread
-/// starts inherits this.
+/// Calls `what` on a new thread on which a system call fails with `errno`. Threads that it starts
+/// inherit this.
 #[track_caller]
 pub fn sandboxed<R: Send>(call: i64, errno: i32, what: impl FnOnce() -> R + Send) -> R {
     let inside = || {
@@ -24,7 +24,7 @@ pub fn sandboxed<R: Send>(call: i64, errno: i32, what: impl FnOnce() -> R + Send
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// A system call fails with `errno` from now on, on this thread or on all.
+/// Makes a system call fail with `errno` from now on, on this thread or on all threads.
 pub fn deny(call: i64, errno: i32, on_all_threads: bool) {
     let rules = BTreeMap::from([(call, Vec::new())]);
     let (allow, fail) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
@@ -36,8 +36,8 @@ pub fn deny(call: i64, errno: i32, on_all_threads: bool) {
     applied.expect("no privilege is needed");
 }
 
-/// Runs the test of this name once more in a process of its own, whose environment says nothing of
-/// a backend but what is given; true in that process, which is to do the test's work.
+/// Runs the test with this name once more in its own process. There `NICRING_BACKEND` is not set,
+/// unless `environment` sets it. Returns true in that process, which has to do the test's work.
 pub fn is_child_of(
     this: &str,
     environment: &[(&str, &str)],

@@ -1,4 +1,4 @@
-//! A server that answers with as many datagrams as it is asked for, and a client that takes them.
+//! A server that answers with as many datagrams as it is asked for, and a client that checks them.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -10,18 +10,18 @@ use socket2::SockRef;
 
 use super::{Client, Server};
 
-/// How many datagrams of which lengths, and where they go, if not to the asker.
+/// How many datagrams of which lengths are asked for, and where they go if not to the asker.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub count: usize,
     pub len: usize,
-    /// Every so many datagrams one has so many bytes less than `len`; 0 for none.
+    /// One of every `spread` datagrams is `spread` bytes shorter than `len`; 0 for none.
     pub spread: usize,
     pub destination: Option<SocketAddrV4>,
 }
 
 impl Wanted {
-    /// All of one length, for the asker.
+    /// Datagrams of one length, to the asker.
     pub fn equal(count: usize, len: usize) -> Self {
         Self { count, len, spread: 0, destination: None }
     }
@@ -44,7 +44,7 @@ impl Wanted {
         Self { count, len, spread, destination: words.next().and_then(|word| word.parse().ok()) }
     }
 
-    /// Each with its number, as far as it has room for one.
+    /// The payloads. Each repeats its own number, as far as it has room for it.
     pub fn payloads(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
         let Self { len, spread, .. } = *self;
         (0..self.count).map(move |number| {
@@ -77,13 +77,13 @@ fn answer(batch: &Batch, datagram: &Datagram<'_>) {
 }
 
 impl Client {
-    /// Has room for what a whole run takes in the queue of the socket.
+    /// Enlarges the receive buffer so that a whole run of segments fits.
     pub fn with_room(self) -> Self {
         SockRef::from(&self.0).set_recv_buffer_size(1 << 20).expect("SO_RCVBUF");
         self
     }
 
-    /// Asks, and hears every reply once, in order and unchanged.
+    /// Asks, and checks that every reply comes once, in order and unchanged.
     #[track_caller]
     pub fn ask_for(&self, wanted: Wanted, address: Ipv4Addr, port: u16) {
         self.ask(&wanted.encode(), address, port);
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    /// As [`Client::ask_for`], in whatever order.
+    /// As [`Client::ask_for`], in any order.
     #[track_caller]
     pub fn ask_for_in_any_order(&self, wanted: Wanted, address: Ipv4Addr, port: u16) {
         self.ask(&wanted.encode(), address, port);
@@ -105,7 +105,7 @@ impl Client {
         assert!(got == expected, "{wanted:?}: {got:?}");
     }
 
-    /// Asks for datagrams that go to a broadcast address or a group; each listener hears each.
+    /// Asks for datagrams to a broadcast address or a group. Checks that each listener hears each.
     #[track_caller]
     pub fn ask_for_all(&self, wanted: Wanted, address: Ipv4Addr, port: u16, listeners: &[Client]) {
         self.ask(&wanted.encode(), address, port);
@@ -118,7 +118,7 @@ impl Client {
     }
 }
 
-/// What the kernel sends as segments, as it is, and as both.
+/// Requests whose replies the kernel sends as segments, as single datagrams, and as both.
 pub fn rows() -> Vec<Wanted> {
     let mut rows: Vec<_> =
         [1, 2, 3, 63, 64, 65, 128, 200].map(|count| Wanted::equal(count, 40)).into();
@@ -129,7 +129,7 @@ pub fn rows() -> Vec<Wanted> {
     rows
 }
 
-/// How many datagrams all of them are.
+/// How many datagrams all rows ask for.
 pub fn count_of(rows: &[Wanted]) -> usize {
     rows.iter().map(|wanted| wanted.count).sum()
 }

@@ -1,6 +1,5 @@
-//! What every backend promises, on the loopback NIC, without privileges. Each case is a test of its
-//! own for each backend, and stands in one of two modules: `api`, or `os_semantics` where the
-//! system decides.
+//! What every backend promises, on the loopback NIC, without privileges. Each case becomes one test
+//! per backend. It is in the module `api`, or in `os_semantics` if the system decides the outcome.
 
 #[path = "../common/mod.rs"]
 mod common;

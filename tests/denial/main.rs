@@ -1,6 +1,6 @@
-//! Machines that refuse io_uring: the engine falls back, works, and says what was refused, why, and
-//! what to do. The refusals are real: seccomp filters on the thread that opens the engine, and a
-//! limit on locked memory.
+//! Machines that refuse io_uring. The engine falls back and works, and it reports what was refused,
+//! why, and what to do. The refusals are real: seccomp filters on the thread that opens the engine,
+//! and a limit on locked memory.
 #![cfg(target_os = "linux")]
 
 #[path = "../common/mod.rs"]
@@ -118,7 +118,7 @@ fn a_limit_of_locked_memory_is_explained() {
     assert_echoes(&server);
 }
 
-/// The soft limit of most systems is 1,024 descriptors, fewer than an engine has slots.
+/// The soft limit of most systems is 1,024 descriptors. An engine has more slots than that.
 #[test]
 fn io_uring_runs_under_the_usual_limit_of_descriptors() {
     let this = "io_uring_runs_under_the_usual_limit_of_descriptors";
@@ -243,7 +243,8 @@ fn a_sandbox_around_the_whole_process_ends_an_async_engine_too() {
         client.ask("it runs", LOCALHOST, port);
         engine.recv_batch().await.expect("nothing is denied yet");
         deny(ENTER.1, libc::EPERM, true);
-        // The engine waits in a call that was allowed: this lets it return to make the next.
+        // The engine waits in a call that was allowed. This datagram lets the call return, and the
+        // next call is denied.
         client.ask("wake", LOCALHOST, port);
         let until_error = async {
             loop {
@@ -271,8 +272,8 @@ fn assert_failed(result: nicring::Result<()>, errno: i32) {
     assert!(text.contains("sandbox") && text.contains("portable"), "no remedy in {text}");
 }
 
-/// Where the system calls that would do it are denied, the kernel frees the port when the ring is
-/// gone, which is a moment later.
+/// The engine cannot free the port where the system calls for that are denied. The kernel frees it
+/// a moment later, when the ring is gone.
 #[track_caller]
 fn wait_until_free(port: u16) {
     wait_until(&format!("port {port} is free"), || common::is_free(port));

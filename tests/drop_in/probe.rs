@@ -1,4 +1,4 @@
-//! Says by what the `AsyncUdpV4` of epics-base-rs receives here, once it has received.
+//! Receives once with the `AsyncUdpV4` of epics-base-rs, then prints the backend that it uses here.
 
 use std::net::Ipv4Addr;
 

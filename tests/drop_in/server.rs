@@ -1,4 +1,4 @@
-//! A PVAccess server over the public API of epics-pva-rs, at that protocol's own ports:
+//! A PVAccess server over the public API of epics-pva-rs, at the standard ports of that protocol:
 //! `server NAME=VALUE...`. It prints `READY` and runs until its standard input closes.
 
 use std::{env, error::Error, io::Read, thread};

@@ -1,5 +1,5 @@
-//! EPICS clients that no one here wrote read process variables of EPICS servers that no one here
-//! wrote, having found them through `nicring serve` and through nothing else:
+//! Real EPICS clients read process variables of real EPICS servers, which they find only through
+//! `nicring serve`. None of these programs was written in this project.
 //!
 //! ```text
 //!   client namespace 1            server namespace              client namespace 2
@@ -8,13 +8,13 @@
 //!                          pvxs 5085, softioc 5066 | caproto 5068
 //! ```
 //!
-//! Each server listens on one NIC's address alone, at ports where no client searches. So a client
-//! across the other NIC succeeds only if it was told the server's own address; and of each server's
-//! two process variables nicring knows one, so the other must stay unfound.
+//! Each server listens only on one NIC's address, at ports where no client searches. So a client on
+//! the other NIC succeeds only if it learns the server's own address. nicring knows one of each
+//! server's two process variables, so the other must not be found.
 //!
-//! Needs root, `ip`, `timeout` and the packages of tests/requirements.txt, for the Python named by
-//! `NICRING_PYTHON` (default `.cache/venv/bin/python`). Without them it skips and says why;
-//! `NICRING_REQUIRE=netns,epics,io_uring` makes each of these skips a failure.
+//! Needs root, `ip`, `timeout` and the packages of tests/requirements.txt for the Python that
+//! `NICRING_PYTHON` names (default `.cache/venv/bin/python`). Without them the tests are skipped
+//! and print why. `NICRING_REQUIRE=netns,epics,io_uring` turns each of these skips into a failure.
 
 #![cfg(target_os = "linux")]
 
@@ -82,8 +82,8 @@ fn python_and_network() -> Option<(PathBuf, Network)> {
     Some((python, network))
 }
 
-/// A pvxs server has the port, so that nicring leaves the unicasts to it; it passes each on over lo
-/// to the other servers of its host.
+/// A pvxs server holds the port, so nicring leaves unicast to it. The pvxs server forwards each
+/// search over lo to the other servers of its host.
 fn a_search_that_pvxs_passes_on_is_answered(backend: &str) {
     let Some((python, network)) = python_and_network() else {
         return;
@@ -107,7 +107,7 @@ fn a_search_that_pvxs_passes_on_is_answered(backend: &str) {
     assert!(nicring.ends_well_when_asked(), "nicring on {backend} did not end well:\n{logs}");
 }
 
-/// Clients ask for many names in several datagrams back to back; nicring packs its answers.
+/// Clients ask for many names in several datagrams back to back. nicring packs its answers.
 fn two_hundred_names_at_once_are_found(backend: &str) {
     let Some((python, network)) = python_and_network() else {
         return;
@@ -148,7 +148,8 @@ fn clients_find_servers_through(backend: &str) {
     assert!(nicring.ends_well_when_asked(), "nicring on {backend} did not end well:\n{logs}");
 }
 
-/// Every client by every kind of destination across every NIC, side by side; each failure in words.
+/// Runs every client with every kind of destination on every NIC, in parallel. Returns a text for
+/// each failure.
 fn read_everything(network: &Network, python: &Path) -> Vec<String> {
     let mut reads = Vec::new();
     for (client, nic) in network.clients.iter().zip(["10.77.1", "10.77.2"]) {
@@ -174,7 +175,7 @@ fn read_everything(network: &Network, python: &Path) -> Vec<String> {
     })
 }
 
-/// What nicring was not told of is not found through it, although it is there to be found.
+/// A name that nicring does not know is not found through it, although its server has it.
 fn expect_unknown_unfound(namespace: &Namespace, python: &Path) -> Vec<String> {
     let mut failures = Vec::new();
     for client in CLIENTS {
@@ -237,7 +238,7 @@ const CLIENTS: [Client; 3] = [
     },
 ];
 
-/// How long a server may take to say that it listens.
+/// How long a server may take to report that it listens.
 const START_MAX: Duration = Duration::from_secs(30);
 
 struct EpicsServer {
@@ -289,8 +290,9 @@ impl Client {
         command.args(names).args(["--timeout", "20"]).args(search).stdin(Stdio::null());
         let mut run = || command.output().map_err(|error| format!("{command:?}: {error}"));
         let mut output = run()?;
-        // Its search was answered, and the thread of its TCP connection failed by an assertion of
-        // its own, before the one that opened it was ready.
+        // A race inside caproto: its search was answered, but the thread of its TCP connection
+        // failed an assertion of caproto's own before the thread that opened the connection was
+        // ready.
         let is_caprotos_own = |stderr: &[u8]| {
             let text = String::from_utf8_lossy(stderr);
             text.contains("assert self.connected") && text.contains("Circuit with server at")
@@ -326,13 +328,13 @@ fn start_nicring(
     fs::write(&path, table).expect("the table can be written");
     let mut command = inside(namespace, Path::new(env!("CARGO_BIN_EXE_nicring")));
     command.arg("serve").args(options).args(["--backend", backend, "--pvs"]).arg(path);
-    // A failing test must not leave it behind.
+    // A failing test must not leave the process behind.
     command.args(["--duration-s", "300"]);
     Server::start(command, files, "nicring", "ready").0
 }
 
-/// A program that runs until it is dropped. Its standard input closes then, too, also when this
-/// process is killed: the Python servers end by that.
+/// A program that runs until this is dropped. Its standard input is closed then, and also when this
+/// process is killed. The Python servers end when it closes.
 struct Server {
     child: Child,
 }
@@ -351,7 +353,7 @@ impl Server {
         let lines = BufReader::new(child.stdout.take().expect("a pipe was asked for")).lines();
         let server = Self { child };
         let (sender, receiver) = mpsc::channel();
-        // Reads on after that line: a full pipe would stop the program.
+        // Keeps reading after that line: a full pipe would block the program.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok).filter(|line| line.starts_with(ready)) {
                 let _ = sender.send(line);
@@ -363,7 +365,7 @@ impl Server {
         }
     }
 
-    /// Asks by SIGTERM; whether the program was still there and ended with 0 in time.
+    /// Ends the program by SIGTERM. Returns whether it was still running and ended with 0 in time.
     fn ends_well_when_asked(mut self) -> bool {
         let pid = self.child.id().to_string();
         let asked = run(Command::new("kill").args(["-TERM", &pid]), "");
@@ -385,7 +387,7 @@ impl Drop for Server {
     }
 }
 
-/// A server's namespace with two NICs, and across each a client's.
+/// The server's namespace with two NICs, and behind each NIC the namespace of a client.
 struct Network {
     server: Namespace,
     clients: [Namespace; 2],
@@ -407,15 +409,15 @@ impl Network {
             network.server.ip(&format!("link set {nic} up"))?;
             client.ip(&format!("address add {subnet}.2/24 brd + dev eth0"))?;
             client.ip("link set eth0 up")?;
-            // To the server on the other NIC, and for 255.255.255.255, which all three clients send
-            // from an unbound socket: without a route the kernel refuses it.
+            // For the server's address on the other NIC, and for 255.255.255.255. All three clients
+            // send that from an unbound socket, which the kernel refuses without a route.
             client.ip(&format!("route add default via {subnet}.1"))?;
         }
         Ok(network)
     }
 }
 
-/// A command that runs inside, free of this process's EPICS settings.
+/// A command that runs inside the namespace, without this process's EPICS settings.
 fn inside(namespace: &Namespace, program: &Path) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &namespace.name]).arg(program);

@@ -1,4 +1,4 @@
-//! A plain server on 0.0.0.0 of the same host and port.
+//! A plain server on 0.0.0.0 on the same host, at the same port.
 
 use std::net::Ipv4Addr;
 
@@ -37,7 +37,7 @@ fn a_plain_server_that_comes_later_gets_the_same(backend: Backend) {
     plain.expect_nothing();
 }
 
-/// The contrast, which `Unicast::Take` warns of: sockets bound to an address win.
+/// The contrast, of which `Unicast::Take` warns: sockets bound to an address win.
 fn a_plain_server_loses_its_unicasts_where_they_are_taken(backend: Backend) {
     let star = Star::new(2);
     let plain = plain_server(&star);
@@ -56,8 +56,8 @@ fn a_plain_server_loses_its_unicasts_where_they_are_taken(backend: Backend) {
     plain.expect_nothing();
 }
 
-/// Unless told not to, Linux delivers such a group to every wildcard socket; and told so, it may
-/// hand the one copy to the wrong one of two that share their port.
+/// By default, Linux delivers such a group to every wildcard socket. If that is switched off, it
+/// may hand the only copy to the wrong one of two sockets that share the port.
 fn a_group_that_only_another_program_joined_is_left_to_it(backend: Backend) {
     let star = Star::new(1);
     let other_group = Ipv4Addr::new(239, 9, 9, 9);
@@ -100,7 +100,7 @@ fn unicasts_reach_the_plain_server(star: &Star, plain: &Client) {
     }
 }
 
-/// Of broadcasts and groups each gets a copy of its own, once.
+/// Each of the two gets its own copy of broadcasts and groups, once.
 fn both_hear_the_rest(star: &Star, plain: &Client, server: &crate::common::Server) {
     for number in 1..=2 {
         let client = star.client(number).client([0, 0, 0, 0]);

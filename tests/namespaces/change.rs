@@ -49,11 +49,11 @@ fn nics_come_and_go(backend: Backend, listen: Listen) {
                 thread::sleep(Duration::from_micros(300));
             }
         });
-        // Also if something fails: the scope waits for its thread.
+        // Also on failure: the scope waits for its thread.
         let _end = OnDrop(|| is_over.store(true, Ordering::SeqCst));
         come_and_go(&star, &server)
     });
-    // The steady client's NIC lost nothing all the while.
+    // Meanwhile the steady client's NIC lost nothing.
     let sent_count = sent_count.load(Ordering::SeqCst);
     let of_nic1 = || {
         let stats = server.handle.stats();
@@ -68,7 +68,8 @@ fn nics_come_and_go(backend: Backend, listen: Listen) {
     assert_eq!(stats.total().kernel_drop_count(), Some(0), "{stats}");
 }
 
-/// nic2 is made and deleted three times, each time with another index; how much it heard.
+/// Creates and deletes nic2 three times, each time with a new index. Returns how many datagrams it
+/// heard.
 fn come_and_go(star: &Star, server: &Server) -> u64 {
     let has_nic2 = || server.handle.nics().by_name("nic2").is_some();
     let mut indexes = Vec::new();
@@ -160,7 +161,7 @@ fn a_link_that_goes_down_and_up_is_heard_again(backend: Backend) {
     server.stop_having_heard_all();
 }
 
-/// A veth needs both ends up before it carries anything.
+/// A veth carries packets only when both ends are up.
 fn wait_for_link(star: &Star, number: u8) {
     let mut command = std::process::Command::new("ip");
     command.args(["-n", &star.server.name, "-o", "link", "show", &nic(number)]);
@@ -221,7 +222,7 @@ fn what_a_nic_dropped_is_counted_though_it_has_gone(backend: Backend) {
     (0..COUNT).for_each(|_| client.ask("queued or dropped", Ipv4Addr::BROADCAST, PORT));
     star.server.configure("link delete nic2");
     engine.handle().rescan();
-    // The one turn that is left begins with the rescan.
+    // The only turn that is left begins with the rescan.
     engine.handle().stop();
     let run = || engine.run(|batch| panic!("heard on a NIC that has gone: {batch:?}"));
     let stats = star.server.run(run).expect("it ends at once");

@@ -1,5 +1,5 @@
-//! Every class, from outside and from the same host: heard once a frame, attributed rightly, and
-//! answered from the address that was asked.
+//! Every class, from outside and from the same host. Each frame is heard once, attributed to the
+//! right NIC, and answered from the address that was asked.
 
 use std::net::Ipv4Addr;
 
@@ -58,7 +58,7 @@ fn from_outside(backend: Backend, listen: Listen, unicast: Unicast) {
     }
 }
 
-/// What the client of this number can ask, and what must be seen of it.
+/// What the client with this number can ask, and what the server must see of it.
 fn questions_from_outside(star: &Star, number: u8) -> Vec<Question> {
     let index = star.index(number);
     let ask =
@@ -69,7 +69,7 @@ fn questions_from_outside(star: &Star, number: u8) -> Vec<Question> {
         ask(GROUPS[0], Class::Group),
         ask(GROUPS[1], Class::Group),
     ];
-    // An address of another NIC is asked over this one: it is heard for the NIC that has it.
+    // The address of another NIC, asked over this one, is heard for the NIC that has it.
     for asked in 1..=3 {
         questions.push(Question {
             nic: star.index(asked),
@@ -94,7 +94,8 @@ fn from_the_same_host(backend: Backend, listen: Listen) {
     let lo = star.server.index_of("lo");
     for number in 1..=3 {
         let index = star.index(number);
-        // The kernel loops a copy of what leaves by a NIC back to it as if it had arrived there.
+        // The kernel loops a copy of what leaves by a NIC back to that NIC, as if it had arrived
+        // there.
         let looped = |to, class| Question {
             to,
             class,
@@ -108,7 +109,7 @@ fn from_the_same_host(backend: Backend, listen: Listen) {
         looped(Ipv4Addr::BROADCAST, Class::Limited).ask(&client, &server);
         looped(GROUPS[0], Class::Group).ask(&client, &server);
         looped(GROUPS[1], Class::Group).ask(&client, &server);
-        // What is for an address of this host goes over lo, but the kernel names the NIC that has
+        // A datagram to an address of this host goes over lo, but the kernel names the NIC that has
         // the address.
         let local = looped(own(number), Class::Unicast);
         local.ask(&client, &server);
@@ -157,7 +158,8 @@ fn a_client_bound_to_another_nics_address_is_answered_from_the_one_it_asked(back
             answered_from: own(asked),
         };
         unicast.ask(&client, &server);
-        // Broadcast on a subnet that the client's address is not in: the NIC's own answers.
+        // A broadcast on a subnet that does not hold the client's address: the NIC's own address
+        // answers.
         let to = broadcast(asked);
         Question { to, class: Class::Subnet, ifindex: index, ..unicast }.ask(&client, &server);
         client.expect_nothing();
@@ -203,7 +205,7 @@ fn chosen_and_excluded(backend: Backend, listen: Listen) {
         for to in [own(number), broadcast(number), Ipv4Addr::BROADCAST, GROUPS[0], GROUPS[1]] {
             client.ask("nobody", to, PORT);
         }
-        // The kernel says of a unicast that no socket holds the port: that is no answer.
+        // For unicast, the kernel reports that no socket holds the port. That is not an answer.
         let _ = client.0.take_error();
     }
     star.server.client(LOCALHOST).ask("nobody", LOCALHOST, PORT);
@@ -232,10 +234,11 @@ fn a_beacon_leaves_by_the_route_or_as_pinned(backend: Backend) {
         listener.expect("by the route", at_port(own(number)));
         send(by_nic, peer(number), "by the NIC");
         listener.expect("by the NIC", at_port(own(number)));
-        // A source of another NIC, as asked.
+        // The source address of another NIC, as the caller asked.
         send(by_nic.with_source(own(1)), peer(number), "by the NIC, from another");
         listener.expect("by the NIC, from another", at_port(own(1)));
-        // Broadcasts need an open ear: the client's socket is bound to its unicast address.
+        // The client's socket is bound to its unicast address and does not hear broadcasts. This
+        // one does.
         let open_ear = star.client(number).run(|| Client::bind(("0.0.0.0", 0)));
         let to = open_ear.address().port();
         for destination in [broadcast(number), Ipv4Addr::BROADCAST] {

@@ -1,6 +1,6 @@
-//! Several NICs, real packets: engines in network namespaces joined by veth. Needs root and `ip`;
-//! without them each test skips and says so. The table in tests/README.md names the scenarios and
-//! what each asserts.
+//! Several NICs and real packets: engines in network namespaces joined by veth. Needs root and
+//! `ip`; without them each test is skipped and prints why. The table in tests/README.md names the
+//! scenarios and what each asserts.
 #![cfg(target_os = "linux")]
 
 #[path = "../common/mod.rs"]

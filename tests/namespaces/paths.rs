@@ -1,5 +1,5 @@
-//! Ways back that differ from the way there, subnets that overlap, NICs with several addresses or
-//! without a subnet.
+//! Return paths that differ from the forward path, subnets that overlap, NICs with several
+//! addresses or without a subnet.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -24,7 +24,7 @@ for_each_backend!(crate::common::netns::on:
     an_engine_serves_where_lo_is_down,
 );
 
-/// The way there is over nic1, the way back over nic2:
+/// The question comes over nic1, the answer leaves by nic2:
 ///
 /// ```text
 ///   client 10.77.9.2 ---- router ---- 10.77.1.1 nic1 server
@@ -101,7 +101,7 @@ fn a_directed_broadcast_through_a_router_is_answered_over_the_other_nic(backend:
     server.stop_having_heard_all();
 }
 
-/// Here every socket that hears is bound to a device: another one has to send.
+/// Here every socket that hears is bound to a device, so another socket has to send.
 fn a_directed_broadcast_is_answered_where_unicasts_are_left(backend: Backend) {
     let routed = Routed::new();
     let server = routed.server.echo(on_every_nic(backend).unicast(Unicast::Leave));
@@ -129,7 +129,7 @@ impl OneSubnet {
         }
         for nic in ["all", "nic1", "nic2"] {
             server.set(&format!("ipv4/conf/{nic}/rp_filter"), "0");
-            // Each NIC speaks for its own address alone.
+            // Each NIC answers ARP only for its own address.
             server.set(&format!("ipv4/conf/{nic}/arp_ignore"), "1");
             server.set(&format!("ipv4/conf/{nic}/arp_announce"), "2");
         }
@@ -185,7 +185,7 @@ fn two_nics_on_one_subnet(backend: Backend, listen: Listen) {
     client.expect_nothing();
 }
 
-/// The weak host model, as ARP flux brings it about: nic1 receives what is for nic2's address.
+/// The weak host model, as it occurs with ARP flux: nic1 receives what is for nic2's address.
 fn an_address_asked_over_the_other_nic_of_its_subnet_answers(backend: Backend) {
     let network = OneSubnet::new();
     let server = network.server.echo(on_every_nic(backend));
@@ -199,8 +199,8 @@ fn an_address_asked_over_the_other_nic_of_its_subnet_answers(backend: Backend) {
     server.stop_having_heard_all();
 }
 
-/// The question leaves by nic1, with an address of nic2. The answer must not leave by nic1,
-/// although nic1's subnet holds the asker: it is this host.
+/// The question leaves by nic1 with an address of nic2. The answer must not leave by nic1, although
+/// nic1's subnet holds the asker, because the asker is this host.
 fn a_client_of_this_host_on_the_other_nic_of_the_subnet_is_answered(backend: Backend) {
     let network = OneSubnet::new();
     let server = network.server.echo(on_every_nic(backend));
@@ -224,7 +224,7 @@ fn mac_of(namespace: &Namespace, nic: &str) -> String {
 fn a_nic_with_several_addresses_hears_once_and_answers_from_the_right_one(backend: Backend) {
     for listen in [Listen::Class, Listen::Wildcard] {
         let star = Star::new(1);
-        // One more in the subnet, one in a subnet of its own.
+        // One more address in the same subnet, and one in another subnet.
         star.server.configure(
             "address add 10.77.1.7/24 brd + dev nic1 label nic1:1\n\
              address add 10.78.1.1/24 brd + dev nic1",
@@ -241,7 +241,7 @@ fn a_nic_with_several_addresses_hears_once_and_answers_from_the_right_one(backen
         ask(&client, [10, 77, 1, 7], Class::Unicast, [10, 77, 1, 7]);
         ask(&client, [10, 78, 1, 1], Class::Unicast, [10, 78, 1, 1]);
         ask(&client, [10, 77, 1, 255], Class::Subnet, [10, 77, 1, 1]);
-        // The address whose subnet holds the asker answers, whichever broadcast was asked.
+        // The address whose subnet holds the asker answers, whichever broadcast address was asked.
         ask(&client, [10, 78, 1, 255], Class::Subnet, [10, 77, 1, 1]);
         ask(&client, [255; 4], Class::Limited, [10, 77, 1, 1]);
         let other = star.client(1).client([10, 78, 1, 2]);

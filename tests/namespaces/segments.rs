@@ -1,5 +1,5 @@
-//! Many replies to one client across veth, which Linux sends as segments, and what becomes of them
-//! where a segment does not fit the path.
+//! Many replies to one client across veth. Linux sends them as segments. Also: what happens if a
+//! segment does not fit the path.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -20,7 +20,7 @@ for_each_backend!(crate::common::netns::on:
     a_route_whose_mtu_becomes_small_loses_nothing,
 );
 
-/// Frames that left by a NIC; a run is one on a veth.
+/// The column of the frames that left by a NIC. On a veth, a run of segments is one frame.
 const SENT_PACKETS: usize = 9;
 
 fn client_of(star: &Star, number: u8) -> Client {
@@ -87,7 +87,7 @@ fn segments_that_do_not_fit_the_path_are_sent_one_by_one(backend: Backend) {
             ask(&wide, 2, Wanted::equal(count, len));
         }
     }
-    // What fits still leaves as segments, and so does everything by the other NIC.
+    // What fits still leaves as segments. So does everything by the other NIC.
     for (client, number, len) in [(&narrow, 1, 548), (&wide, 2, 1000)] {
         let nic = format!("nic{number}");
         let before = star.server.count_of(&nic, SENT_PACKETS);
@@ -95,7 +95,7 @@ fn segments_that_do_not_fit_the_path_are_sent_one_by_one(backend: Backend) {
         let frame_count = star.server.count_of(&nic, SENT_PACKETS) - before;
         assert!(frame_count < 10, "{nic}: {frame_count} frames for 60 replies");
     }
-    // A run that is refused may be overtaken by one that is not.
+    // A run of segments that is refused may be overtaken by one that is not.
     for spread in [2, 3, 100] {
         let wanted = Wanted::mixed(60, 600, spread);
         narrow.ask_for_in_any_order(wanted, own(1), PORT);

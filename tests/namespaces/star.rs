@@ -1,4 +1,4 @@
-//! A server with three NICs, a client across each:
+//! A server with three NICs, and a client behind each:
 //!
 //! ```text
 //!   server                      clients
@@ -13,7 +13,7 @@ use nicring::{Backend, Builder, Class, Engine};
 
 use crate::common::{Client, Heard, Server, netns::Namespace};
 
-/// Where PVAccess listens.
+/// The port at which PVAccess listens.
 pub const PORT: u16 = 5076;
 /// The groups that the servers join.
 pub const GROUPS: [Ipv4Addr; 2] = [Ipv4Addr::new(224, 0, 0, 128), Ipv4Addr::new(239, 1, 2, 3)];
@@ -24,7 +24,7 @@ pub struct Star {
 }
 
 impl Star {
-    /// With as many NICs as asked.
+    /// A server with this many NICs.
     #[track_caller]
     pub fn new(nic_count: u8) -> Self {
         let made = |label: &str| Namespace::new(label).unwrap_or_else(|error| panic!("{error}"));
@@ -37,7 +37,7 @@ impl Star {
         star
     }
 
-    /// Joins the server's NIC of this number with its client.
+    /// Connects the server's NIC with this number to its client.
     #[track_caller]
     pub fn connect(&self, number: u8) {
         let client = self.client(number);
@@ -45,7 +45,7 @@ impl Star {
         connected.unwrap_or_else(|error| panic!("{error}"));
         let subnet = format!("10.77.{number}");
         self.server.configure(&format!("address add {subnet}.1/24 brd + dev nic{number}"));
-        // The default route takes limited broadcasts, groups, and what is for the other NICs.
+        // The default route is for limited broadcasts, groups, and addresses of the other NICs.
         client.configure(&format!(
             "address add {subnet}.2/24 brd + dev eth0\nroute add default via {subnet}.1"
         ));
@@ -64,7 +64,7 @@ pub fn nic(number: u8) -> String {
     format!("nic{number}")
 }
 
-/// The server's address on the NIC of this number.
+/// The server's address on the NIC with this number.
 pub fn own(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, number, 1)
 }
@@ -87,21 +87,21 @@ pub fn on_every_nic(backend: Backend) -> Builder {
     GROUPS.into_iter().fold(builder, Builder::join)
 }
 
-/// One question: where it is sent, and what is to be seen of it.
+/// One question: where it is sent, and what the server must see of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Question {
     pub to: Ipv4Addr,
     pub class: Class,
     /// The NIC that it is attributed to.
     pub nic: u32,
-    /// The interface that the kernel says it arrived on.
+    /// The interface on which it arrives, as the kernel reports it.
     pub ifindex: u32,
     /// The source that the reply has to carry.
     pub answered_from: Ipv4Addr,
 }
 
 impl Question {
-    /// Asks, checks what the server saw of it, and that the client hears the answer once.
+    /// Asks, then checks what the server saw and that the client hears the answer.
     #[track_caller]
     pub fn ask(&self, client: &Client, server: &Server) {
         let text = format!("{} {}", client.address(), self.to);

@@ -1,4 +1,4 @@
-//! Buffers that are all held: nothing spins, nothing is lost, reception goes on when they return.
+//! All buffers are held: nothing spins, nothing is lost, and reception goes on when they return.
 
 use std::{ops::ControlFlow, sync::mpsc, time::Duration};
 
@@ -40,11 +40,11 @@ fn a_handler_that_sits_on_all_buffers_loses_nothing(backend: Backend) {
     for (number, heard) in server.take(COUNT).iter().enumerate() {
         assert_eq!(heard.text(), number.to_string());
     }
-    // Once all is heard it rests, in whatever state its receives are.
+    // Once everything is heard the thread rests, whatever state its receives are in.
     thread_use::assert_rest("server");
     let stats = server.stop_having_heard_all();
     assert_eq!(stats.total().kernel_drop_count(), Some(0));
-    // A turn takes at least one datagram; the rest are those that found nothing.
+    // At most one turn per datagram receives something. The others found nothing.
     assert!(stats.turn_count <= 2 * COUNT as u64, "{} turns", stats.turn_count);
 }
 
@@ -59,7 +59,7 @@ fn leases_that_hold_all_buffers_lose_nothing_and_do_not_spin(backend: Backend) {
         let held = hold_all(&engine);
         assert!(!held.is_empty() && texts.len() < COUNT, "round {round}");
         thread_use::assert_rest("nicring");
-        // More comes while nothing can be received.
+        // Another datagram comes while nothing can be received.
         client.ask("more", LOCALHOST, port);
         thread_use::assert_rest("nicring");
         texts.extend(held.iter().flat_map(texts_of));
@@ -82,7 +82,7 @@ fn no_more_than_eight_batches_are_lent_at_once(backend: Backend) {
     let mut held = hold_all(&engine);
     assert_eq!(held.len(), 8);
     thread_use::assert_rest("nicring");
-    // One that comes back goes out again.
+    // A batch that comes back is lent again.
     for number in 8..20 {
         drop(held.remove(0));
         held.push(next(&engine));
@@ -148,7 +148,7 @@ fn an_idle_engine_rests(backend: Backend) {
     thread_use::assert_rest("nicring");
 }
 
-/// Takes batches until none comes any more.
+/// Takes and holds batches until no more come.
 fn hold_all(engine: &AsyncEngine) -> Vec<BatchLease> {
     let mut held = Vec::new();
     let runtime = runtime();

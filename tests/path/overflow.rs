@@ -1,5 +1,5 @@
-//! A receive queue that overflows: sent = received + counted drops. The same by what datagrams tell
-//! alone, and by what the socket tells alone: `src/uring/tests/overflow.rs`.
+//! A receive queue that overflows: sent = received + counted drops. `src/uring/tests/overflow.rs`
+//! has the same with the drop counts of datagrams alone, and with those of the socket alone.
 
 use std::{ops::ControlFlow, thread, time::Duration};
 

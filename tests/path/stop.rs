@@ -1,4 +1,4 @@
-//! The end of an async engine, with leases out and without.
+//! The end of an async engine, with and without leases.
 
 use std::{
     thread,
@@ -19,7 +19,7 @@ for_each_backend!(crate::alone:
     a_lease_that_comes_back_soon_after_the_stop_still_answers,
 );
 
-/// Less than an engine that is stopped waits for leases (200 ms).
+/// Less than the 200 ms for which a stopped engine waits for leases.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 fn asked(backend: Backend) -> (AsyncEngine, Client, BatchLease) {
@@ -30,7 +30,7 @@ fn asked(backend: Backend) -> (AsyncEngine, Client, BatchLease) {
     (engine, client, lease)
 }
 
-/// The shortest of several times: this machine may be busy with something else.
+/// The shortest of five measurements: the machine may be busy with something else.
 fn shortest(time: impl FnMut() -> Duration) -> Duration {
     std::iter::repeat_with(time).take(5).min().expect("some")
 }

@@ -1,4 +1,5 @@
-//! What the thread of a name has used so far, by the kernel's word: a thread that spins shows.
+//! What the thread with a given name has used so far, as the kernel counts it. This shows a thread
+//! that spins.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use crate::common::wait_until;
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadUse {
     pub cpu_time: Duration,
-    /// How often it was taken off a CPU, of its own accord (a wait) or not.
+    /// How often it was taken off a CPU, voluntarily (a wait) or not.
     pub switch_count: u64,
 }
 
@@ -28,9 +29,9 @@ impl Sub for ThreadUse {
     }
 }
 
-/// What the thread of this name uses while nothing is asked of it for `time`.
+/// What the thread with this name uses in `time` while it is given no work.
 pub fn during(name: &str, time: Duration) -> ThreadUse {
-    // One of an earlier test that was joined may take a moment to leave /proc.
+    // A joined thread of an earlier test may take a moment to leave /proc.
     wait_until("one thread has the name", || tasks(name).len() == 1);
     let before = of(name);
     let start = Instant::now();
@@ -40,14 +41,14 @@ pub fn during(name: &str, time: Duration) -> ThreadUse {
     used
 }
 
-/// Nothing is done: a few wake-ups are no spin.
+/// Asserts that the thread rests. A few wake-ups are allowed.
 #[track_caller]
 pub fn assert_rest(name: &str) {
     let rests = || {
         let used = during(name, Duration::from_millis(400));
         used.cpu_time < Duration::from_millis(20) && used.switch_count < 100
     };
-    // What spins does so all the time; what was under way ends.
+    // A spinning thread spins in every measurement. Work that was still under way ends.
     assert!((0..3).any(|_| rests()), "{name} does not rest");
 }
 

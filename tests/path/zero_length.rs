@@ -1,4 +1,4 @@
-//! Datagrams of no bytes, each of which ends a multishot receive, and which anyone can send.
+//! Datagrams of no bytes. Each ends a multishot receive, and anyone can send them.
 
 use std::ops::ControlFlow;
 
@@ -27,8 +27,7 @@ fn a_flood_of_datagrams_of_no_bytes_loses_nothing(backend: Backend) {
         assert_eq!(heard.text(), text, "datagram {number}");
         assert_eq!((heard.source, heard.is_truncated), (client.address(), false));
     }
-    // Each ends its receive; none is counted as an error, and there are as many turns as there has
-    // to be.
+    // Each ends its receive. None is counted as an error, and there are no needless turns.
     thread_use::assert_rest("server");
     let stats = server.stop_having_heard_all();
     let total = stats.total();

@@ -1,4 +1,4 @@
-//! CA SEARCH: bytes derived by hand from the protocol's description, and every refusal.
+//! CA SEARCH: bytes derived by hand from the protocol's description, and every reason for refusal.
 
 use std::net::SocketAddrV4;
 
@@ -116,7 +116,7 @@ fn many_hits_are_packed_in_order() {
         datagram.extend(message(6, 5, 13, [id, id], name.as_bytes()));
     }
     let (replies, counts) = answer(&datagram);
-    // 42 replies of 24 bytes stand behind the VERSION message in 1,024.
+    // 42 replies of 24 bytes fit behind the VERSION message in 1,024 bytes.
     assert_eq!(replies.iter().map(Vec::len).collect::<Vec<_>>(), [1024, 1024, 400]);
     assert_eq!(counts.hit_count, 100);
     let mut ids = Vec::new();
@@ -179,7 +179,7 @@ fn an_extended_header_is_read() {
 #[test]
 fn every_refusal_is_counted_by_reason() {
     let with = |bytes: &[u8]| [VERSION_7, SEARCH_42, bytes].concat();
-    // What stood before is answered all the same.
+    // What precedes the refused message is answered all the same.
     for (bytes, reject) in [
         (b"\0\x06\0".to_vec(), Reject::TruncatedHeader),
         (message(6, 5, 13, [1, 1], b"abcd"), Reject::Misaligned),

@@ -1,4 +1,4 @@
-//! The name table, and its text form.
+//! The name table, and its form as a text file.
 
 use std::{collections::HashMap, error::Error as _, io, net::SocketAddrV4};
 
@@ -142,7 +142,7 @@ fn every_mistake_in_a_pv_file_is_shown_with_its_place() {
     assert_eq!(found.to_string(), "f:1:4: expected text in UTF-8, found the byte 0xff");
 }
 
-/// Fails at its second reading.
+/// A reader that fails at the second read.
 struct Failing(bool);
 
 impl io::Read for Failing {

@@ -1,4 +1,4 @@
-//! CA: a batch is answered together, and says what its datagrams say when each is answered alone.
+//! CA: a batch that is answered together gets the same answers as its datagrams do one by one.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,12 @@ use std::{
 use nicring::search::{CaResponder, NameTable, Protocol, ca};
 use proptest::{collection::vec, prelude::*};
 
-/// How many answers of 24 bytes fit behind VERSION in 1,024.
+/// How many answers of 24 bytes fit behind VERSION in 1,024 bytes.
 const ANSWERS_MAX: usize = 42;
 /// How many answers a responder holds back at most.
 const HELD_MAX: usize = 1024;
 
-/// A datagram: who asks, by which way, with which sequence number, for which names.
+/// A datagram: who asks, on which way, with which sequence number, for which names.
 #[derive(Debug, Clone)]
 struct Asked {
     asker: SocketAddrV4,
@@ -24,7 +24,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Its ids count on from `first_id`, so that no two in a batch are alike.
+    /// The ids count up from `first_id`, so that they are unique in a batch.
     fn datagram(&self, first_id: u32) -> Vec<u8> {
         let mut request = ca::RequestWriter::new();
         request.begin(self.sequence);
@@ -35,7 +35,7 @@ impl Asked {
     }
 }
 
-/// a to i, three to a server; everything else is unknown.
+/// The names a to i, three per server. All other names are unknown.
 fn table() -> NameTable {
     let mut builder = NameTable::builder();
     for (number, name) in ('a'..='i').enumerate() {
@@ -45,7 +45,7 @@ fn table() -> NameTable {
     builder.build()
 }
 
-/// Addresses that differ in one part.
+/// Addresses that differ only in the IP address or in the port.
 fn asker(number: u8) -> SocketAddrV4 {
     let addresses = ["192.0.2.99:40000", "192.0.2.99:40001", "192.0.2.98:40000"];
     addresses[usize::from(number)].parse().unwrap()
@@ -65,7 +65,7 @@ fn any_batch() -> impl Strategy<Value = Vec<Asked>> {
     )
 }
 
-/// One reply datagram, read.
+/// One reply datagram, parsed.
 #[derive(Debug)]
 struct Reply {
     asker: SocketAddrV4,
@@ -89,7 +89,7 @@ fn read(way: u8, asker: SocketAddrV4, datagram: &[u8]) -> Reply {
     Reply { asker, way, server, sequence: version.sequence(), ids }
 }
 
-/// The ids answered, in order, by who asked, by which way, and the server named.
+/// The answered ids in order, by asker, way and named server.
 type Answers = BTreeMap<(SocketAddrV4, u8, SocketAddrV4), Vec<u32>>;
 
 fn by_asker(replies: &[Reply]) -> Answers {
@@ -136,7 +136,7 @@ proptest! {
         for reply in &together {
             let last_id = reply.ids[reply.ids.len() - 1];
             let latest = &batch[last_id as usize / 100];
-            // Servers echo the field whether or not it is marked as valid.
+            // Servers echo the sequence field even if it is not marked as valid.
             prop_assert_eq!(reply.sequence, Some(latest.sequence.unwrap_or(0)), "{:?}", reply);
         }
         let counts = responder.counts();
@@ -157,7 +157,7 @@ fn asked(sequence: u32, names: &str) -> Asked {
 #[test]
 fn requests_of_one_client_share_a_reply_with_the_latest_sequence() {
     let other = Asked { asker: asker(1), ..asked(70, "a") };
-    // The last one asks for what is unknown, and changes nothing.
+    // The last one asks only for unknown names, and changes nothing.
     let batch = [asked(7, "a"), other, asked(8, "bc"), asked(9, "zz")];
     let replies = packed(&mut CaResponder::new(), &batch);
     let heads: Vec<_> = replies.iter().map(|reply| (reply.asker, reply.sequence)).collect();

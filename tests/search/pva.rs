@@ -1,5 +1,5 @@
-//! PVA SEARCH: bytes derived by hand from the protocol's description, every refusal, and whom a
-//! reply may go to.
+//! PVA SEARCH: bytes derived by hand from the protocol's description, every reason for refusal, and
+//! where a reply may go.
 
 use std::net::SocketAddrV4;
 
@@ -8,7 +8,8 @@ use nicring::{
     search::{Asked, NameTable, Protocol, PvaResponder, Reject, SearchCounts},
 };
 
-/// SEARCH number 7, unicast, reply to the sender's port 40000, tcp, `ioc1:temp` as 42.
+/// SEARCH with sequence number 7: unicast, reply to the sender's port 40000, tcp, `ioc1:temp` with
+/// id 42.
 const LITTLE: &[u8] = b"\xca\x02\0\x03\x2f\0\0\0\x07\0\0\0\x80\0\0\0\
     \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\x9c\x01\x03tcp\x01\0\x2a\0\0\0\x09ioc1:temp";
 const BIG: &[u8] = b"\xca\x02\x80\x03\0\0\0\x2f\0\0\0\x07\x80\0\0\0\
@@ -17,7 +18,7 @@ const RESPONSE_LITTLE: &[u8] = b"\xca\x02\x40\x04\x2d\0\0\0nicrin\xc0\0\x02\x07\
     \0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\x02\x07\xd3\x13\x03tcp\x01\x01\0\x2a\0\0\0";
 const RESPONSE_BIG: &[u8] = b"\xca\x02\xc0\x04\0\0\0\x2dnicrin\xc0\0\x02\x07\x13\xd3\0\0\0\x07\
     \0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\x02\x07\x13\xd3\x03tcp\x01\0\x01\0\0\0\x2a";
-/// Where the fields of the requests above stand.
+/// The offsets of fields in the requests above.
 const FLAGS_AT: usize = 12;
 const ADDRESS_AT: usize = 16;
 const PORT_AT: usize = 32;
@@ -68,7 +69,7 @@ fn patched(at: usize, bytes: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// [`BIG`] with other bytes from its protocols on, and the length made right.
+/// [`BIG`] with other bytes from its protocols on, and with the right length.
 fn with_tail(tail: &[u8]) -> Vec<u8> {
     let mut datagram = [&BIG[..PORT_AT + 2], tail].concat();
     let payload_len = (datagram.len() - 8) as u32;
@@ -308,10 +309,10 @@ fn a_request_passed_on_by_a_server_of_this_host_is_answered_to_its_client() {
     assert_eq!(replies[0].0, address("203.0.113.9:40000"));
 
     for (datagram, asked, reject) in [
-        // Not through the loopback group: the tag, and all behind it, may be anybody's.
+        // Not through the loopback group: anybody may have sent the tag and what follows it.
         ([&tag[..], &to_client].concat(), direct, Reject::UntrustedOriginTag),
         ([&tag[..], &tag, &to_client].concat(), forwarded, Reject::UntrustedOriginTag),
-        // Behind the message a tag has no power over it.
+        // A tag behind the message does not apply to it.
         ([&to_client[..], &tag].concat(), forwarded, Reject::RefusedReplyAddress),
         ([&tag[..], BIG].concat(), forwarded, Reject::RefusedReplyAddress),
         (
@@ -342,7 +343,7 @@ fn no_length_a_datagram_is_cut_to_does_harm() {
             assert_eq!(replies.len(), usize::from(len >= tag.len() + BIG.len()), "{len}");
         }
     }
-    // The same with a header that tells the truth about what is left.
+    // The same with a header that states the shortened length.
     for len in 8..BIG.len() {
         let mut datagram = BIG[..len].to_vec();
         datagram[7] = (len - 8) as u8;

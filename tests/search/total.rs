@@ -1,4 +1,5 @@
-//! Any bytes: parsers and responders never panic, do bounded work, and read what writers write.
+//! With any bytes, parsers and responders never panic and do bounded work. They read what writers
+//! write.
 
 use std::net::SocketAddrV4;
 
@@ -12,7 +13,7 @@ fn source() -> SocketAddrV4 {
     "192.0.2.99:40000".parse().unwrap()
 }
 
-/// Short names in many servers, so that random requests hit.
+/// Short names on many servers, so that random requests hit.
 fn table() -> NameTable {
     let mut builder = NameTable::builder();
     for (number, name) in ('a'..='z').enumerate() {
@@ -23,7 +24,7 @@ fn table() -> NameTable {
     builder.build()
 }
 
-/// What holds of the counts of any one datagram.
+/// Checks what must hold for the counts of any single datagram.
 fn check(counts: &SearchCounts, sent_count: u64) -> Result<(), TestCaseError> {
     prop_assert_eq!(counts.datagram_count, 1);
     prop_assert_eq!(counts.reply_count, sent_count);
@@ -72,7 +73,7 @@ fn answer_pva(bytes: &[u8], forwarded: bool) -> Result<SearchCounts, TestCaseErr
     Ok(counts)
 }
 
-/// Bytes that look like CA for a while.
+/// Bytes that begin like CA.
 fn like_ca() -> impl Strategy<Value = Vec<u8>> {
     let field =
         prop_oneof![Just(0u16), Just(5), Just(6), Just(8), Just(13), Just(0xffff), any::<u16>()];

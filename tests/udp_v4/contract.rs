@@ -1,4 +1,4 @@
-//! What callers rely on.
+//! What callers of `AsyncUdpV4` rely on.
 
 use std::{
     collections::HashSet,
@@ -105,7 +105,7 @@ mod linux {
     }
 }
 
-/// By readiness that is an error; the ring needs no runtime.
+/// By readiness this is an error. The ring needs no runtime.
 fn a_runtime_that_is_gone_leaves_no_wait_without_end(backend: Backend) {
     let bundle = block_on(async { on_loopback(backend, 0) });
     Client::on_loopback().ask("x", LOCALHOST, bundle.local_addrs()[0].port());
@@ -139,7 +139,7 @@ fn the_kernel_tells_when_it_received(backend: Backend) {
         let details = bundle.recv_with_details(&mut [0; 8]).await.unwrap();
         if cfg!(target_os = "linux") {
             let time = details.kernel_time.expect("it was asked for");
-            // The kernel's clock is a coarse one.
+            // The kernel's clock is coarse.
             assert!(time >= start - Duration::from_secs(1) && time <= SystemTime::now());
         }
     });
@@ -157,7 +157,7 @@ fn a_dropped_receive_loses_nothing(backend: Backend) {
         let client = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         const COUNT: u32 = 2_000;
         let address = server.local_addrs()[0];
-        // As many as the socket has room for, whoever takes them from it and when.
+        // No more than the socket has room for, whoever takes them from it and when.
         let under_way = Arc::new(Semaphore::new(100));
         let permits = Arc::clone(&under_way);
         tokio::spawn(async move {
@@ -231,7 +231,8 @@ fn many_tasks_receive_and_send_at_once(backend: Backend) {
     });
 }
 
-/// Two wait; what one drains beyond its own wakes the other, even if the first never comes back.
+/// Several tasks wait. If one drains more datagrams than its own, the others are woken for them,
+/// even if the first never receives again.
 fn what_one_receiver_leaves_wakes_another(backend: Backend) {
     block_on(async {
         let server = Arc::new(on_loopback(backend, 0));
@@ -267,14 +268,15 @@ fn drop_frees_the_ports_before_it_returns(backend: Backend) {
     });
 }
 
-/// Polls a receive once and drops it, so that the sockets are known to the runtime's driver.
+/// Polls a receive once and drops it. The runtime's driver then knows the sockets.
 fn receive_none_yet(bundle: &AsyncUdpV4) {
     let mut buf = [0; 8];
     let receive = pin!(bundle.recv_from(&mut buf));
     assert!(receive.poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
 
-/// A release build has to stay below 200 ns; here is only told what grew with the sockets.
+/// A release build has to stay below 200 ns. This test detects only a cost that grows with the
+/// number of sockets.
 fn a_receive_made_again_costs_the_same_however_many_sockets_there_are(backend: Backend) {
     const COUNT: u32 = 4_000;
     block_on(tokio::task::unconstrained(async {
@@ -288,7 +290,7 @@ fn a_receive_made_again_costs_the_same_however_many_sockets_there_are(backend: B
         });
         let each = rounds.min().expect("five");
         println!("{each:?} each with {} sockets", bundle.ifaces().len());
-        // Without optimization, and with other tests beside.
+        // The limit allows for a build without optimization and for other tests that run meanwhile.
         assert!(each < Duration::from_micros(20), "{each:?}");
     }));
 }
@@ -370,7 +372,7 @@ fn the_loopback_group_reaches_all_who_share_the_port() {
     });
 }
 
-/// Nothing that came before a bundle was dropped reaches the next one at the port.
+/// What came before a bundle was dropped never reaches the next bundle at the port.
 fn a_bundle_bound_anew_starts_empty(backend: Backend) {
     block_on(async {
         let port = unused_port();
@@ -381,7 +383,7 @@ fn a_bundle_bound_anew_starts_empty(backend: Backend) {
     });
 }
 
-/// The payloads of the next batches, until so many datagrams came.
+/// Receives batches until `count` datagrams came, and returns their payloads.
 async fn receive_batches(server: &AsyncUdpV4, count: usize, count_max: usize) -> Vec<Vec<u8>> {
     let mut batch = RecvBatch::default();
     let mut payloads = Vec::new();
@@ -405,7 +407,7 @@ fn a_batch_brings_what_is_there_and_no_more_than_was_asked_for(backend: Backend)
         let refused = server.recv_batch(&mut RecvBatch::default(), 0).await;
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let client = StdUdpSocket::bind((LOCALHOST, 0)).unwrap();
-        // None, one, as many as there can be, and what is usual.
+        // No bytes, one byte, the longest payload, and usual lengths.
         let lens = [0, 1, 65_507, 80, 0, 300, 80, 80, 80, 80];
         let sent: Vec<_> = (0u8..).zip(lens).map(|(number, len)| vec![number; len]).collect();
         for payload in &sent {

@@ -1,4 +1,5 @@
-//! A test for each fault of epics-base-rs 0.18.3 that loopback can show; `namespaces` has the rest.
+//! One test for each fault of epics-base-rs 0.18.3 that loopback can show. `namespaces` has the
+//! others.
 
 use std::{
     cell::Cell,
@@ -44,13 +45,14 @@ mod linux {
 
 const LOOPBACK_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
-/// A flood that goes on. By readiness sockets take turns; the ring hands out what came first first.
+/// The flood goes on. By readiness, sockets take turns. The ring hands out datagrams in order of
+/// arrival.
 fn a_flooded_socket_starves_no_other(backend: Backend) {
     block_on(async {
         let port = unused_port();
         let server = over(backend, AsyncUdpV4::bind(port, true));
         let client = Client::on_loopback();
-        // Both sockets are known to be empty.
+        // Afterwards both sockets are known to be empty.
         receive_nothing(&server).await;
         for _ in 0..150 {
             client.ask("flood", LOCALHOST, port);
@@ -63,7 +65,7 @@ fn a_flooded_socket_starves_no_other(backend: Backend) {
         while receive(&server).await.0 != "alone" {
             before_count += 1;
         }
-        // The ring takes up to 32 at once from a socket.
+        // The ring takes up to 32 datagrams at once from a socket.
         let before_max = if backend == Backend::IoUring { 150 + 64 } else { 32 };
         assert!(before_count <= before_max, "{before_count} of the flood came first");
     });
@@ -86,7 +88,7 @@ fn a_flood_leaves_other_tasks_their_turn(backend: Backend) {
                 task::yield_now().await;
             }
         });
-        // As a server does that gets what it does not answer: nothing else to wait for.
+        // Like a server that gets only what it does not answer: the task awaits nothing else.
         let mut buf = [0; 8];
         let flood = task::spawn_local(async move {
             for _ in 0..COUNT {
@@ -99,7 +101,7 @@ fn a_flood_leaves_other_tasks_their_turn(backend: Backend) {
     }));
 }
 
-/// The runtime's budget ends just when a socket has to wait.
+/// The runtime's budget ends exactly when a socket has to wait.
 fn a_task_that_has_had_its_turn_still_waits(backend: Backend) {
     block_on(async {
         for spent_count in 120..136 {
@@ -143,11 +145,11 @@ fn an_error_of_one_nic_fails_no_receive(backend: Backend) {
         let server = over(backend, AsyncUdpV4::bind(port, true));
         let client = Client::on_loopback();
         let lo = server.ifaces().iter().find(|nic| nic.is_loopback).unwrap();
-        // From now on an ICMP error is what the next receive of this socket says.
+        // From now on, the next receive of this socket returns an ICMP error.
         setsockopt(&*lo.sock, sockopt::Ipv4RecvErr, &true).unwrap();
         receive_nothing(&server).await;
         for round in 0..20 {
-            // It may say so of the datagram before.
+            // This send may return the error of the previous datagram.
             let _ = lo.sock.send_to(b"to nobody", (LOCALHOST, 1)).await;
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             let to = if round % 2 == 0 { LOCALHOST } else { LOOPBACK_BROADCAST };
@@ -199,7 +201,7 @@ fn an_ephemeral_bundle_has_one_port_and_hears_broadcasts_at_it(backend: Backend)
     });
 }
 
-/// Strangers who share: with address reuse the system may choose their ports too.
+/// The strangers share their ports: with address reuse, the system may choose such a port again.
 fn an_ephemeral_bundle_never_lands_on_a_strangers_port(backend: Backend) {
     block_on(async {
         let share = |_| {
@@ -234,7 +236,7 @@ fn a_nic_that_failed_to_bind_is_reported(backend: Backend) {
                 );
                 assert_eq!(failed[0].error.kind(), io::ErrorKind::AddrInUse);
             }
-            // A host that has no NIC but loopback.
+            // On a host that has no NIC but loopback.
             Err(error) => {
                 assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
                 assert!(error.to_string().contains("127.0.0.1"), "{error}");
@@ -274,7 +276,7 @@ fn drops_are_one_sum_a_nic_that_never_goes_back(backend: Backend) {
         server.enable_so_rxq_ovfl().unwrap();
         let client = Client::on_loopback();
         receive_nothing(&server).await;
-        // More than either socket of the NIC can queue, of the one more than of the other.
+        // More than either socket of the NIC can queue, with different counts.
         const COUNTS: [(Ipv4Addr, usize); 2] = [(LOCALHOST, 2_000), (LOOPBACK_BROADCAST, 1_000)];
         let payload = [b'x'; 1_000];
         for (to, count) in COUNTS {

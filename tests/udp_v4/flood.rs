@@ -1,6 +1,6 @@
-//! Sixteen NICs flooded with the longest datagrams that UDP has: what a bundle holds stays bounded,
-//! and goes when the flood does. Each case runs in a process of its own, whose memory nobody else
-//! uses. Needs root and `ip`; without them it skips and says so.
+//! Sixteen NICs are flooded with the longest datagrams of UDP. The memory of a bundle stays
+//! bounded, and is freed when the flood ends. Each case runs in its own process, whose memory no
+//! other test uses. Needs root and `ip`; without them it is skipped and prints why.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -32,18 +32,18 @@ const NIC_COUNT: u8 = 16;
 const PAYLOAD_LEN: usize = 65_507;
 const FLOOD_TIME: Duration = Duration::from_secs(2);
 const IDLE_TIME: Duration = Duration::from_millis(500);
-/// Within it the memory has to be back.
+/// The memory has to be freed within this time.
 const RETURN_TIME: Duration = Duration::from_secs(1);
-/// What the allocator and tokio may take beside.
+/// What the allocator and tokio may use in addition.
 const SLACK_BYTES: usize = 512 << 10;
-/// By how much the kernel's count of the peak may be off, on two CPUs.
+/// How far the kernel's count of the peak may be off, on two CPUs.
 const PEAK_ERROR_BYTES: usize = 512 << 10;
 
-/// What the documentation of `udp_v4` says that a bundle takes at most, and how much of it stays
-/// until the bundle goes.
+/// The memory that a bundle takes at most, by the documentation of `udp_v4`, and how much of it
+/// stays until the bundle is dropped.
 fn caps(backend: Backend) -> (usize, usize) {
     match backend {
-        // A queue, and what the thread receives into, which stays.
+        // A queue, and the thread's receive memory, which stays.
         Backend::Portable => ((1 + 1) << 20, 1 << 20),
         // The ring's buffers, which stay, and a queue.
         _ => ((4 + 8) << 20, 4 << 20),
@@ -63,7 +63,7 @@ fn whole_datagrams_on_sixteen_nics_take_bounded_memory_that_returns(backend: Bac
     }
 }
 
-/// Sixteen NICs that reach the same other host, each with room for a whole datagram in a packet.
+/// Sixteen NICs that reach the same peer. Each has an MTU that holds a whole datagram.
 struct Star {
     server: Namespace,
     peer: Namespace,
@@ -86,7 +86,7 @@ impl Star {
     }
 }
 
-/// Unicasts and broadcasts to every NIC in turn; the first bytes name the NIC.
+/// Sends unicast and broadcast datagrams to every NIC in turn. The first byte names the NIC.
 fn flood(is_over: &AtomicBool) {
     let client = Client::bind((Ipv4Addr::UNSPECIFIED, 0));
     let mut payload = vec![0x5a; PAYLOAD_LEN];
@@ -95,15 +95,15 @@ fn flood(is_over: &AtomicBool) {
             payload[0] = number;
             for host in [1, 255] {
                 let to = SocketAddrV4::new([10, 81, number, host].into(), PORT);
-                // Where the queues are full it is dropped, which is what a flood is for.
+                // Full queues drop it: that is the purpose of the flood.
                 let _ = client.0.send_to(&payload, to);
             }
         }
     }
 }
 
-/// Receives once and then nothing for a while, then more slowly than the flood comes, so that all
-/// there is to fill is full; then, when the flood is over, all of it.
+/// Receives once and then nothing for a while. Then it receives more slowly than the flood comes,
+/// so that all queues and buffers fill. When the flood is over, it receives the rest.
 async fn serve(backend: Backend, is_over: &AtomicBool) {
     let mut buf = vec![0x5a; PAYLOAD_LEN];
     let bundle = over(backend, AsyncUdpV4::bind_non_loopback(PORT, true));
@@ -133,7 +133,7 @@ async fn serve(backend: Backend, is_over: &AtomicBool) {
     assert!(grown <= held_max + SLACK_BYTES + PEAK_ERROR_BYTES, "{grown} bytes were held");
     let mut kept = resident().saturating_sub(before);
     while kept > kept_max + SLACK_BYTES && end.elapsed() < RETURN_TIME {
-        // Some may have been held up on its way.
+        // Some datagrams may have been delayed on the way.
         let _ = time::timeout(Duration::from_millis(10), receive(&bundle)).await;
         kept = resident().saturating_sub(before);
     }

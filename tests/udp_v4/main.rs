@@ -1,4 +1,5 @@
-//! `udp_v4`: what its callers rely on, and each fault of epics-base-rs 0.18.3 that it mends.
+//! `udp_v4`: what its callers rely on, and each fault of epics-base-rs 0.18.3 that it does not
+//! have.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -35,7 +36,7 @@ fn block_on<F: Future>(case: F) -> F::Output {
     runtime.expect("a runtime").block_on(case)
 }
 
-/// The next datagram and what is told of it.
+/// The next datagram with its metadata and drop count.
 async fn receive(bundle: &AsyncUdpV4) -> (String, RecvMeta, u32) {
     let mut buf = vec![0; 1 << 16];
     let received = time::timeout(PATIENCE, bundle.recv_with_meta_with_drops(&mut buf)).await;
@@ -49,7 +50,7 @@ async fn receive_nothing(bundle: &AsyncUdpV4) {
     assert!(received.is_err(), "heard besides: {received:?} {:?}", &buf[..16]);
 }
 
-/// A bundle that receives by one backend to its end.
+/// A bundle that must receive by the same backend until it is dropped.
 #[derive(Debug)]
 struct Bundle {
     bundle: AsyncUdpV4,

@@ -1,5 +1,5 @@
-//! Faults that only several NICs show. Needs root and `ip`; without them each test skips and says
-//! so.
+//! Faults that only several NICs show. Needs root and `ip`; without them each test is skipped and
+//! prints why.
 
 use std::{
     future::Future,
@@ -41,7 +41,8 @@ for_each_backend!(crate::common::netns::on:
 const PORT: u16 = 5076;
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 
-/// A server with two NICs, 10.78.1.1/24 and 10.78.2.1/24, and at each a client with .2.
+/// A server with two NICs, 10.78.1.1/24 and 10.78.2.1/24, and behind each a client with the address
+/// .2.
 struct Pair {
     server: Namespace,
     clients: [Namespace; 2],
@@ -86,7 +87,8 @@ fn broadcast(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 78, number, 255)
 }
 
-/// Each class once, told of truly, and answered from an address that the client can reach.
+/// Each class is heard once, with the right metadata, and answered from an address that the client
+/// can reach.
 fn every_class_is_heard_once_with_the_kernels_destination_and_interface(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.server.configure("address add 10.78.1.9/24 brd + dev nic1"); // an alias
@@ -116,7 +118,7 @@ fn every_class_is_heard_once_with_the_kernels_destination_and_interface(backend:
     });
 }
 
-/// The weak host model: an address of nic2, asked over nic1.
+/// The weak host model: an address of nic2 is asked over nic1.
 fn the_interface_is_the_one_it_arrived_on(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     pair.serve(|| async {
@@ -169,7 +171,7 @@ fn fanout_leaves_once_by_every_nic_that_is_no_loopback(backend: Backend) {
     });
 }
 
-/// A queue discipline that passes nothing on, so that what is sent fills the socket's buffer.
+/// The queue discipline passes nothing on, so what is sent fills the socket's buffer.
 fn a_nic_that_is_stuck_delays_no_other(backend: Backend) {
     let Some(pair) = Pair::new() else { return };
     let stuck = "tc qdisc add dev nic1 root tbf rate 8bit burst 2000 limit 100000000";

@@ -1,4 +1,4 @@
-//! What the ring, which serves every bundle of the process, has to do beside.
+//! What matters because one ring serves every bundle of the process.
 
 use std::{
     future::Future,
@@ -37,7 +37,7 @@ fn what_was_queued_before_the_first_receive_is_heard(backend: Backend) {
         for text in ["one", "two", "three"] {
             client.ask(text, LOCALHOST, port(&bundle));
         }
-        // Until the bundle receives its sockets can be read.
+        // Before the bundle receives, its sockets can be read directly.
         let mut buf = [0; 8];
         assert_eq!(bundle.ifaces()[0].sock.recv_from(&mut buf).await.unwrap().0, 3);
         assert_eq!(receive(&bundle).await.0, "two");
@@ -46,8 +46,8 @@ fn what_was_queued_before_the_first_receive_is_heard(backend: Backend) {
     });
 }
 
-/// The flooded one is full: what it holds, what its socket holds, and what was dropped there is all
-/// that was sent.
+/// The flooded bundle is full. What it holds, what its socket holds and what was dropped there add
+/// up to what was sent.
 fn a_bundle_that_is_flooded_and_not_drained_stalls_no_other(backend: Backend) {
     block_on(async {
         let (flooded, other) = (on_loopback(backend, 0), on_loopback(backend, 0));
@@ -83,7 +83,7 @@ fn a_bundle_that_is_flooded_and_not_drained_stalls_no_other(backend: Backend) {
 
 fn dozens_of_bundles_each_hear_their_own(backend: Backend) {
     block_on(async {
-        // Ports that no other test gets by chance once they are free.
+        // Ports that no other test gets by chance when they become free.
         let ports: Vec<u16> = (0..40).map(|_| unused_port()).collect();
         let bundles: Vec<Bundle> = ports.iter().map(|port| on_loopback(backend, *port)).collect();
         let client = Client::on_loopback();
@@ -100,7 +100,7 @@ fn dozens_of_bundles_each_hear_their_own(backend: Backend) {
     });
 }
 
-/// Where the last reference to a bundle is that of a task which ends when it is woken.
+/// A task that ends when it is woken has the last reference to the bundle.
 fn a_waker_may_drop_a_bundle(backend: Backend) {
     type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -122,7 +122,7 @@ fn a_waker_may_drop_a_bundle(backend: Backend) {
         fn wake(self: Arc<Self>) {
             let Some(task) = self.task.lock().unwrap().take() else { return };
             drop(task);
-            // When that returns the port is free, on this very thread.
+            // When the drop returns, the port is free, although this is the ring's own thread.
             assert_free(self.port);
             let name = thread::current().name().map(str::to_owned);
             self.told.send((self.port, name)).unwrap();
@@ -144,7 +144,7 @@ fn a_waker_may_drop_a_bundle(backend: Backend) {
             end.wait(task, &waker);
             Client::on_loopback().ask("x", LOCALHOST, port);
             Client::on_loopback().ask("x", LOCALHOST, self::port(&stays));
-            // By readiness the waker runs on this thread, when it sees to its sockets.
+            // By readiness, the waker runs on this thread, when the runtime polls its sockets.
             assert_eq!(receive(&stays).await.0, "x");
             let (freed, name) = tells.recv_timeout(PATIENCE).expect("it was woken");
             assert_eq!(freed, port);

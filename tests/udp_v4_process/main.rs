@@ -1,5 +1,5 @@
-//! `AsyncUdpV4` and the ring that all bundles of a process share; each case has a process of its
-//! own.
+//! `AsyncUdpV4` and the ring that all bundles of a process share. Each case runs in its own
+//! process.
 #![cfg(target_os = "linux")]
 
 #[path = "../common/mod.rs"]
@@ -97,7 +97,7 @@ fn where_io_uring_is_refused_bundles_receive_by_readiness() {
     }
 }
 
-/// A sandbox that is applied while the ring serves.
+/// The sandbox is applied while the ring serves.
 #[test]
 fn bundles_outlive_a_ring_that_fails() {
     let this = "bundles_outlive_a_ring_that_fails";
@@ -110,12 +110,12 @@ fn bundles_outlive_a_ring_that_fails() {
             hear(bundle, "by the ring").await;
         }
         deny(libc::SYS_io_uring_enter, libc::EPERM, true);
-        // Ends the wait that was under way before.
+        // This datagram ends the wait that was allowed before.
         hear(&bundles[0], "the last").await;
         wait_until("they fall back", || {
             bundles.iter().all(|bundle| bundle.backend() == Backend::Portable)
         });
-        // The kernel takes some time to end what a ring that was closed had under way.
+        // The kernel takes some time to end the pending receives of a closed ring.
         time::sleep(Duration::from_secs(1)).await;
         for bundle in &bundles {
             hear(bundle, "by readiness").await;
@@ -127,7 +127,7 @@ fn bundles_outlive_a_ring_that_fails() {
     });
 }
 
-/// Polls a receive, so that it waits, with a waker that does this.
+/// Makes a receive wait, with a waker that calls `on_wake`, and wakes it.
 fn wait_with(bundle: &AsyncUdpV4, on_wake: impl Fn() + Send + Sync + 'static) {
     struct OnWake<F>(F);
     impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
@@ -142,7 +142,7 @@ fn wait_with(bundle: &AsyncUdpV4, on_wake: impl Fn() + Send + Sync + 'static) {
         on_wake();
     })));
     let mut buf = [0; 8];
-    // Never dropped, as a task that is never polled again.
+    // Polled only once, like the receive of a task that is never polled again.
     let mut receive = Box::pin(bundle.recv_from(&mut buf));
     assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     Client::on_loopback().ask("wake", LOCALHOST, port(bundle));
@@ -159,7 +159,7 @@ fn a_waker_that_panics_or_blocks_ends_nothing() {
         let [panics, blocks, other] = [(); 3].map(|()| on_loopback());
         wait_with(&panics, || panic!("a test"));
         hear(&other, "still served").await;
-        // Longer than a drop waits for the ring.
+        // Longer than the 2 s for which a drop waits for the ring.
         wait_with(&blocks, || thread::sleep(Duration::from_millis(2_500)));
         let freed = port(&other);
         let start = Instant::now();

@@ -1,7 +1,7 @@
-//! Replying to each datagram, and sending each out of all of 4 NICs, at 100,000 and 20,000 a
-//! second: nicring's backends against epoll with sendmmsg and sendto.
+//! Replying to each datagram at 100,000 datagrams per second, and sending each out of all of 4 NICs
+//! at 20,000 per second: nicring's backends against epoll with sendmmsg and sendto.
 //!
-//! What is measured is the CPU time of the receiving thread a datagram that it received.
+//! Measured is the CPU time of the receiving thread per datagram received.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -38,7 +38,7 @@ pub fn main() {
     let (nic_counts, depths) =
         if is_test { (&NIC_COUNTS[..1], &DEPTHS[..1]) } else { (&NIC_COUNTS[..], &DEPTHS[..]) };
     let round_count = if is_test { 1 } else { ROUND_COUNT };
-    // The receivers then have the others.
+    // The receivers then use the other CPUs.
     let _ = affinity::pin_to_first_cpu();
     for nic_count in nic_counts {
         let network = match Network::new(*nic_count) {
@@ -48,7 +48,7 @@ pub fn main() {
                 return;
             }
         };
-        // Each has a port of its own: some contestants end with the program only.
+        // Each contestant has its own port: some end only with the program.
         let mut ports = 5076..;
         for depth in depths {
             println!("\n{nic_count} NICs, {depth} waiting at each: ns a datagram");
@@ -63,7 +63,7 @@ pub fn main() {
     }
 }
 
-/// What each took a datagram, round by round.
+/// What each took per datagram, in ns, round by round.
 fn race(racers: &[Arc<Progress>], round_count: usize) -> Vec<Vec<f64>> {
     let mut rows = vec![Vec::new(); racers.len()];
     for round in 0..round_count {
@@ -88,7 +88,7 @@ fn slice(racer: &Progress) -> f64 {
     (spent_after - spent_before) / (count_after - count_before)
 }
 
-/// The ratio is to the first one.
+/// Prints medians and ratios. The ratios are to the first contestant.
 fn show(names: &[String], rows: &[Vec<f64>]) {
     for (name, row) in names.iter().zip(rows) {
         let pairs: Vec<_> = row.iter().copied().zip(rows[0].iter().copied()).collect();
@@ -97,7 +97,7 @@ fn show(names: &[String], rows: &[Vec<f64>]) {
     }
 }
 
-/// Starts a contestant in a thread of its own, which ends with the program at the latest; it has no
+/// Starts a contestant in its own thread, which ends with the program at the latest. It has no
 /// batch to receive yet.
 fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress> {
     let contestant: Contestant = name.parse().expect("a contestant");

@@ -1,4 +1,4 @@
-//! compio's `UdpSocket`: one task a socket, multishot receives into its pool of buffers.
+//! compio's `UdpSocket`: one task per socket, multishot receives into its pool of buffers.
 
 use std::{io, num::NonZero, pin::pin, rc::Rc};
 
@@ -14,7 +14,7 @@ const BUFFER_COUNT: NonZero<u16> = NonZero::new(1024).expect("not zero");
 pub(super) fn serve(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let mut proactor = ProactorBuilder::new();
     proactor.buffer_pool_size(BUFFER_COUNT).buffer_pool_buffer_len(BUFFER_LEN);
-    // Without these each datagram interrupts the receiver.
+    // Without these, each datagram interrupts the receiver.
     proactor.single_issuer(true).defer_taskrun(true);
     let runtime = runtime::Runtime::builder().with_proactor(proactor).build()?;
     runtime.block_on(async {
@@ -38,7 +38,7 @@ async fn serve_one(sockets: &[UdpSocket], index: usize, mut service: Service) ->
     let mut reply = Vec::with_capacity(BUFFER_LEN);
     let mut outgoing = Outgoing::default();
     loop {
-        // The stream ends when the kernel found no buffer.
+        // The stream ends when the kernel finds no buffer.
         let mut datagrams = pin!(sockets[index].recv_from_multi());
         while let Some(datagram) = datagrams.next().await {
             let Ok(datagram) = datagram else {

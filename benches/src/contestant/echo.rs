@@ -1,4 +1,5 @@
-//! Sends back whatever comes, by one wildcard socket: what a load can do if nobody holds it up.
+//! Sends back whatever comes, by one wildcard socket. This shows what a load can do if the receiver
+//! does not slow it.
 
 use std::{
     io,
@@ -45,7 +46,7 @@ pub(super) fn serve(is_segmented: bool, setup: &Setup, ready: &mut dyn FnMut()) 
     }
 }
 
-/// Datagrams of one length for one client leave by one call.
+/// Consecutive datagrams of one length to one client leave by one system call.
 fn send_segmented(socket: &Socket, received: &Received, bytes: &mut Vec<u8>) -> io::Result<()> {
     let mut datagrams = received.iter().peekable();
     while let Some(first) = datagrams.next() {

@@ -27,7 +27,7 @@ pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io
     Ok(())
 }
 
-/// The way out of each NIC.
+/// The egress for each NIC.
 pub(super) fn ways(nics: &Nics, addresses: &[Ipv4Addr]) -> Vec<Egress> {
     let way = |address: &Ipv4Addr| {
         let nic = nics.owner(*address).map(|nic| Egress::by_nic(nic.index));
@@ -42,7 +42,7 @@ pub(super) fn answer(batch: &Batch, service: &mut Service, ways: &[Egress]) {
         payload: datagram.payload(),
         path: Some(datagram.reply_path()),
     });
-    // What does not fit the outbox is missed by who counts the replies.
+    // What does not fit the outbox is counted as lost by the client.
     service.handle_all(questions, &mut |way, to, payload| {
         let _ = match way {
             Way::Back(path) => batch.reply_by(path.expect("an engine's"), to, payload),

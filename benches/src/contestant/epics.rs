@@ -1,5 +1,5 @@
-//! `AsyncUdpV4` of epics-base-rs 0.18.3, of epics-libcom-rs 0.33 and of nicring, which share a
-//! face.
+//! `AsyncUdpV4` of epics-base-rs 0.18.3, of epics-libcom-rs 0.33 and of nicring, which have the
+//! same methods.
 
 use std::{
     io,
@@ -12,9 +12,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::{BUFFER_LEN, RECV_BUFFER_BYTES, Setup, ipv4};
 use crate::service::{Outgoing, Way};
 
-/// What is used of either.
+/// The methods that are used here.
 trait PerNic {
-    /// The length, the sender, and the address of the NIC.
+    /// Returns the length, the source, and the address of the NIC.
     async fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)>;
     async fn send(&self, payload: &[u8], to: SocketAddrV4, nic: Ipv4Addr) -> io::Result<usize>;
 }
@@ -56,7 +56,7 @@ pub(super) fn serve_nicring(
     })
 }
 
-/// By [`AsyncUdpV4::recv_batch`](nicring::udp_v4::AsyncUdpV4::recv_batch).
+/// Receives by [`AsyncUdpV4::recv_batch`](nicring::udp_v4::AsyncUdpV4::recv_batch).
 pub(super) fn serve_batches(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     block_on(async {
         let sockets = nicring::udp_v4::AsyncUdpV4::bind(setup.port, true)?;

@@ -1,5 +1,5 @@
-//! Edge-triggered epoll, `recvmmsg` and `sendmmsg` of 64, as well as one can write it: nothing is
-//! allocated or prepared per call.
+//! Edge-triggered epoll with `recvmmsg` and `sendmmsg` of 64, written as well as possible: nothing
+//! is allocated or prepared per call.
 
 use std::{io, os::fd::AsFd, thread, time::Duration};
 
@@ -23,7 +23,7 @@ pub(super) fn serve(sleep: Duration, setup: &Setup, ready: &mut dyn FnMut()) -> 
     let sockets = open_sockets(setup, false)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for (index, socket) in sockets.iter().enumerate() {
-        // What nicring asks for too, and a SEARCH server needs.
+        // nicring asks for it too, and a SEARCH server needs it.
         setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(socket, EpollEvent::new(flags, index as u64))?;
@@ -49,7 +49,7 @@ pub(super) fn serve(sleep: Duration, setup: &Setup, ready: &mut dyn FnMut()) -> 
             thread::sleep(sleep);
         }
         for event in &events[..ready_count] {
-            // A short count: the queue was empty, and what comes later is another edge.
+            // A short count means that the queue was empty. What comes later is another edge.
             while receiver.serve_some(event.data() as usize)? == DRAIN_MAX {}
         }
     }
@@ -64,7 +64,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// One `recvmmsg`, and a `sendmmsg` for the replies.
+    /// One `recvmmsg`, and one `sendmmsg` for the replies.
     fn serve_some(&mut self, index: usize) -> io::Result<usize> {
         let Self { sockets, service, received, replies } = self;
         let socket = sockets[index].as_fd();

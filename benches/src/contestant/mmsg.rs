@@ -1,4 +1,4 @@
-//! `recvmmsg` and `sendmmsg` over headers that are prepared once.
+//! `recvmmsg` and `sendmmsg` with headers that are prepared once.
 #![allow(unsafe_code)]
 
 use std::{
@@ -15,7 +15,7 @@ use super::BUFFER_LEN;
 #[derive(Clone, Copy)]
 struct Control([u8; 64]);
 
-/// Where the kernel writes; none of it moves while headers point to it.
+/// The memory that the headers point to. None of it moves while they do.
 struct Memory {
     headers: Box<[libc::mmsghdr]>,
     names: Box<[libc::sockaddr_in]>,
@@ -28,7 +28,8 @@ const NAME_LEN: u32 = size_of::<libc::sockaddr_in>() as u32;
 
 impl Memory {
     fn new(count: usize, has_controls: bool) -> Self {
-        // SAFETY: integers, arrays of them and pointers, for all of which zero is a value.
+        // SAFETY: both consist of integers, arrays of integers and pointers, for all of which zero
+        // is a valid value.
         let (header, name) = unsafe { std::mem::zeroed::<(libc::mmsghdr, libc::sockaddr_in)>() };
         let iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: BUFFER_LEN };
         let mut memory = Self {
@@ -57,13 +58,13 @@ impl Memory {
     }
 }
 
-/// What one call received.
+/// What one system call received.
 pub(crate) struct Received {
     memory: Memory,
     count: usize,
 }
 
-/// One datagram of it.
+/// One datagram of [`Received`].
 pub(crate) struct Datagram<'a> {
     pub source: SocketAddrV4,
     pub payload: &'a [u8],
@@ -75,9 +76,9 @@ impl Received {
         Self { memory: Memory::new(count_max, true), count: 0 }
     }
 
-    /// Receives what is there; none if nothing is.
+    /// Receives what is queued. Returns the number of datagrams, 0 if there are none.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        // The kernel wrote what it used into the headers that it used.
+        // The kernel has overwritten the lengths in the headers that it used.
         for header in &mut self.memory.headers[..self.count] {
             header.msg_hdr.msg_namelen = NAME_LEN;
             header.msg_hdr.msg_controllen = size_of::<Control>();
@@ -85,7 +86,7 @@ impl Received {
         self.count = 0;
         let (headers, len) = (self.memory.headers.as_mut_ptr(), self.memory.headers.len() as u32);
         let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
-        // SAFETY: `len` headers, which point to memory that lives as long as they.
+        // SAFETY: there are `len` headers, and they point to memory that lives as long as they do.
         let count = unsafe { libc::recvmmsg(fd, headers, len, flags as _, ptr::null_mut()) };
         if count < 0 {
             let error = io::Error::last_os_error();
@@ -113,15 +114,15 @@ impl Received {
     }
 }
 
-/// The NIC on which a datagram arrived, from its control messages; all of them are read.
+/// The NIC on which a datagram arrived, from its control messages. All of them are read.
 fn arrival(header: &libc::msghdr) -> Option<i32> {
     let mut ifindex = None;
     // SAFETY: the kernel filled in `msg_controllen` bytes of control messages.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
-        // SAFETY: not null, so within those bytes and aligned.
+        // SAFETY: it is not null, so it is within those bytes and aligned.
         let head = unsafe { *message };
-        // SAFETY: as above; the data follow the head.
+        // SAFETY: as above, and the data follow the head.
         let data = unsafe { libc::CMSG_DATA(message) };
         match (head.cmsg_level, head.cmsg_type) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
@@ -135,13 +136,13 @@ fn arrival(header: &libc::msghdr) -> Option<i32> {
             }
             _ => {}
         }
-        // SAFETY: `message` is one of this header's.
+        // SAFETY: `message` is a control message of this header.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };
     }
     ifindex
 }
 
-/// What one call is to send.
+/// What one system call will send.
 pub(crate) struct Outbox {
     memory: Memory,
     count: usize,
@@ -152,7 +153,7 @@ impl Outbox {
         Self { memory: Memory::new(count_max, false), count: 0 }
     }
 
-    /// Adds a datagram, and sends those before it if there is no room.
+    /// Adds a datagram. If there is no room, it first sends those before it.
     pub fn push(&mut self, socket: BorrowedFd<'_>, to: SocketAddrV4, payload: &[u8]) {
         if self.count == self.memory.headers.len() {
             self.flush(socket);
@@ -167,16 +168,17 @@ impl Outbox {
         self.count += 1;
     }
 
-    /// Sends all; what the socket does not take is lost.
+    /// Sends all datagrams. What the socket does not take is lost.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) {
         let mut sent = 0;
         while sent < self.count {
             let headers = &mut self.memory.headers[sent..self.count];
             let (first, len) = (headers.as_mut_ptr(), headers.len() as u32);
             let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
-            // SAFETY: `len` headers, which point to memory that lives as long as they.
+            // SAFETY: there are `len` headers, and they point to memory that lives as long as they
+            // do.
             let count = unsafe { libc::sendmmsg(fd, first, len, flags as _) };
-            // An error is the first datagram's.
+            // An error concerns the first datagram, which is skipped.
             sent += usize::try_from(count).unwrap_or(1).max(1);
         }
         self.count = 0;

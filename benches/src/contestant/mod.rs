@@ -1,4 +1,4 @@
-//! Receivers that are measured: each serves a port on every NIC.
+//! The receivers that are measured. Each serves a port on every NIC.
 
 mod echo;
 mod engine;
@@ -41,60 +41,60 @@ pub enum Contestant {
     Run(Tuning),
     /// `AsyncEngine::recv_batch` on io_uring, inside a runtime.
     RecvBatch(Runtime, Coalesce),
-    /// Edge-triggered epoll, `recvmmsg` and `sendmmsg`; may sleep after each wake-up.
+    /// Edge-triggered epoll with `recvmmsg` and `sendmmsg`. It may sleep after each wake-up.
     Epoll {
-        /// For how long it sleeps.
+        /// How long it sleeps after each wake-up.
         sleep: Duration,
     },
-    /// tokio's `UdpSocket`, one task a socket.
+    /// tokio's `UdpSocket`, one task per socket.
     Tokio {
-        /// Whether it asks for destination, interface and drops.
+        /// Whether it asks for destination, interface and drop counts.
         is_told: bool,
     },
-    /// quinn-udp on tokio's readiness, one task a socket.
+    /// quinn-udp on tokio's readiness, one task per socket.
     QuinnUdp,
-    /// tokio-uring's `UdpSocket`, one task a socket.
+    /// tokio-uring's `UdpSocket`, one task per socket.
     TokioUring,
-    /// compio's `UdpSocket`, one task a socket.
+    /// compio's `UdpSocket`, one task per socket.
     Compio,
     /// nicring's `AsyncUdpV4`, by readiness or by its ring.
     UdpV4(Backend),
-    /// The same by readiness, several datagrams a receive.
+    /// The same by readiness, with several datagrams per receive.
     UdpV4Batch,
     /// `AsyncUdpV4` of epics-base-rs 0.18.3.
     Seed,
     /// `AsyncUdpV4` of epics-libcom-rs 0.33.
     Libcom,
-    /// `std::net::UdpSocket`, one blocking thread a socket.
+    /// `std::net::UdpSocket`, one blocking thread per socket.
     Threads,
-    /// A program of its own that answers SEARCH.
+    /// A separate program that answers SEARCH.
     Server(Server),
-    /// Sends everything back, by one wildcard socket: beside the servers.
+    /// Sends everything back by one wildcard socket. A reference for the servers.
     Echo {
-        /// Whether those to one client leave together, cut apart by the kernel.
+        /// Whether datagrams to one client leave together, as segments that the kernel cuts apart.
         is_segmented: bool,
     },
 }
 
-/// What [`Contestant::RecvBatch`] is driven by.
+/// The runtime that drives [`Contestant::RecvBatch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
     /// tokio's current-thread runtime.
     CurrentThread,
-    /// tokio's multi-thread runtime of two workers.
+    /// tokio's multi-thread runtime with two workers.
     MultiThread,
     /// tokio-uring.
     TokioUring,
 }
 
-/// As long as a coalescing contestant waits, and as the one beside it sleeps.
+/// How long `run-coalesce` waits, `run-spin` spins and `epoll-sleep` sleeps.
 const WAIT: Duration = Duration::from_micros(200);
 const FIXED: Coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: WAIT };
 const RUN: Tuning = Tuning::new(Backend::IoUring, Coalesce::Off);
 const ADAPTIVE: Tuning = Tuning::new(Backend::IoUring, Coalesce::Adaptive);
 const PORTABLE: Tuning = Tuning::new(Backend::Portable, Coalesce::Adaptive);
 
-/// The names by which contestants are known.
+/// All contestants that have a name.
 pub const ALL: &[(&str, Contestant)] = &[
     ("run", Contestant::Run(RUN)),
     ("run-coalesce", Contestant::Run(Tuning::new(Backend::IoUring, FIXED))),
@@ -170,23 +170,23 @@ impl FromStr for Contestant {
 /// What a contestant serves.
 #[derive(Debug)]
 pub struct Setup {
-    /// Its address on each NIC, by the NICs' order.
+    /// Its address on each NIC, in the order of the NICs.
     pub addresses: Vec<Ipv4Addr>,
     /// The port on all of them.
     pub port: u16,
     /// What it does with datagrams.
     pub service: Service,
-    /// How often `run`, `portable` and `epoll` see whether they are to end; never if `None`, and
-    /// then they end with their process, as all others do.
+    /// How often `run`, `portable` and `epoll` check whether they have to end. With `None` they
+    /// never check and end with their process, like all other contestants.
     pub look_every: Option<Duration>,
 }
 
 impl Contestant {
-    /// Serves in the calling thread; calls `ready` once the sockets are open.
+    /// Serves in the calling thread. Calls `ready` when the sockets are open.
     ///
     /// # Errors
     ///
-    /// A socket or a backend could not be opened, or failed.
+    /// If a socket or a backend could not be opened, or failed.
     pub fn serve(self, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
         match self {
             Self::Run(tuning) => engine::run(tuning.builder(), setup, ready),
@@ -218,9 +218,9 @@ impl Contestant {
     }
 }
 
-/// As much as nicring asks for by default.
+/// The receive buffer that nicring asks for by default.
 const RECV_BUFFER_BYTES: usize = 1 << 20;
-/// As long as nicring's buffers.
+/// The length of nicring's buffers.
 const BUFFER_LEN: usize = 2048;
 /// How many datagrams a contestant takes from one socket before it counts them.
 const DRAIN_MAX: usize = 64;
@@ -229,7 +229,7 @@ fn take_recv_buffer(socket: &Socket) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?)
 }
 
-/// One socket a NIC, bound to its address.
+/// Opens one socket per NIC, bound to its address.
 fn open_sockets(setup: &Setup, is_blocking: bool) -> io::Result<Vec<Socket>> {
     let open = |address: &Ipv4Addr| {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;

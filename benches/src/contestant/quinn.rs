@@ -37,7 +37,7 @@ pub(super) fn serve(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
 
 async fn serve_one(endpoints: &[Endpoint], index: usize, mut service: Service) -> io::Result<()> {
     let Endpoint { socket, state } = &endpoints[index];
-    // A buffer has to hold all that GRO may join.
+    // A buffer has to hold all datagrams that GRO may join.
     let buffer_len = BUFFER_LEN * state.gro_segments();
     let mut memory = vec![0; buffer_len * BATCH_SIZE];
     let mut buffers: Vec<_> = memory.chunks_exact_mut(buffer_len).map(IoSliceMut::new).collect();

@@ -1,4 +1,4 @@
-//! `std::net::UdpSocket`, one blocking thread a socket.
+//! `std::net::UdpSocket`, one blocking thread per socket.
 
 use std::{
     io,

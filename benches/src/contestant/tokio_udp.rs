@@ -1,4 +1,4 @@
-//! tokio's `UdpSocket`: one task a socket, which drains it whenever it is readable.
+//! tokio's `UdpSocket`: one task per socket, which drains it whenever it is readable.
 
 use std::{
     io::{self, IoSliceMut},
@@ -13,7 +13,7 @@ use tokio::{io::Interest, net::UdpSocket};
 use super::{BUFFER_LEN, DRAIN_MAX, Setup, ipv4, open_sockets};
 use crate::service::{Service, Way};
 
-/// `is_told`: destination, interface and drops, as nicring tells them.
+/// With `is_told` it asks for destination, interface and drop counts, as nicring does.
 pub(super) fn serve(is_told: bool, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -40,7 +40,7 @@ pub(super) fn serve(is_told: bool, setup: Setup, ready: &mut dyn FnMut()) -> io:
     })
 }
 
-/// Room for the control messages of a datagram; aligned as any memory that was allocated.
+/// Room for the control messages of a datagram. It is allocated, and so aligned for their headers.
 const CONTROL_BYTES: usize = 128;
 
 struct Receiver {
@@ -103,7 +103,7 @@ fn of_ipv4((len, source): (usize, std::net::SocketAddr)) -> io::Result<(usize, S
     Ok((len, ipv4(source)?))
 }
 
-/// Receives, and reads what the kernel tells.
+/// Receives a datagram and reads its control messages.
 fn recv_told(
     socket: &UdpSocket,
     buffer: &mut [u8],

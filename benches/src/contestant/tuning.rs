@@ -4,14 +4,14 @@ use std::{fmt, time::Duration};
 
 use nicring::{Backend, Builder, Coalesce, Engine};
 
-/// How an engine is opened: the backend, and what differs from nicring's defaults.
+/// The settings of an engine: the backend, and what differs from nicring's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// The backend.
     pub backend: Backend,
     /// Whether and how it coalesces.
     pub coalesce: Coalesce,
-    /// How long it looks for datagrams before it sleeps.
+    /// How long it polls for datagrams before it sleeps.
     pub spin: Duration,
     /// [`Builder::buffer_count`].
     pub buffer_count: Option<usize>,
@@ -80,7 +80,7 @@ impl Tuning {
         if self.has_kernel_time { builder.kernel_time() } else { builder }
     }
 
-    /// The settings, one after the other, as [`Tuning::set`] takes them, that `base` lacks.
+    /// Writes the settings that differ from `base`, in the form that [`Tuning::set`] takes.
     pub(super) fn differences(&self, base: &Self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.coalesce != base.coalesce {
             match self.coalesce {

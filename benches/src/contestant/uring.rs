@@ -1,4 +1,4 @@
-//! tokio-uring's `UdpSocket`: one task a socket, one receive at a time, buffers passed along.
+//! tokio-uring's `UdpSocket`: one task per socket, one receive at a time, buffers passed along.
 
 use std::{io, rc::Rc};
 
@@ -8,12 +8,12 @@ use super::{BUFFER_LEN, Setup, ipv4, open_sockets};
 use crate::service::{Outgoing, Service, Way};
 
 pub(super) fn serve(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
-    // Without these each completion interrupts the receiver. Deferring them is not for a ring that
-    // tokio waits for.
+    // Without these, each completion interrupts the receiver. Deferred task work is not possible
+    // for a ring that tokio waits for.
     let mut ring = tokio_uring::uring_builder();
     ring.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag();
     tokio_uring::builder().uring_builder(&ring).start(async {
-        // Blocking: io_uring answers EAGAIN for the others.
+        // Blocking sockets: for non-blocking ones io_uring returns EAGAIN.
         let sockets = open_sockets(&setup, true)?.into_iter();
         let sockets: Rc<[UdpSocket]> =
             sockets.map(|socket| UdpSocket::from_std(socket.into())).collect();

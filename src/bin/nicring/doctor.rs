@@ -1,4 +1,4 @@
-//! `nicring doctor`: what can be had here, and what stands in the way.
+//! `nicring doctor`: what works here, and what prevents the rest.
 
 use std::process::ExitCode;
 
@@ -55,8 +55,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     }
 }
 
-/// What opening a backend says, with nothing to listen for but an unused port of the loopback
-/// interface.
+/// Opens a backend on an unused port of the loopback interface, and describes the result.
 fn try_backend(backend: Backend) -> String {
     let filter = nicring::NicFilter::Address(std::net::Ipv4Addr::LOCALHOST);
     let builder = Engine::builder().port(0).nic(filter).unicast(Unicast::Take);

@@ -12,7 +12,7 @@ use super::{
 use crate::stats::StatsTable;
 
 impl ListenSocket {
-    /// A socket whose owner judges by itself what it hears.
+    /// Takes over a socket whose owner decides by itself what to do with each datagram.
     pub fn adopt(socket: Socket, stats: &StatsTable) -> Self {
         let open = OpenSocket { socket, packet_info: (), port: 0 };
         let plan = SocketPlan::new(Role::Unjudged, Ipv4Addr::UNSPECIFIED);

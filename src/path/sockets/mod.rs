@@ -1,9 +1,14 @@
 //! Which sockets hear what arrives, and how they are opened.
 //!
-//! In this order: [`settings`], what the user says; [`plan`], which sockets there should be, a pure
-//! function; [`open`], the sockets themselves, as engines and `AsyncUdpV4` alike have them;
-//! [`socket`], an open one with its counters. Why one socket per class and NIC:
-//! [the guide](crate::guide#one-socket-per-class-and-nic).
+//! In reading order:
+//!
+//! 1. [`settings`]: what the user chooses.
+//! 2. [`plan`]: which sockets there should be. A pure function.
+//! 3. [`open`]: opens a socket, for engines and for `AsyncUdpV4` alike.
+//! 4. [`socket`]: an open socket with its counters.
+//!
+//! [The guide](crate::guide#one-socket-per-class-and-nic) says why there is one socket per class
+//! and NIC.
 
 #[cfg(all(target_os = "linux", feature = "udp-v4"))]
 mod adopt;

@@ -1,4 +1,4 @@
-//! Opening: the one way in which sockets of this crate come to be.
+//! Opens sockets: the sockets of engines and of `AsyncUdpV4` are all opened here.
 
 use std::{
     io,
@@ -20,10 +20,10 @@ pub(crate) struct SocketOptions {
     pub is_shared: bool,
     /// Whether it may send to broadcast addresses.
     pub may_broadcast: bool,
-    /// As much as the system gives unless said otherwise.
+    /// The size of the receive buffer. `None` leaves it as the system made it.
     pub recv_buffer_bytes: Option<usize>,
     pub wants_kernel_time: bool,
-    /// Whether each datagram is to tell the drops before it; engines ask the socket instead.
+    /// Whether the kernel tells the drop count with each datagram. Engines ask the socket instead.
     pub wants_drop_counts: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct OpenSocket {
     pub port: u16,
 }
 
-/// Opens, binds and joins. Port 0 asks for an unused one.
+/// Opens a socket, binds it, and joins its groups. Port 0 asks for an unused port.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub(crate) fn open(plan: &SocketPlan, port: u16, with: &SocketOptions) -> Result
         join_group(&socket, join, plan.address).map_err(failed("joining the group of"))?;
     }
     if plan.role == Role::HearAll && !plan.address.is_unspecified() {
-        // What it sends to a group leaves by its own NIC.
+        // So that what it sends to a group leaves by its own NIC.
         socket
             .set_multicast_if_v4(&plan.address)
             .map_err(failed("choosing the NIC for groups of"))?;
@@ -88,7 +88,7 @@ fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions) -> io::
     options::fit_send_buffer(socket)
 }
 
-/// Joins a group on the NIC with an index, by a socket that is bound to an address.
+/// Joins a group on the NIC with this index. `bound` is the address that the socket is bound to.
 pub(super) fn join_group(
     socket: &Socket,
     (group, index): (Ipv4Addr, u32),

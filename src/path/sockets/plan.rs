@@ -1,4 +1,4 @@
-//! Which sockets there should be: pure, over a snapshot of the NICs.
+//! Which sockets there should be. Pure functions over a snapshot of the NICs.
 
 use std::net::Ipv4Addr;
 
@@ -16,11 +16,11 @@ use crate::{
 pub(crate) enum Role {
     /// Hears one class.
     Hear(Class),
-    /// Hears every class; the destination tells which.
+    /// Hears every class. The destination of a datagram tells its class.
     HearAll,
     /// Hears nothing; sends what leaves by the kernel's route.
     Send,
-    /// Hears for an owner who judges by itself: nothing is guarded, classified or counted.
+    /// Hears for an owner that decides by itself: nothing is dropped, classified or counted here.
     #[allow(dead_code, reason = "for sockets that were adopted, which only Linux has")]
     Unjudged,
 }
@@ -47,7 +47,7 @@ impl SocketPlan {
         Self { nic: Some(nic.id()), ..Self::new(role, address) }
     }
 
-    /// Whether the same socket serves both, once it has joined what it has to.
+    /// Whether one socket can serve both plans, once it has joined the groups that it needs.
     pub fn is_same_socket_as(&self, other: &Self) -> bool {
         let key = |plan: &Self| (plan.role, plan.address, plan.is_device_bound);
         key(self) == key(other) && self.nic == other.nic
@@ -68,18 +68,18 @@ impl SocketPlan {
         self.role != Role::Send
     }
 
-    /// The index of its NIC; 0 where it is for all of them.
+    /// The index of its NIC; 0 if it is for all of them.
     pub fn nic_index(&self) -> u32 {
         self.nic.as_ref().map_or(0, |nic| nic.index)
     }
 
-    /// The name of its NIC, for people.
+    /// The name of its NIC, for texts.
     pub fn nic_name(&self) -> &str {
         self.nic.as_ref().map_or("all NICs", |nic| &nic.name)
     }
 }
 
-/// How the sockets are laid out once [`Listen::Auto`] has been decided.
+/// How the sockets are laid out, after [`Listen::Auto`] has been decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketLayout {
     /// One socket per class and NIC.
@@ -93,7 +93,7 @@ pub(crate) enum SocketLayout {
 }
 
 impl SocketLayout {
-    /// The layout for this system, which has these NICs.
+    /// The layout for this system with these NICs.
     pub fn of_system(listen: Listen, unicast: Unicast, nics: &Nics) -> Result<Self> {
         if platform::SENDS_FROM_OTHER_ADDRESSES {
             return Self::choose(listen, unicast, options::can_bind_device(nics));
@@ -130,7 +130,7 @@ impl SocketLayout {
         }
     }
 
-    /// What the user calls it.
+    /// What the user calls this layout.
     pub fn listen(self) -> Listen {
         match self {
             Self::ClassByDevice | Self::ClassWithoutDevice | Self::ByAddress => Listen::Class,
@@ -139,8 +139,8 @@ impl SocketLayout {
     }
 }
 
-/// An address that no group ever has (RFC 1112, section 4): a socket bound to it hears nothing,
-/// takes nothing from anyone, is bound to no device, and still sends from the port.
+/// An address that no group ever has (RFC 1112, section 4). A socket that is bound to it hears
+/// nothing, takes nothing from other sockets, is bound to no device, and still sends from the port.
 const NO_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
 
 /// The sockets for one port.
@@ -182,7 +182,7 @@ pub(crate) fn plan(
             plans.push(plan);
         }
     }
-    // Without devices several NICs want the same socket; with aliases one NIC does.
+    // Without devices several NICs plan the same socket. With aliases one NIC plans it twice.
     plans.sort();
     plans.dedup();
     plans

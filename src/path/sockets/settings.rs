@@ -1,4 +1,4 @@
-//! What the user says of the sockets.
+//! What the user chooses about the sockets.
 
 use std::net::Ipv4Addr;
 
@@ -8,23 +8,26 @@ use crate::nics::{Nic, NicAddress, NicFilter, Nics};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Listen {
-    /// [`Listen::Class`] where sockets may be bound to devices, else [`Listen::Wildcard`] for
-    /// [`Unicast::Take`] and class sockets without devices for [`Unicast::Leave`].
+    /// [`Listen::Class`] where this process may bind sockets to devices, and on Windows. Elsewhere
+    /// [`Listen::Wildcard`] with [`Unicast::Take`], and one socket per class for all NICs with
+    /// [`Unicast::Leave`].
     #[default]
     Auto,
-    /// One socket per class and NIC: an address-bound one for unicast, device-bound ones for subnet
-    /// broadcast, limited broadcast and each group. Binding to a device needs no privilege since
-    /// Linux 5.7
-    /// ([c427bfec18f2](https://git.kernel.org/torvalds/c/c427bfec18f2)), CAP_NET_RAW before.
+    /// One socket per class and NIC. Unicast sockets are bound to an address. The sockets for
+    /// subnet broadcast, limited broadcast and each group are bound to the device. Binding to a
+    /// device needs no privilege since Linux 5.7
+    /// ([c427bfec18f2](https://git.kernel.org/torvalds/c/c427bfec18f2)), and CAP_NET_RAW before.
+    /// Windows has one socket per address, which also hears the broadcasts of its NIC.
     Class,
-    /// One socket on 0.0.0.0 for everything, the NIC told by `IP_PKTINFO`.
+    /// One socket on 0.0.0.0 for everything. The kernel tells the NIC of each datagram
+    /// (`IP_PKTINFO` on Linux).
     Wildcard,
 }
 
 /// Whether the engine hears datagrams to the unicast addresses of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unicast {
-    /// Yes. A server on 0.0.0.0 of the same host and port then gets none of them any more.
+    /// Yes. A server of this host on 0.0.0.0 and the same port then no longer gets them.
     #[default]
     Take,
     /// No: they are left to the other servers of this host.
@@ -38,8 +41,8 @@ pub enum OnFailedNic {
     /// Opening the engine fails with an error that names the NIC.
     #[default]
     Fail,
-    /// A warning is logged, the NIC stays unheard, and
-    /// [`Handle::failed_nics`](crate::Handle::failed_nics) tells.
+    /// A warning is logged, and the NIC stays unheard.
+    /// [`Handle::failed_nics`](crate::Handle::failed_nics) lists it.
     Warn,
 }
 

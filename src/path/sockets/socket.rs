@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Where an engine listens: one of its sockets.
+/// One socket of an engine: where the engine listens, and for what.
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
@@ -42,11 +42,11 @@ use crate::{
 pub struct SocketInfo {
     /// The NIC that it listens for; `None` for all of them.
     pub nic: Option<NicId>,
-    /// What it is bound to.
+    /// The address and port that it is bound to.
     pub address: SocketAddrV4,
     /// What it hears.
     pub hears: Hears,
-    /// Whether it is bound to the NIC's device, so that it hears nothing of the others.
+    /// Whether it is bound to the NIC's device. Then it hears no other NIC.
     pub is_device_bound: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct SocketInfo {
 pub enum Hears {
     /// The datagrams of one class.
     Class(Class),
-    /// Those of every class.
+    /// The datagrams of every class.
     EveryClass,
     /// Nothing: it sends what leaves by the kernel's route.
     Nothing,
@@ -86,7 +86,7 @@ impl fmt::Display for SocketInfo {
     }
 }
 
-/// A socket that could not be opened, so that something of its NIC stays unheard.
+/// A socket that could not be opened. What it was to hear on its NIC stays unheard.
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
@@ -100,7 +100,7 @@ impl fmt::Display for SocketInfo {
 pub struct FailedNic {
     /// The NIC that the socket was for; `None` for all of them.
     pub nic: Option<NicId>,
-    /// What it was to be bound to.
+    /// The address and port that it was to be bound to.
     pub address: SocketAddrV4,
     /// The cause and the remedy.
     pub error: Arc<Error>,
@@ -130,9 +130,9 @@ pub(crate) struct ListenSocket {
     pub plan: SocketPlan,
     pub port: u16,
     pub counters: Arc<NicCounters>,
-    /// No other socket of this process has it.
+    /// No other socket of this process has this number.
     pub number: u32,
-    /// What it has joined by now.
+    /// The groups that it has joined by now, each with the index of the NIC.
     joins: Mutex<Vec<(Ipv4Addr, u32)>>,
     drops: DropCount,
 }
@@ -173,13 +173,13 @@ impl ListenSocket {
         }
     }
 
-    /// Joins and leaves groups until they are those of `joins`; loses nothing meanwhile.
+    /// Joins and leaves groups until it has joined exactly `joins`. Loses no datagram meanwhile.
     pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Result<()> {
         let mut joined = lock(&self.joins);
         joined.retain(|join| {
             let stays = joins.contains(join);
             if !stays {
-                // A NIC that is gone took the membership along.
+                // If the NIC is gone, the membership is gone with it, and leaving fails.
                 let nic = options::membership(join.1, self.plan.address);
                 let _ = self.socket.leave_multicast_v4_n(&join.0, &nic);
             }
@@ -195,14 +195,14 @@ impl ListenSocket {
         Ok(())
     }
 
-    /// What went wrong with this socket.
+    /// The error for an operation on this socket that failed.
     pub fn failed(&self, operation: &'static str, source: io::Error) -> Error {
         let address = SocketAddrV4::new(self.plan.address, self.port);
         Error::Socket { operation, nic: self.plan.nic_name().to_owned(), address, source }
     }
 
-    /// Notes the kernel's cumulative drop count of this socket, as a control message or
-    /// `SO_MEMINFO` told it.
+    /// Notes the kernel's cumulative drop count of this socket, as told by a control message or by
+    /// `SO_MEMINFO`.
     pub fn note_drop_count(&self, drop_count: u32) {
         let added_count = self.drops.note(drop_count);
         if added_count > 0 {
@@ -217,7 +217,7 @@ impl ListenSocket {
         }
     }
 
-    /// What the user may know of it.
+    /// What the user sees of it.
     pub fn info(&self) -> SocketInfo {
         SocketInfo {
             nic: self.plan.nic.clone(),
@@ -238,15 +238,15 @@ impl fmt::Display for ListenSocket {
     }
 }
 
-/// How often a set of sockets is tried again on another unused port.
+/// How many unused ports are tried for one set of sockets.
 const UNUSED_PORT_ATTEMPT_MAX: usize = 8;
 
-/// Opens the sockets for one port; returns those that failed on a NIC beside the open ones.
+/// Opens the sockets for one port. Returns the open ones and the failures.
 ///
 /// # Errors
 ///
-/// The first failure, unless the settings say that a NIC may fail. It is an error too when no
-/// socket that hears is left.
+/// The first failure, unless the settings say that a NIC may fail and the port is not 0. Then it is
+/// an error only if no socket is left that hears.
 pub(crate) fn open_port(
     plans: &[SocketPlan],
     port: u16,
@@ -257,7 +257,8 @@ pub(crate) fn open_port(
     loop {
         attempt_count += 1;
         match open_all(plans, port, settings, stats) {
-            // Port 0: another socket of this set met a stranger on the port of the first.
+            // The system chose the port for the first socket of the set. At the address of a later
+            // one another program holds that port.
             Err(error)
                 if port == 0
                     && error.kind() == io::ErrorKind::AddrInUse

@@ -7,7 +7,7 @@ use super::{
     SEARCH, SEARCH_RESPONSE, SIZE_LONG, TCP, VERSION,
 };
 
-/// One message in a buffer: what its header and its count say is kept true as it grows.
+/// One message in a buffer. Its header and its count are kept up to date as it grows.
 #[derive(Clone, Debug)]
 struct Growing {
     bytes: Vec<u8>,
@@ -79,7 +79,7 @@ impl Growing {
         self.bytes.extend_from_slice(&self.u32_bytes(value));
     }
 
-    /// Address and port; the address as IPv6 whose last bytes are the IPv4 one.
+    /// Address and port. The address is written as IPv4-mapped IPv6.
     fn socket_address(&mut self, address: SocketAddrV4) {
         self.bytes.extend_from_slice(&address.ip().to_ipv6_mapped().octets());
         self.u16(address.port());
@@ -106,11 +106,11 @@ fn size_len(size: usize) -> usize {
 pub struct SearchHead {
     /// The byte order to write.
     pub byte_order: ByteOrder,
-    /// The number a response repeats.
+    /// The number that a response repeats.
     pub sequence: u32,
     /// [`FLAG_MUST_REPLY`](super::FLAG_MUST_REPLY), [`FLAG_UNICAST`](super::FLAG_UNICAST).
     pub flags: u8,
-    /// Where the response shall go; the address 0.0.0.0 is the sender.
+    /// Where the response goes; the address 0.0.0.0 means the sender.
     pub reply_to: SocketAddrV4,
 }
 
@@ -123,7 +123,7 @@ pub struct RequestWriter {
 }
 
 impl RequestWriter {
-    /// A writer with room for a datagram that [`begin`](Self::begin) must begin.
+    /// A writer with room for a datagram. [`begin`](Self::begin) must begin the datagram.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -147,8 +147,8 @@ impl RequestWriter {
         message.begin_entries();
     }
 
-    /// Adds a name, or returns false where it does not fit: in a datagram of its own every name of
-    /// up to [`NAME_LEN_MAX`](crate::search::NAME_LEN_MAX) bytes does.
+    /// Adds a name. Returns false if it does not fit. A name of up to
+    /// [`NAME_LEN_MAX`](crate::search::NAME_LEN_MAX) bytes always fits a datagram of its own.
     pub fn push(&mut self, id: u32, name: &[u8]) -> bool {
         if !self.message.has_room(4 + size_len(name.len()) + name.len()) {
             return false;
@@ -181,7 +181,7 @@ pub struct ResponseHead {
     pub guid: [u8; 12],
     /// The number of the request.
     pub sequence: u32,
-    /// Where clients connect to.
+    /// The address and port that clients connect to.
     pub server: SocketAddrV4,
 }
 
@@ -211,7 +211,7 @@ pub struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// A writer with room for a datagram that [`begin`](Self::begin) must begin.
+    /// A writer with room for a datagram. [`begin`](Self::begin) must begin the datagram.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -229,7 +229,7 @@ impl ResponseWriter {
         message.begin_entries();
     }
 
-    /// Adds the id of a name the server has, or returns false where it does not fit.
+    /// Adds the id of a name that the server has. Returns false if it does not fit.
     pub fn push(&mut self, id: u32) -> bool {
         if !self.message.has_room(4) {
             return false;
@@ -252,8 +252,8 @@ impl ResponseWriter {
     }
 }
 
-/// Appends an ORIGIN_TAG: what goes before a SEARCH that was sent to `destination` of this host
-/// and is passed on to the host's other servers.
+/// Appends an ORIGIN_TAG. It goes before a SEARCH that was sent to `destination`, an address of
+/// this host, and that is passed on to the host's other servers.
 ///
 /// ```
 /// use nicring::search::pva;

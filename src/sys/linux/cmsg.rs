@@ -1,7 +1,7 @@
 //! Control messages of Linux, decoded and written by safe code.
 //!
-//! The layout is that of cmsg(3): a length that counts the header, a level, a type, then the data,
-//! each arrival aligned to the size of a pointer.
+//! The layout is that of cmsg(3): a length that counts the header, a level, a type, then the data.
+//! Each message is aligned to the size of a pointer.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -14,7 +14,7 @@ const ALIGNMENT: usize = size_of::<usize>();
 const HEADER_LEN: usize = size_of::<usize>() + 2 * size_of::<i32>();
 const PKTINFO_LEN: usize = 12;
 
-/// Room for IP_PKTINFO, SO_RXQ_OVFL and SO_TIMESTAMPNS in both of its forms, with some to spare.
+/// Room for IP_PKTINFO, SO_RXQ_OVFL and both forms of SO_TIMESTAMPNS, with some to spare.
 pub(crate) const RECEIVED_BYTES: usize = 112;
 
 /// `SO_TIMESTAMPNS_NEW` (linux/asm-generic/socket.h), which the libc crate does not name: the form
@@ -82,8 +82,8 @@ fn timespec(data: &[u8]) -> Option<Duration> {
 const PKTINFO_BYTES: usize = aligned(HEADER_LEN + PKTINFO_LEN);
 const SEGMENT_BYTES: usize = aligned(HEADER_LEN + size_of::<u16>());
 
-/// What sendmsg(2) is told beside a payload and its destination: IP_PKTINFO where an egress says
-/// something, UDP_SEGMENT for a run of segments; empty otherwise.
+/// The control messages for sendmsg(2): IP_PKTINFO if the egress names an interface or a source,
+/// UDP_SEGMENT for a run of segments. Empty otherwise.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SendControl {
@@ -126,7 +126,8 @@ impl SendControl {
     }
 }
 
-/// A socket address of IPv4 as the kernel writes it (ip(7)).
+/// Decodes an IPv4 socket address as the kernel writes it (ip(7)). Returns 0.0.0.0:0 if `name` is
+/// none.
 #[inline]
 pub(crate) fn source(name: &[u8]) -> SocketAddrV4 {
     let family = bytes(name, 0).map(u16::from_ne_bytes);
@@ -136,7 +137,7 @@ pub(crate) fn source(name: &[u8]) -> SocketAddrV4 {
     SocketAddrV4::new(address.into(), port)
 }
 
-/// The same in the other direction.
+/// Encodes an IPv4 socket address as the kernel reads it (ip(7)).
 pub(crate) fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -162,7 +163,7 @@ mod tests {
             control.extend(level.to_ne_bytes());
             control.extend(kind.to_ne_bytes());
             control.extend(*data);
-            // What the kernel leaves in a padding is what was there before.
+            // The kernel leaves in the padding what was there before.
             control.resize(aligned(control.len()), 0xaa);
         }
         control

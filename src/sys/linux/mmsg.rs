@@ -1,4 +1,4 @@
-//! `recvmmsg` and `sendmmsg`: what the portable backend and `AsyncUdpV4` receive and send by.
+//! `recvmmsg` and `sendmmsg`, with which the portable backend and `AsyncUdpV4` receive and send.
 #![allow(unsafe_code)]
 
 use std::{
@@ -13,11 +13,10 @@ use super::{
 };
 use crate::datagram::{Arrival, Outbox, Outgoing};
 
-/// How many datagrams one system call receives at most, or runs of segments it sends.
+/// The most datagrams that one system call receives, and the most runs of segments that it sends.
 pub(crate) const COUNT_MAX: usize = 64;
 
-/// The least that a receive asks for: what a socket has that woke for one datagram, and some to
-/// spare.
+/// The fewest datagrams that a receive asks for: the one that woke the socket, and some to spare.
 const WANTED_COUNT_MIN: usize = 4;
 
 const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
@@ -30,10 +29,9 @@ pub(crate) struct Mmsg {
     received_names: Box<[[u8; NAME_BYTES]; COUNT_MAX]>,
     received_controls: Box<[Control; COUNT_MAX]>,
     send_controls: Box<[SendControl; COUNT_MAX]>,
-    /// How many datagrams the next receive asks for: each costs a header, also one that stays
-    /// empty.
+    /// How many datagrams the next receive asks for. Each costs a header, whether it comes or not.
     wanted_count: usize,
-    /// How many came since a receive got fewer than it asked for.
+    /// How many datagrams came since a receive last got fewer than it asked for.
     run_count: usize,
     segmenter: Segmenter,
 }
@@ -66,11 +64,11 @@ impl Mmsg {
         }
     }
 
-    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits. Says how
-    /// many datagrams came, and whether there may be more. It asks for twice as many as the last
-    /// times came.
+    /// Receives into consecutive pieces of `memory`, `stride` bytes each; never waits. Returns how
+    /// many datagrams came, and whether there may be more. How many it asks for depends on how many
+    /// came before: see `learn`.
     ///
-    /// The lengths are set anew each time: the kernel shortens them to what it wrote.
+    /// The lengths are set anew each time, because the kernel shortens them to what it wrote.
     pub fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -109,8 +107,8 @@ impl Mmsg {
         Ok((received?, may_have_more))
     }
 
-    /// Twice what came, the calls before that were filled included; less only bit by bit, because
-    /// other sockets are received from in between.
+    /// Asks next for twice what came in this call and in the full calls before it. Asks for at most
+    /// a quarter fewer each time, because other sockets are received from in between.
     fn learn(&mut self, received_count: usize, may_have_more: bool) {
         self.run_count += received_count;
         let wanted_count = (2 * self.run_count).max(self.wanted_count - self.wanted_count / 4);
@@ -138,12 +136,12 @@ impl Mmsg {
         self.segmenter.turn_off();
     }
 
-    /// Sends the first of `outgoing`, which are not empty, from one socket; never waits. Says how
-    /// many left.
+    /// Sends the first of `outgoing`, which must not be empty, from one socket; never waits.
+    /// Returns how many left.
     ///
     /// # Errors
     ///
-    /// How many of the first were not sent, and why; nothing else was.
+    /// How many of the first were not sent, and why. The others were not sent either.
     pub fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -159,12 +157,13 @@ impl Mmsg {
         }
     }
 
-    /// Whether a run was refused as such: then [`Segmenter::next`] has none in its place.
+    /// Whether a run was refused because it is a run. Then [`Segmenter::next`] returns its
+    /// datagrams one by one.
     fn is_refusal(&mut self, first: &Outgoing, error: &io::Error) -> bool {
         error.raw_os_error().is_some_and(|errno| self.segmenter.note_error(first, errno))
     }
 
-    /// One call: of how many datagrams the first run was, and how many datagrams left.
+    /// Makes one call. Returns how many datagrams the first run has, and how many datagrams left.
     fn try_send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -202,7 +201,7 @@ impl Mmsg {
         self.names[index] = cmsg::socket_address(run.whole.destination);
         self.send_controls[index] = SendControl::new(run.whole.egress, run.segment_len());
         self.iovecs[index] = libc::iovec {
-            // sendmsg(2) reads from here only, whatever the type says.
+            // sendmsg(2) only reads from here, though the type is mutable.
             iov_base: payload.as_ptr().cast_mut().cast(),
             iov_len: payload.len(),
         };
@@ -266,7 +265,7 @@ mod tests {
             };
             let call_counts = [(); 6].map(|()| calls(few));
             assert_eq!(call_counts[2..], [Some(1); 4], "{few} each time: {call_counts:?}");
-            // Others that have one each are not in the way.
+            // Another socket that has one datagram, received from in between, changes nothing.
             assert_eq!([calls(1), calls(few)], [Some(1); 2], "{few}");
         }
     }

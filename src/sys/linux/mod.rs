@@ -1,4 +1,4 @@
-//! Linux alone, for both backends:
+//! What only Linux has, for both backends:
 //!
 //! - [`cmsg`]: control messages, decoded and written.
 //! - [`segments`]: replies that leave by one `sendmsg` (GSO).

@@ -1,24 +1,24 @@
 //! Segments (GSO): datagrams of an outbox that leave by one `sendmsg`.
 //!
 //! With a control message UDP_SEGMENT (udp(7), Linux 4.18) the kernel cuts one payload into
-//! *segments* of equal length, the last of which may be shorter, and sends each as a datagram.
-//! Route, firewall and queue, most of what sending costs, are passed once for the whole
-//! [`SegmentRun`]. A datagram that nothing like it follows is a run of one, and leaves without such
-//! a message.
+//! *segments* of equal length, the last of which may be shorter, and sends each as a datagram. A
+//! whole [`SegmentRun`] passes route, firewall and queue once. They are most of what sending costs.
+//! A datagram that is not followed by one like it is a run of one, and leaves without such a
+//! message.
 
 use std::{fmt, net::Ipv4Addr};
 
 use crate::datagram::{Outgoing, PAYLOAD_LEN_MAX};
 
-/// `UDP_MAX_SEGMENTS` (linux/udp.h) of the kernels that take the fewest.
+/// The smallest `UDP_MAX_SEGMENTS` (linux/udp.h) that any kernel has.
 pub(crate) const COUNT_MAX: usize = 64;
-/// What Ethernet's usual MTU of 1,500 bytes leaves; longer datagrams may have to be fragmented,
-/// which segments never are.
+/// The longest payload that fits Ethernet's usual MTU of 1,500 bytes. Longer datagrams may have to
+/// be fragmented, which segments never are.
 const SEGMENT_LEN_MAX: u32 = 1472;
-/// For how many datagrams to an address a refusal of the length of theirs holds.
+/// For how many datagrams to its address a refusal holds.
 const REST_COUNT: u32 = 1024;
 
-/// Adjacent datagrams of one outbox, of one socket, by one egress, to one destination.
+/// Adjacent datagrams of one outbox that leave from one socket, by one egress, to one destination.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SegmentRun {
     /// The first of them, with the payload of all.
@@ -33,7 +33,7 @@ impl SegmentRun {
         Self { whole: *first, count: 1, segment_len: 0 }
     }
 
-    /// The longest that `outgoing`, which is not empty, begins with.
+    /// The longest run that `outgoing` begins with. `outgoing` must not be empty.
     fn longest(outgoing: &[Outgoing]) -> Self {
         let mut run = Self::single(&outgoing[0]);
         let segment_len = outgoing[0].len;
@@ -69,11 +69,11 @@ impl SegmentRun {
     }
 }
 
-/// Cuts outboxes into runs of segments, but not into such as the kernel has refused.
+/// Cuts outboxes into runs of segments. Avoids runs that the kernel has refused.
 pub(crate) struct Segmenter {
-    /// The kernel, or a device, knows no segments.
+    /// Whether every datagram leaves alone, because the kernel or a device knows no segments.
     is_off: bool,
-    /// By the last byte of the address.
+    /// Indexed by the last byte of the address.
     refusals: Box<[Refusal; 256]>,
 }
 
@@ -82,7 +82,8 @@ pub(crate) struct Segmenter {
 struct Refusal {
     address: Ipv4Addr,
     segment_len: u32,
-    /// For so many datagrams more. The path may change, and the reason have been another one.
+    /// For how many more datagrams this holds. It ends because the path may change, and because the
+    /// refusal may have had another reason.
     rest_count: u32,
 }
 
@@ -97,7 +98,7 @@ impl Segmenter {
         self.is_off = true;
     }
 
-    /// The run that leaves next of `outgoing`, which is not empty.
+    /// The next run of `outgoing`, which must not be empty.
     pub fn next(&mut self, outgoing: &[Outgoing]) -> SegmentRun {
         let first = &outgoing[0];
         if self.is_off || self.is_resting(first) {
@@ -121,13 +122,13 @@ impl Segmenter {
         &mut self.refusals[usize::from(first.destination.ip().octets()[3])]
     }
 
-    /// Whether an error of a run, which begins with `first`, need not be one of its datagrams: they
-    /// are to be sent again one by one. What is remembered keeps [`Segmenter::next`] from trying
-    /// the same in vain.
+    /// Whether the run that begins with `first` may have failed because it is a run. Its datagrams
+    /// are then to be sent again one by one. Remembers the refusal, so that [`Segmenter::next`]
+    /// does not try the same in vain.
     pub fn note_error(&mut self, first: &Outgoing, errno: i32) -> bool {
         match errno {
-            // A segment is longer than the path's MTU; or something is wrong with each datagram,
-            // which it will say itself.
+            // A segment is longer than the path's MTU. Or something is wrong with each datagram,
+            // and sending it alone will tell.
             libc::EINVAL | libc::EMSGSIZE => {
                 *self.refusal(first) = Refusal {
                     address: *first.destination.ip(),

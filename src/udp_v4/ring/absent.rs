@@ -1,11 +1,11 @@
-//! Systems without io_uring.
+//! The ring on systems without io_uring: always unavailable.
 
 use std::{io, sync::Arc};
 
 use super::feed::{Feed, Feeder};
 use crate::error::Error;
 
-/// Says why not.
+/// Returns why io_uring is unavailable.
 pub(super) fn check() -> io::Result<()> {
     Ok(crate::uring::check().map_err(Error::Unavailable)?)
 }

@@ -1,7 +1,7 @@
-//! One io_uring for the sockets of every bundle that wants it, served by a thread of the process.
+//! One io_uring for the sockets of all bundles that chose it, served by one thread of the process.
 //!
-//! The thread starts with the first such bundle that receives, and ends a second after the last
-//! one was dropped. Wakers run on it while it holds no lock and no borrow: they may do anything,
+//! The thread starts with the first such bundle that receives, and ends a second after the last one
+//! was dropped. Wakers run on it only while it holds no lock and no borrow: they may do anything,
 //! such as drop a bundle.
 
 mod thread;
@@ -40,11 +40,11 @@ pub(super) fn check() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the sockets of a bundle to the thread of the ring, which is started if there is none.
+/// Gives the sockets of a bundle to the ring's thread. Starts the thread if there is none.
 ///
 /// # Errors
 ///
-/// The ring or the thread is not to be had.
+/// If the ring cannot be opened or the thread cannot be started.
 pub(super) fn attach(feed: &Arc<Feed>) -> io::Result<Arc<dyn Feeder>> {
     let mut current = lock(&HUB);
     if let Some(hub) = current.upgrade() {
@@ -68,7 +68,7 @@ struct Hub {
     waker: Arc<dyn Wake>,
 }
 
-/// The bundles that the thread is to look at.
+/// The bundles that the thread has to look at.
 #[derive(Debug, Default)]
 struct Calls {
     feeds: Vec<Arc<Feed>>,
@@ -105,7 +105,7 @@ impl Feeder for Hub {
         self.call(feed);
         let on_its_thread = OWNED.with(|owned| match owned.try_borrow_mut() {
             Ok(mut owned) => owned.as_mut().map(|owned| owned.let_go(feed)),
-            // A waker was dropped, and the bundle with it, in the midst of a turn.
+            // A waker was dropped in the middle of a turn, and the bundle with it.
             Err(_) => Some(Err(io::Error::other("the thread of the ring cannot wait for itself"))),
         });
         on_its_thread.unwrap_or_else(|| feed.detached.wait(LEAVE_TIME_MAX))

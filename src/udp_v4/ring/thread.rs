@@ -23,15 +23,15 @@ use crate::{
     stats::{NicCounters, StatsTable},
 };
 
-/// Each has room for the longest datagram: 4 MiB in all, of which only what datagrams have reached
-/// takes memory. Where 300,000 datagrams come a second, the ring waits 100 µs for more of them, and
-/// that is 30.
+/// Each buffer has room for the longest payload: 4 MiB in all, of which only the part that
+/// datagrams have reached takes memory. At 300,000 datagrams per second, 30 arrive in the 100 µs
+/// for which the ring waits to coalesce.
 const BUFFER_COUNT: usize = 64;
-/// For so long the thread waits for another bundle when the last one has left.
+/// How long the thread waits for another bundle after the last one has left.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long to wait for a slot to become free before looking again.
 const STEP: Duration = Duration::from_millis(10);
-/// A socket that gave so many datagrams at once had a long queue.
+/// A socket that gave this many datagrams at once had a long queue.
 const LONG_RUN_COUNT: usize = 16;
 
 /// Opens the ring and starts its thread.
@@ -39,7 +39,7 @@ pub(super) fn start() -> io::Result<Arc<Hub>> {
     let settings = BackendSettings {
         buffer_bytes: PAYLOAD_LEN_MAX,
         buffer_count: BUFFER_COUNT,
-        // One for each buffer: no record stays behind for a later turn.
+        // One record per buffer: none is left for a later turn.
         batch_max: BUFFER_COUNT,
         replies_max: 1,
         coalesce: Coalesce::Adaptive,
@@ -101,7 +101,7 @@ fn serve(owned: RingThread) {
     }
 }
 
-/// Wakers may do anything; one that panics concerns nobody else.
+/// Wakers may do anything. A waker that panics must not affect the others.
 fn wake(feeds: impl Iterator<Item = Arc<Feed>>) {
     for feed in feeds {
         for waker in feed.ready.take_wakers() {
@@ -117,9 +117,9 @@ fn wake(feeds: impl Iterator<Item = Arc<Feed>>) {
 struct Bundle {
     feed: Arc<Feed>,
     sockets: Vec<InSlot>,
-    /// Whether its sockets are on their way out of their slots.
+    /// Whether its sockets are being removed from their slots.
     is_leaving_slots: bool,
-    /// Whether the ring refuses something of it, so that it has to receive by itself.
+    /// Whether the ring refused or gave up one of its sockets: its tasks then receive by readiness.
     has_failed: bool,
 }
 
@@ -129,7 +129,7 @@ struct InSlot {
     slot: Option<u16>,
 }
 
-/// Whose socket a slot has, and which of the bundle's sockets that is.
+/// The bundle whose socket is in a slot, and which of its sockets that is.
 #[derive(Debug)]
 struct SlotOwner {
     number: u32,
@@ -149,20 +149,20 @@ pub(super) struct RingThread {
     counters: Arc<NicCounters>,
     posted: Outbox,
     bundles: Vec<Bundle>,
-    /// By slot.
+    /// Indexed by slot.
     owners: Vec<Option<SlotOwner>>,
-    /// Whether the ring does not yet do for every bundle what that wants.
+    /// Whether some bundle still waits for a step of [`RingThread::adjust`].
     has_pending_steps: bool,
-    /// Since when there is no bundle.
+    /// Since when there has been no bundle.
     idle_since: Option<Instant>,
-    /// How many errors of sockets have been looked at.
+    /// How many receive errors have been looked at.
     error_count: u64,
     called: Vec<Arc<Feed>>,
     to_wake: Vec<Arc<Feed>>,
 }
 
 impl RingThread {
-    /// Does what bundles want, and waits for datagrams; `false` when it is time to end.
+    /// Answers the bundles' calls and waits for datagrams. Returns `false` when it is time to end.
     fn turn(&mut self) -> crate::Result<bool> {
         // Whoever calls after this sees that the thread waits, and wakes it.
         self.hub.is_waiting.store(true, Ordering::SeqCst);
@@ -173,7 +173,7 @@ impl RingThread {
             return Ok(false);
         }
         if !self.to_wake.is_empty() {
-            // First those whom a bundle that left, or one that the ring refuses, left work to.
+            // First wake the tasks of bundles that left or that the ring refuses.
             self.hub.is_waiting.store(false, Ordering::SeqCst);
             return Ok(true);
         }
@@ -182,7 +182,7 @@ impl RingThread {
         result.map(|()| true)
     }
 
-    /// Whether no bundle came while there was none.
+    /// Whether there has been no bundle for [`LINGER`]. If so, later calls are refused.
     fn is_over(&mut self) -> bool {
         if !self.bundles.is_empty() {
             self.idle_since = None;
@@ -217,7 +217,7 @@ impl RingThread {
         Ok(())
     }
 
-    /// Copies what was received to the inboxes.
+    /// Copies the received datagrams to the inboxes.
     fn deliver(&mut self) {
         let Self { batch, owners, to_wake, has_pending_steps, .. } = self;
         for run in batch.records.chunk_by(|one, next| one.heard_by == next.heard_by) {
@@ -284,8 +284,8 @@ impl RingThread {
         self.bundles.iter().position(|bundle| Arc::ptr_eq(&bundle.feed, feed))
     }
 
-    /// Takes a step towards what a bundle wants: to hear, to pause, or to leave. A step that has to
-    /// wait for the kernel is followed by another one.
+    /// Takes a step towards what a bundle wants: to hear, to pause, or to leave. If it has to wait
+    /// for the kernel, another step follows.
     fn adjust(&mut self, position: usize) {
         let is_to_hear = |bundle: &Bundle| {
             let state = bundle.feed.state();
@@ -322,12 +322,12 @@ impl RingThread {
             leave(&feed);
             self.to_wake.push(feed);
         } else {
-            // It may want to go on by now.
+            // It may want to hear again by now.
             self.has_pending_steps |= is_to_hear(bundle);
         }
     }
 
-    /// Puts the sockets of a bundle that have no slot into one.
+    /// Puts each socket of a bundle that has no slot into one.
     fn seat(&mut self, position: usize) -> io::Result<()> {
         let Self { bundles, driver, owners, stats, .. } = self;
         let Bundle { feed, sockets, .. } = &mut bundles[position];
@@ -351,7 +351,7 @@ impl RingThread {
             let (number, feed) = (own.socket.number, Arc::clone(feed));
             owners[free] = Some(SlotOwner { number, feed, position });
             own.slot = Some(free as u16);
-            // After a pause there may be many, and the datagrams that come first do not tell them.
+            // After a pause there may be many drops, and the first datagrams do not report them.
             inbox.ask_for_drops(position);
         }
         Ok(())
@@ -370,7 +370,7 @@ impl RingThread {
         Ok(())
     }
 
-    /// Closes the ring; from then on bundles receive by themselves. Returns those to wake.
+    /// Closes the ring; from then on the bundles receive by readiness. Returns the bundles to wake.
     fn end(mut self) -> Vec<Arc<Feed>> {
         let called = {
             let mut calls = lock(&self.hub.calls);
@@ -386,7 +386,7 @@ impl RingThread {
     }
 }
 
-/// The ring has no socket of this bundle any more.
+/// Notes that the ring has no socket of this bundle any more.
 fn leave(feed: &Arc<Feed>) {
     let mut state = feed.state();
     if state.is_fed() {

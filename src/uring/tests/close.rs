@@ -3,8 +3,8 @@
 use super::*;
 use crate::datagram::Egress;
 
-/// How often the memory of the buffers is held: by the backend, the rig's batch, and for good once
-/// it was leaked.
+/// How many hold the memory of the buffers: the backend, the rig's batch, and one more for good
+/// once it was leaked.
 fn holder_count(rig: &Rig<Uring<Fake>>) -> usize {
     Arc::strong_count(rig.driver.buffers.slab())
 }
@@ -106,7 +106,7 @@ fn what_goes_on_receiving_during_the_close_is_kept_for_good() {
     rig.turn();
     rig.add(1);
     rig.turn();
-    // Nothing of this ends a receive that lives: data, and the end of a former one.
+    // None of this ends a receive that lives: data, the end of a former receive, a wake.
     rig.ring().deliver(0, b"goes on");
     rig.ring().deliver(1, b"goes on");
     rig.ring().complete(former, -libc::ECANCELED, None, Then::Ends);

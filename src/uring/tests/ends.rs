@@ -50,7 +50,7 @@ fn without_buffers_nothing_is_armed_until_some_are_given_back() {
     assert_eq!(texts(&rig.turn_with(&mut lent).unwrap()), ["one", "two"]);
     assert!(rig.driver.is_starved());
     assert_eq!(rig.counts().starved_count, 2);
-    // A lease holder sits on the buffers: turns go by, and each waits.
+    // While a lease holds the buffers, every turn waits.
     rig.ring().submitted();
     let wait_count = rig.ring().wait_count;
     for _ in 0..10 {
@@ -59,7 +59,7 @@ fn without_buffers_nothing_is_armed_until_some_are_given_back() {
     assert_eq!(rig.ring().submitted(), [], "armed in vain");
     assert_eq!(rig.ring().wait_count, wait_count + 10, "it does not spin");
     assert!(rig.ring().is_armed(1), "what was not starved lives on");
-    // They come back.
+    // The buffers come back.
     rig.driver.take_back(&mut lent);
     rig.turn();
     assert_eq!(rig.armed(), [2, 0]);
@@ -68,7 +68,7 @@ fn without_buffers_nothing_is_armed_until_some_are_given_back() {
     assert_eq!(texts(&rig.turn()), ["waits too"]);
 }
 
-/// A receive takes what is queued as soon as it is armed: the first one may take every buffer.
+/// A receive takes what is queued as soon as it is armed, so the first one may take every buffer.
 #[test]
 fn where_buffers_are_short_each_socket_is_once_the_first_to_be_armed() {
     let mut rig = fake(3, 1);
@@ -379,7 +379,7 @@ fn a_wake_ends_a_turn_and_the_watch_lives_on_or_is_renewed() {
     rig.turn();
     rig.turn();
     assert_eq!(rig.ring().submitted(), [Request::Watch]);
-    // A completion that tells of nothing is no error, however often it comes.
+    // A completion with a result of 0 is no error, however often it comes.
     for _ in 0..20 {
         rig.ring().complete(UserData::Wake.encode(), 0, None, Then::GoesOn);
         rig.turn();
@@ -455,7 +455,7 @@ fn an_engine_that_spins_finds_what_comes_meanwhile_and_sleeps_after_it() {
     rig.ring().news_at = Some(1000);
     rig.turn();
     assert_eq!((rig.ring().news_count, rig.ring().wait_count), (1000, 0));
-    // The deadline of a turn ends it too.
+    // The deadline of a turn also ends the spinning.
     rig.ring().news_at = None;
     let start = Instant::now();
     rig.turn();

@@ -1,5 +1,5 @@
-//! The backend over a scripted kernel, which does what a real one does not do on demand, and over
-//! a real one that is given too little. It is audited in every turn ([`super::audit`]).
+//! The backend over a scripted kernel, which does what a real one does not do on demand, and over a
+//! real kernel that is given too little. Every turn is audited ([`super::audit`]).
 
 mod close;
 mod ends;
@@ -43,7 +43,7 @@ struct Rig<D> {
     admission: Admission,
     dispatch: Dispatch,
     stats: StatsTable,
-    /// Of the sockets that are added from now on.
+    /// The receive buffer of sockets that are added from now on.
     recv_buffer_bytes: usize,
     posted: Outbox,
     client: UdpSocket,
@@ -60,7 +60,7 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
     }
 }
 
-/// A backend over a scripted kernel whose sockets have been armed.
+/// A backend over a scripted kernel, with all of its sockets armed.
 fn fake(socket_count: usize, buffer_count: usize) -> Rig<Uring<Fake>> {
     fake_with(socket_count, settings(buffer_count, 8))
 }
@@ -121,7 +121,7 @@ impl<D: BackendDriver> Rig<D> {
         self.try_turn().expect("a turn")
     }
 
-    /// A turn that does not wait for long.
+    /// A turn that waits for 20 ms at most.
     fn try_turn(&mut self) -> Result<Heard> {
         let mut batch = std::mem::replace(&mut self.batch, self.driver.new_batch());
         let result = self.turn_with(&mut batch);
@@ -149,7 +149,7 @@ impl<D: BackendDriver> Rig<D> {
         assert_eq!(self.client.send_to(payload, to).expect("loopback"), payload.len());
     }
 
-    /// Turns until so many datagrams came, or for ten seconds.
+    /// Takes turns until `count` datagrams came, or for ten seconds.
     fn turn_for(&mut self, count: usize) -> Heard {
         let end = Instant::now() + Duration::from_secs(10);
         let mut all = Vec::new();
@@ -169,7 +169,7 @@ impl Rig<Uring<Fake>> {
         &mut self.driver.ring
     }
 
-    /// The slots that were armed since this was last asked.
+    /// The slots that were armed since the last call.
     fn armed(&mut self) -> Vec<u16> {
         let slot = |request: Request| match request {
             Request::Receive { slot } => Some(slot),

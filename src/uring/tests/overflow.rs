@@ -1,5 +1,5 @@
-//! The books of a receive queue that overflows: sent = received + dropped, by what datagrams tell
-//! (`SO_RXQ_OVFL`) and by what the socket tells (`SO_MEMINFO`), on both backends.
+//! A receive queue that overflows, on both backends: sent = received + dropped. Drops are told by
+//! datagrams (`SO_RXQ_OVFL`) and by the socket (`SO_MEMINFO`).
 
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -43,7 +43,7 @@ fn one_closing_datagram_tells_every_drop<D: BackendDriver>(driver: D) {
     rig.send(0, b"closing");
     assert_eq!(texts(&rig.turn_for(1)), ["closing"]);
     assert_eq!(rig.counts().kernel_drop_count, (SENT_COUNT - heard_count) as u64);
-    // The socket tells the same once more, which adds nothing.
+    // The socket tells the same drops once more, which adds nothing.
     refresh(&rig);
     assert_eq!(rig.counts().kernel_drop_count, (SENT_COUNT - heard_count) as u64);
 }
@@ -55,7 +55,7 @@ fn the_socket_tells_every_drop<D: BackendDriver>(driver: D) {
     assert!(drop_count > 0, "the queue was too large for this test");
     let heard_count = heard_of_queue(&mut rig);
     assert_eq!(heard_count + drop_count, SENT_COUNT);
-    // What datagrams tell is older, and adds nothing.
+    // The counts that datagrams tell are older, and add nothing.
     assert_eq!(rig.counts().kernel_drop_count as usize, drop_count);
     for round in 1..=3 {
         for _ in 0..SENT_COUNT {
@@ -69,7 +69,7 @@ fn the_socket_tells_every_drop<D: BackendDriver>(driver: D) {
     }
 }
 
-/// A socket with the smallest queue there is, sent more than it holds before anyone reads.
+/// A socket with the smallest queue there is. It is sent more than that holds before anyone reads.
 fn overflowed<D: BackendDriver>(driver: D) -> Rig<D> {
     let mut rig = Rig::new(driver, 0);
     rig.recv_buffer_bytes = 1;
@@ -78,10 +78,10 @@ fn overflowed<D: BackendDriver>(driver: D) -> Rig<D> {
     rig
 }
 
-/// How many datagrams the queue held: the first ones, in order.
+/// Empties the queue. Returns how many datagrams it held.
 fn heard_of_queue<D: BackendDriver>(rig: &mut Rig<D>) -> usize {
     let mut heard_count = 0;
-    // The first turn may end before the receive was armed.
+    // The first turn may end before the receive is armed.
     for _ in 0..5 {
         heard_count += rig.turn().len();
     }

@@ -1,4 +1,4 @@
-//! Any sequence of events: nothing is lost, nothing comes twice, the books balance.
+//! Any sequence of events: nothing is lost, nothing comes twice, and the audit passes.
 
 use std::collections::BTreeMap;
 
@@ -29,9 +29,9 @@ enum Event {
         slot: u16,
     },
     Turn,
-    /// Keeps the batch, up to four.
+    /// Keeps the batch; at most four are kept.
     Lend,
-    /// Gives the oldest of those back.
+    /// Gives the oldest kept batch back.
     Return,
 }
 
@@ -61,7 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The rig, what every socket was sent and not yet heard, and batches on loan.
+/// The rig, what each socket was sent and has not heard yet, and the batches that are kept.
 struct Story {
     rig: Rig<Uring<Fake>>,
     sent: BTreeMap<u16, Vec<String>>,
@@ -75,7 +75,7 @@ impl Story {
         match event {
             Event::Datagram { slot, len, then } if rig.ring().is_armed(slot) => {
                 self.number += 1;
-                // Every payload is another one, but for the empty ones.
+                // All payloads differ, except for the empty ones.
                 let text = format!("{:>len$}", self.number);
                 let text = if len == 0 { String::new() } else { text };
                 let then = if len == 0 { Then::Ends } else { then };
@@ -87,7 +87,8 @@ impl Story {
                 rig.ring().end(slot, errno);
             }
             Event::Wake => rig.ring().wake(Then::GoesOn),
-            // A buffer that exists may at this moment be the kernel's: then naming it is no lie.
+            // The buffer must not exist (there are 8): the kernel may own one that exists, and is
+            // right to name that.
             Event::Stray { buffer, bits } => {
                 let buffer = buffer.max(8);
                 rig.ring().complete(bits >> 8, 99, Some(buffer), Then::Ends);
@@ -120,7 +121,7 @@ impl Story {
         }
     }
 
-    /// All buffers come back, and all that was delivered is heard.
+    /// Gives all buffers back, and checks that all that was delivered is heard.
     fn end(mut self) {
         for mut batch in self.lent.drain(..) {
             self.rig.driver.take_back(&mut batch);

@@ -1,4 +1,4 @@
-//! A real kernel that is given too little: a short queue of completions, few buffers, short ones,
+//! A real kernel that is given too little: a short completion queue, few buffers, short buffers,
 //! sockets that leave under traffic.
 
 use std::{
@@ -21,8 +21,8 @@ use crate::uring::{
     wake::Watch,
 };
 
-/// Runs a test where a bare system call gets a ring; elsewhere says why not. Fails where
-/// `NICRING_REQUIRE` asks for io_uring.
+/// Runs a test if a bare system call gets a ring. If not, prints why, or fails if `NICRING_REQUIRE`
+/// asks for io_uring.
 pub(super) fn if_there_is_io_uring(test: impl FnOnce()) {
     match io_uring::IoUring::new(8) {
         Ok(_) => test(),
@@ -125,7 +125,7 @@ fn sockets_that_leave_under_traffic_free_their_ports_and_disturb_no_other() {
     if_there_is_io_uring(|| {
         let mut rig = over(ring(256), &settings(64, 16), 3);
         let is_over = AtomicBool::new(false);
-        // Where the traffic goes: slots 0 and 1; slot 2 stays and is counted.
+        // The traffic goes to slots 0 and 1. Slot 2 stays, and its datagrams are counted.
         let targets = Mutex::new(Vec::new());
         let aim = |rig: &Rig<Uring<Ring>>| {
             let ports = rig.sockets[..2].iter().flatten().map(|socket| socket.port);
@@ -137,7 +137,8 @@ fn sockets_that_leave_under_traffic_free_their_ports_and_disturb_no_other() {
                 let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
                 while !is_over.load(Ordering::Relaxed) {
                     for port in targets.lock().unwrap().clone() {
-                        // A port that has just been left refuses, which the next send tells.
+                        // A port that has just lost its socket refuses, and the next send reports
+                        // that.
                         let _ = client.send_to(b"traffic", (Ipv4Addr::LOCALHOST, port));
                     }
                 }

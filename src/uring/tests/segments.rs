@@ -1,5 +1,5 @@
-//! Segments over a scripted kernel: sent at once, counted one by one, and sent one by one where
-//! they are refused.
+//! Segments over a scripted kernel: they leave by one send, are counted one by one, and leave one
+//! by one if the kernel refuses the run.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn posted_all(rig: &mut Rig<Uring<Fake>>, texts: &[&str]) {
     texts.iter().for_each(|text| post(rig, 0, text));
 }
 
-/// How many datagrams each run had that was submitted since this was last asked.
+/// How many datagrams each run has that was submitted since the last call.
 fn lengths(rig: &mut Rig<Uring<Fake>>) -> Vec<usize> {
     runs(rig).into_iter().map(|(_, texts)| texts.len()).collect()
 }
@@ -151,7 +151,7 @@ fn a_run_that_is_completed_twice_is_counted_once() {
         rig.turn();
         let run = UserData::Send { flight: 0, index: 0 }.encode();
         (0..3).for_each(|_| rig.ring().complete(run, -errno, None, Then::Ends));
-        // None of its datagrams is one of its own.
+        // The other datagrams of the run have no completions of their own.
         for index in 1..5 {
             let stranger = UserData::Send { flight: 0, index }.encode();
             rig.ring().complete(stranger, 3, None, Then::Ends);

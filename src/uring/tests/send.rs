@@ -1,4 +1,4 @@
-//! Sending: each datagram once, memory left alone until its completion.
+//! Sending: each datagram leaves once, and its memory is left alone until the completion.
 
 use super::*;
 use crate::{
@@ -9,14 +9,14 @@ use crate::{
 const TO: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
 
 pub(super) fn post(rig: &mut Rig<Uring<Fake>>, slot: u16, payload: &str) {
-    // Of a socket that has left: any number.
+    // For a socket that has left any number will do.
     let number = rig.sockets[usize::from(slot)].as_ref().map_or(0, |socket| socket.number);
     let heard_by = Some(SocketKey { slot, number });
     let queued = rig.posted.push(heard_by, Egress::default(), TO, payload.as_bytes());
     assert_eq!(queued, Queued::Yes);
 }
 
-/// What was submitted since this was last asked: the slot and the datagrams of each run.
+/// What was submitted since the last call: the slot and the datagrams of each run.
 pub(super) fn runs(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, Vec<String>)> {
     let one = |request| match request {
         Request::Send { slot, payload, segment_len, .. } => {
@@ -29,7 +29,7 @@ pub(super) fn runs(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, Vec<String>)> {
     rig.ring().submitted().into_iter().filter_map(one).collect()
 }
 
-/// The same, datagram by datagram.
+/// The same as [`runs`], datagram by datagram.
 pub(super) fn sent(rig: &mut Rig<Uring<Fake>>) -> Vec<(u16, String)> {
     let datagrams = |(slot, texts): (u16, Vec<String>)| texts.into_iter().map(move |t| (slot, t));
     runs(rig).into_iter().flat_map(datagrams).collect()
@@ -143,7 +143,7 @@ fn a_completion_that_comes_twice_frees_nothing_that_is_still_in_flight() {
     rig.turn();
     assert_eq!(rig.driver.flights.remaining_count(), 1);
     assert_eq!(rig.counts().sent_count, 1);
-    // No other outbox takes the place of the flight.
+    // The flight takes no other outbox meanwhile.
     post(&mut rig, 0, "third");
     rig.turn();
     let flights: Vec<_> = rig.ring().complete_sends().into_iter().map(UserData::decode).collect();
@@ -170,7 +170,7 @@ fn what_a_socket_refuses_is_counted_by_its_reason() {
     let mut rig = fake(1, 4);
     rig.ring().keeps_sends = true;
     let errnos = [0, libc::EAGAIN, libc::ENOBUFS, libc::ENETUNREACH, libc::EPERM];
-    // Each longer than the last: no segments.
+    // Each is longer than the one before it, so none are segments of one run.
     (1..=errnos.len()).for_each(|len| post(&mut rig, 0, &"x".repeat(len)));
     rig.turn();
     for (index, errno) in errnos.iter().enumerate() {

@@ -11,7 +11,7 @@ fn long_batches() -> Rig<Uring<Fake>> {
     fake_with(1, settings(BUFFER_COUNT, BUFFER_COUNT))
 }
 
-/// Takes all that was delivered, over several turns where batches are shorter.
+/// Takes all that was delivered, in several turns if a batch does not hold it.
 fn take_all(rig: &mut Rig<Uring<Fake>>) -> usize {
     let mut count = 0;
     loop {
@@ -66,7 +66,7 @@ fn a_stock_that_is_not_needed_any_more_is_halved_until_it_is_the_least() {
     for _ in 0..10_000 {
         assert!(rig.ring().deliver(0, b"x"));
         rig.turn();
-        // What the last turns took is not back yet.
+        // The buffer that the last turn took is not back yet.
         let size = (rig.driver.buffers.given_count() + 1).next_power_of_two();
         if sizes.last() != Some(&size) {
             sizes.push(size);
@@ -139,7 +139,7 @@ fn no_more_datagrams_are_waited_for_than_there_are_buffers_for() {
 fn a_stock_grows_past_buffers_that_the_kernel_lost() {
     let mut rig = long_batches();
     for expected in [128, 256, 512] {
-        // Ended for want of buffers, though none was named by a completion.
+        // The receive ends for lack of buffers, though no completion named one.
         rig.ring().end(0, libc::ENOBUFS);
         rig.turn();
         rig.turn();

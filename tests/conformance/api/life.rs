@@ -1,4 +1,4 @@
-//! How an engine begins, idles and ends.
+//! How an engine starts, idles and ends.
 
 use std::{
     net::UdpSocket,
@@ -69,7 +69,7 @@ fn without_a_tick_an_idle_engine_calls_nobody(backend: Backend) {
         ControlFlow::Continue(())
     });
     thread::sleep(Duration::from_millis(100));
-    // A handle that asks does not count as something to handle either.
+    // A request by a handle must not call the handler either.
     server.handle.rescan();
     let turns = server.stop_having_heard_all().turn_count;
     assert!(turns < 20, "an idle engine made {turns} turns");

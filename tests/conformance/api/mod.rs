@@ -1,5 +1,5 @@
-//! Cases that hold on every system, since nicring's own code decides them: under Wine they prove
-//! for Windows what they say.
+//! Cases that nicring's own code decides, so that they hold on every system. Run under Wine, they
+//! prove their claims for Windows too.
 
 mod life;
 mod platforms;

@@ -1,5 +1,5 @@
-//! The table of `src/platforms.rs`: each row names tests that there are, and its cell for the
-//! system and backend of this run says what is observed.
+//! Checks the table of `src/platforms.rs`. The tests that a row names must exist. The cell for the
+//! system and backend of this run must agree with what is observed.
 
 use std::env::consts::OS;
 
@@ -13,7 +13,7 @@ for_each_backend!(crate::common::on:
 
 const PAGE: &str = include_str!("../../../src/platforms.rs");
 
-/// Where the cases stand that the table names.
+/// The source files of the cases that the table names.
 const CASES: [(&str, &str); 8] = [
     ("api::life", include_str!("life.rs")),
     ("api::platforms", include_str!("platforms.rs")),
@@ -25,8 +25,9 @@ const CASES: [(&str, &str); 8] = [
     ("os_semantics::windows", include_str!("../os_semantics/windows.rs")),
 ];
 
-/// How to see whether a promise is offered here, for the promises that are not offered everywhere
-/// and that nicring's own code decides. What the system decides has its case in `os_semantics`.
+/// How to find out whether a promise is offered here. There is one probe for each promise that is
+/// not offered everywhere and that nicring's own code decides. What the system decides has its case
+/// in `os_semantics`.
 const PROBES: [(&str, Probe); 8] = [
     ("the destination of a datagram", |backend| hears(backend).destination.is_some()),
     ("the interface it arrived on", |backend| hears(backend).ifindex.is_some()),
@@ -117,19 +118,19 @@ fn assert_is_a_case(test: &str) {
     assert!(is_listed && source.contains(&format!("fn {name}(")), "no such case: {test}");
 }
 
-/// What is told of a datagram, everything asked for.
+/// What the server hears of a datagram if everything is asked for.
 fn hears(backend: Backend) -> common::Heard {
     let server = Server::echo(on_loopback(backend).kernel_time());
     let client = Client::on_loopback();
     client.send("what is told", server.address());
-    // The kernel begins to take times a moment after the first socket asked.
+    // The kernel begins to take times a moment after the first socket asks for them.
     server.next();
     std::thread::sleep(common::SETTLE);
     client.send("what is told", server.address());
     server.next()
 }
 
-/// Whether it matters to sending which interface is named: there is none of this index.
+/// Whether sending heeds the interface that it is given. No interface has this index.
 fn minds_the_interface(backend: Backend) -> bool {
     let engine = common::open(on_loopback(backend));
     let listener = Client::on_loopback();

@@ -33,7 +33,7 @@ fn a_datagram_is_heard_once_with_all_that_is_known_of_it(backend: Backend) {
     assert!(!heard.is_truncated);
     let nics = server.handle.nics();
     let loopback = nics.loopback().expect("every host has one");
-    // What a platform cannot tell is `None`, never something else.
+    // What a platform cannot report is `None`, never a wrong value.
     assert!(heard.destination.is_none_or(|destination| destination == LOCALHOST));
     assert!(heard.nic.is_none_or(|nic| nic == loopback.index));
     assert!(heard.ifindex.is_none_or(|ifindex| ifindex == loopback.index));
@@ -219,7 +219,7 @@ fn a_busy_port_does_not_starve_another(backend: Backend) {
     let server = Server::over(engine, |_| ControlFlow::Continue(()));
     let heard = server.take(601);
     let position = heard.iter().position(|heard| heard.text() == "quiet");
-    // One round over the busy socket may come first, not all that it holds.
+    // One round over the busy socket may come first, but not everything that it holds.
     assert!(position.is_some_and(|position| position < 300), "heard as number {position:?}");
     server.stop_having_heard_all();
 }
@@ -251,11 +251,11 @@ fn counts_never_go_down_and_end_up_right(backend: Backend) {
         ([0; 3], 0, 0)
     );
     assert!(stats.turn_count > 0);
-    // A handle still tells after the end.
+    // A handle still reports the counts after the end.
     assert_eq!(counts(&handle.stats()), counts(&stats));
 }
 
-/// Every count by its name, those of each NIC with the NIC's.
+/// Every count by its name. The counts of a NIC have the NIC's name before theirs.
 fn counts(stats: &Stats) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::from([
         ("outbox_full_count".to_owned(), stats.outbox_full_count),

@@ -1,4 +1,4 @@
-//! What leaves, from where, and what is refused.
+//! What is sent, from which address, and what is refused.
 
 use std::{net::SocketAddrV4, ops::ControlFlow, sync::mpsc};
 
@@ -24,7 +24,7 @@ for_each_backend!(crate::common::on:
 fn a_reply_comes_from_the_address_that_was_asked(backend: Backend) {
     let server = Server::echo(on_loopback(backend));
     let client = Client::on_loopback();
-    // A connected socket hears nothing but what comes from its peer.
+    // A connected socket hears only datagrams from its peer.
     client.0.connect(server.address()).expect("loopback");
     client.0.send(b"connected").expect("loopback");
     client.expect("connected", server.address());
@@ -107,7 +107,7 @@ fn a_handle_sends_from_the_first_port_at_any_time(backend: Backend) {
     let server = Server::over(engine, |_| ControlFlow::Continue(()));
     listener.expect("before run", first);
     for number in 0..20 {
-        // Nothing else happens: the engine must be woken for it.
+        // Nothing else happens, so this must wake the engine.
         assert_eq!(beacon(&number.to_string()), Queued::Yes);
         listener.expect(number.to_string(), first);
     }
@@ -179,7 +179,8 @@ fn what_udp_cannot_carry_is_refused(backend: Backend) {
 fn a_reply_that_cannot_be_sent_is_counted_and_ends_nothing(backend: Backend) {
     let server = Server::start(on_loopback(backend), |batch| {
         for datagram in batch {
-            // No socket of this host can send from an address of the documentation (RFC 5737).
+            // No socket of this host can send from an address reserved for documentation (RFC
+            // 5737).
             let nowhere = Egress::by_route().with_source([198, 51, 100, 1].into());
             assert!(batch.send(nowhere, datagram.source(), b"never").is_queued());
             assert!(batch.reply(&datagram, b"answer").is_queued());

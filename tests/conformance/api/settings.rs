@@ -20,7 +20,7 @@ fn two_engines_share_a_port_unless_told_otherwise(backend: Backend) {
     let port = common::unused_port();
     let builder = || common::on_loopback_without_port(backend).port(port);
     let servers = [Server::echo(builder()), Server::echo(builder())];
-    // The kernel spreads unicasts over the two by their sender: each goes to exactly one.
+    // The kernel spreads unicast over the two engines by source: each datagram goes to exactly one.
     let clients: Vec<Client> = (0..64).map(|_| Client::on_loopback()).collect();
     for client in &clients {
         client.ask("either", LOCALHOST, port);
@@ -141,7 +141,7 @@ fn coalescing_loses_nothing(backend: Backend) {
         for number in 0..100 {
             client.expect(number.to_string(), server.address());
         }
-        // Fewer than it waits for still come.
+        // A batch with fewer datagrams than it waits for must still come.
         client.send("alone", server.address());
         client.expect("alone", server.address());
         server.take(101);

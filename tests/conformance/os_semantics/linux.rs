@@ -1,4 +1,4 @@
-//! What Linux alone tells: every class on `lo`, the time of receipt, and drops.
+//! What only Linux offers: every class on `lo`, the time of receipt, and drop counts.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ for_each_backend!(crate::common::on:
     opening_does_not_interrupt_what_the_caller_waits_for_next,
 );
 
-/// PVAccess asks this group where it cannot broadcast.
+/// PVAccess searches at this group where it cannot broadcast.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
 
 fn class_sockets_hear_every_class_on_lo(backend: Backend) {
@@ -79,8 +79,8 @@ fn the_kernel_tells_when_it_received_if_asked(backend: Backend) {
     assert_eq!(server.next().kernel_time, None);
     drop(server);
 
-    // The kernel begins to take times some while after the first socket asked, and goes on while
-    // one asks; until then it takes them when they are read.
+    // The kernel begins to take times a while after the first socket asks for them, and goes on as
+    // long as one does. Until then it takes the time when the datagram is read.
     let _asks = common::open(on_loopback(backend).kernel_time());
     let is_time_of_receipt = || {
         thread::sleep(Duration::from_millis(50));
@@ -95,7 +95,7 @@ fn the_kernel_tells_when_it_received_if_asked(backend: Backend) {
         eprintln!("{before:?} {time:?} {after:?}");
         time + slack > before && time < after + slack
     };
-    // Not the time of being handed out, which would be too late each time.
+    // The time at which the datagram is handed out would be too late in every attempt.
     assert!((0..5).any(|_| is_time_of_receipt()));
 }
 
@@ -112,7 +112,7 @@ fn every_drop_of_the_kernel_is_counted(backend: Backend) {
         let total = server.handle.stats().total();
         total.received_count() + total.kernel_drop_count().expect("Linux counts them")
     };
-    // Drops that no later datagram tells of must be known to the handle as well.
+    // The handle must also know drops that no later datagram reports.
     common::wait_until("received and dropped make up what was sent", || sum() >= SENT_COUNT);
     server.take(server.handle.stats().total().received_count() as usize);
     assert_eq!(sum(), SENT_COUNT);
@@ -152,8 +152,8 @@ fn a_port_is_shared_with_a_server_that_sets_either_option(backend: Backend) {
     }
 }
 
-/// A ring that is closed interrupts the threads that used it, by and by; the caller of `open` has
-/// asked for none of that.
+/// Closing a ring interrupts, some time later, the threads that used it. The caller of `open` must
+/// not notice.
 fn opening_does_not_interrupt_what_the_caller_waits_for_next(backend: Backend) {
     let socket = UdpSocket::bind((LOCALHOST, 0)).expect("loopback");
     socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");

@@ -1,5 +1,5 @@
-//! Cases that a system's own network stack decides. Wine brings Linux's along, so that none of them
-//! proves anything there; tests/README.md says what stands for them on Windows.
+//! Cases that a system's own network stack decides. Wine uses Linux's stack, so they prove nothing
+//! about Windows there. tests/README.md says what replaces them on Windows.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,5 +1,5 @@
-//! Many replies to one client over `lo`, which Linux sends as segments: the client is a plain
-//! socket, which must not notice.
+//! Many replies to one client over `lo`. Linux sends them as segments, and the client, a plain
+//! socket, must not notice.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

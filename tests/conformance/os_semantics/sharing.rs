@@ -1,4 +1,4 @@
-//! Who may have a port beside whom, by the options of Unix.
+//! Which sockets may share a port, by the socket options of Unix.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What Windows decides, and nicring builds on.
+//! What Windows decides and nicring relies on.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
@@ -70,7 +70,7 @@ fn an_exclusive_port_keeps_out_who_does_not_ask_to_share(backend: Backend) {
     assert!(UdpSocket::bind((LOCALHOST, port)).is_err());
 }
 
-/// Why the table of platforms says so little of `exclusive()`.
+/// This is why the table of platforms promises so little of `exclusive()`.
 fn an_exclusive_port_cannot_keep_out_who_sets_reuseaddr(backend: Backend) {
     let port = common::unused_port();
     let _engine = common::open(common::on_loopback_without_port(backend).port(port).exclusive());

@@ -1,7 +1,7 @@
-//! Contestants side by side: see the package's README.
+//! Compares contestants: see the package's README.
 //!
-//! `cargo run --release -p nicring-bench --bin compare` races nicring with its peers, and prints a
-//! table.
+//! `cargo run --release -p nicring-bench --bin compare` races nicring against its peers and prints
+//! tables.
 
 #[cfg(target_os = "linux")]
 mod linux;

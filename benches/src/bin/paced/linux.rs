@@ -29,13 +29,13 @@ struct Arguments {
     /// How many NICs
     #[arg(long, default_value_t = 4)]
     nics: u8,
-    /// Datagrams a second over all NICs
+    /// Datagrams per second over all NICs
     #[arg(long, default_value_t = 200_000)]
     rate: u32,
     /// How long to measure, in seconds
     #[arg(long, default_value_t = 10)]
     duration_s: u64,
-    /// Fails above so many system calls a datagram
+    /// Fails above so many system calls per datagram
     #[arg(long, default_value_t = 0.2)]
     syscalls_max: f64,
     /// Fails above this share of datagrams lost
@@ -74,7 +74,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let count = syscalls::count(receiver.pid(), Duration::from_secs(arguments.duration_s))?;
     let (duration, after) = (began.elapsed(), receiver.snapshot()?);
     let sent_count = load.stop()?.sent_count;
-    // What is in the sockets still arrives; then the books of the whole run are closed.
+    // What is in the sockets still arrives. After that the counts of the whole run are final.
     thread::sleep(Duration::from_millis(200));
     let received_count = receiver.snapshot()?.received_count;
     let datagrams = (after.received_count - before.received_count) as f64;

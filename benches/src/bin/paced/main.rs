@@ -1,7 +1,7 @@
-//! How many system calls a receiver makes at a steady rate, counted by `perf` over all of them.
+//! How many system calls a receiver makes at a steady rate. `perf` counts all of them.
 //!
 //! `cargo run --release -p nicring-bench --bin paced -- --nics 4 --rate 200000 --duration-s 10`
-//! exits with 0 if it stays below the limits on system calls a datagram and on loss.
+//! exits with 0 if the receiver stays below the limits on system calls per datagram and on loss.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,9 +1,9 @@
 //! The EPICS environment variables that a SEARCH server follows.
 //!
-//! Syntax as in EPICS base (`rsrv`) and pvxs: lists are separated by blanks, an entry is
-//! `ADDRESS[:PORT]` or a host's name, an empty variable is one that is not set. Where those
-//! programs warn and go on with something else, this one stops: a server that listens where
-//! nobody asked it to is worse than one that does not start.
+//! The syntax is that of EPICS base (`rsrv`) and pvxs. Lists are separated by blanks. An entry is
+//! `ADDRESS[:PORT]` or a host's name. An empty variable counts as not set. Where those programs
+//! warn and go on with another value, this one stops: a server that listens where nobody asked it
+//! to is worse than one that does not start.
 
 use std::{
     collections::HashMap,
@@ -15,12 +15,12 @@ use nicring::search::Protocol;
 
 use super::failure::Failure;
 
-/// The variables of one protocol, the ones that take precedence first.
+/// The variables of one protocol. Those that take precedence come first.
 struct Variables {
     port: [&'static str; 2],
     interfaces: &'static str,
     ignored: &'static str,
-    /// EPICS base refuses ports up to 5000; pvxs takes any, 0 being an unused one.
+    /// EPICS base refuses ports up to 5000. pvxs takes any; 0 asks for an unused one.
     port_min: u16,
 }
 
@@ -50,7 +50,7 @@ fn names(protocol: Protocol) -> &'static Variables {
 pub struct Interfaces {
     /// The variable.
     pub variable: &'static str,
-    /// Addresses of NICs; none stands for all.
+    /// Addresses of NICs; an empty list means all NICs.
     pub addresses: Vec<Ipv4Addr>,
     /// Multicast groups to join.
     pub groups: Vec<Ipv4Addr>,
@@ -60,7 +60,7 @@ pub struct Interfaces {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ignored {
     address: Ipv4Addr,
-    /// 0 for every port of the address.
+    /// 0 means every port of the address.
     port: u16,
 }
 
@@ -118,11 +118,12 @@ impl Environment {
         let mut interfaces = Interfaces { variable, ..Interfaces::default() };
         let mut wants_all = false;
         for entry in self.entries(variable) {
-            // pvxs allows `GROUP,TTL@NIC`; the TTL is for senders, and the group is joined on
+            // pvxs allows `GROUP,TTL@NIC`. The TTL is for senders only. The group is joined on
             // every NIC that is listened on.
             let host = entry.split([',', '@']).next().unwrap_or_default();
-            // rsrv's port is the one to search at, pvxs's the one to connect to: neither is what
-            // the port option of this program means, and one ring has one port a protocol.
+            // The port here has no effect: one ring has one port per protocol. For rsrv it is the
+            // port to search at, for pvxs the port to connect to. This program's port option means
+            // neither.
             let address = *resolve(variable, host)?.ip();
             match address {
                 Ipv4Addr::UNSPECIFIED => wants_all = true,
@@ -136,13 +137,13 @@ impl Environment {
         Ok(interfaces)
     }
 
-    /// Whom not to answer.
+    /// The sources that are not answered.
     pub fn ignored(&self, protocol: Protocol) -> Result<Vec<Ignored>, Failure> {
         let variable = names(protocol).ignored;
         let ignore = |entry| {
             let source = resolve(variable, entry)?;
             let port = match protocol {
-                // rsrv looks at the address alone.
+                // rsrv compares only the address.
                 Protocol::Ca => 0,
                 Protocol::Pva => source.port(),
             };
@@ -168,7 +169,7 @@ impl FromIterator<(String, String)> for Environment {
     }
 }
 
-/// An address or a host's name, with or without a port; port 0 where there is none.
+/// Resolves an address or a host's name, with or without a port. Without one, the port is 0.
 fn resolve(variable: &str, entry: &str) -> Result<SocketAddrV4, Failure> {
     let refuse = |reason: &str| {
         let expected = "expected IPv4 addresses or host names, each with or without :PORT";
@@ -181,7 +182,8 @@ fn resolve(variable: &str, entry: &str) -> Result<SocketAddrV4, Failure> {
     if let Ok(address) = host.parse() {
         return Ok(SocketAddrV4::new(address, port));
     }
-    // Not for the resolver: it would take `10.1` or `10` for an address, or ask a name server.
+    // Refused before the resolver sees it: that would take `10.1` or `10` for an address, or ask a
+    // name server.
     if host.is_empty() || host.chars().all(|c| c.is_ascii_digit() || ".:[]".contains(c)) {
         return Err(refuse("no IPv4 address"));
     }

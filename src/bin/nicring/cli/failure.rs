@@ -2,12 +2,12 @@
 
 use std::{fmt, io, process::ExitCode};
 
-/// Told on stderr as `nicring: ...`.
+/// Printed on stderr as `nicring: ...`.
 #[derive(Debug)]
 pub enum Failure {
-    /// What was asked for cannot be: exit code 2.
+    /// What was asked for is not possible: exit code 2.
     Usage(String),
-    /// It failed while running: exit code 1.
+    /// The program failed while running: exit code 1.
     Run(String),
 }
 

@@ -1,4 +1,4 @@
-//! Who else holds a port.
+//! Which other programs hold a port.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 /// Another program's socket at a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
-    /// Its number and the program's name; `None` where this process may not see it.
+    /// The process's number and the program's name; `None` if this process may not see them.
     pub process: Option<(u32, String)>,
     pub address: IpAddr,
 }
@@ -22,7 +22,7 @@ impl Holder {
     }
 }
 
-/// Whether someone has the port: only then does a bind that shares with nobody fail.
+/// Whether somebody holds the port: only then does an unshared bind fail.
 pub fn is_held(port: u16) -> bool {
     let bound = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
     port != 0 && bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)

@@ -1,4 +1,4 @@
-//! What Linux tells about itself, this process, and the holders of a port.
+//! What Linux reports about itself, this process, and the holders of a port.
 
 use std::{
     collections::HashSet,
@@ -18,14 +18,14 @@ use super::holder::Holder;
 /// Whether the loopback interface hears 127.255.255.255.
 pub const HAS_LOOPBACK_BROADCAST: bool = true;
 
-/// The CPU time of the calling thread, in the program and in the kernel.
+/// The CPU time of the calling thread, user and system time together.
 pub fn thread_cpu() -> Option<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
     let us = (usage.user_time() + usage.system_time()).num_microseconds();
     Some(Duration::from_micros(us.try_into().ok()?))
 }
 
-/// Facts that decide what can be had here, each with a word on what it means.
+/// Facts that decide what works here, each with its meaning.
 pub fn facts() -> Vec<(&'static str, String)> {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
     let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
@@ -57,8 +57,8 @@ fn memlock_limit(limits: &str) -> String {
     }
 }
 
-/// The sockets bound to a UDP port in this network namespace, with the processes that have them,
-/// as far as this one may see.
+/// The sockets bound to a UDP port in this network namespace, with the processes that hold them, as
+/// far as this process may see.
 pub fn port_holders(port: u16) -> Vec<Holder> {
     let mut sockets = Vec::new();
     for table in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
@@ -102,7 +102,7 @@ fn parse_socket(line: &str) -> Option<Socket> {
     })
 }
 
-/// An address as 32-bit words, each printed as the machine reads it from memory.
+/// Parses an address: 32-bit words in hexadecimal, each in the machine's own byte order.
 fn parse_address(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok()?;

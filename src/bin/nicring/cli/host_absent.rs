@@ -1,4 +1,4 @@
-//! What is not asked of systems other than Linux.
+//! The host's facts on systems other than Linux, where most are not known.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub fn thread_cpu() -> Option<Duration> {
     None
 }
 
-/// Facts that decide what can be had here.
+/// Facts that decide what works here.
 pub fn facts() -> Vec<(&'static str, String)> {
     vec![("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH))]
 }

@@ -1,4 +1,4 @@
-//! Where to listen, decided from the command line, the environment and who else is there.
+//! Decides where to listen, from the command line, the environment and the holders of the ports.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -19,7 +19,7 @@ use super::{
     parse::setting,
 };
 
-/// How long a NIC that comes may stay unheard.
+/// How often new NICs are looked for.
 const FOLLOW_NICS: Duration = Duration::from_secs(2);
 
 /// Where and how to listen.
@@ -79,11 +79,11 @@ pub struct ListenPlan {
     pub protocol: Protocol,
     pub port: u16,
     pub way: Way,
-    /// Whom it shares the port with, in words.
+    /// A line for people about the programs that share the port.
     pub note: Option<String>,
 }
 
-/// What is one for all ports of an engine.
+/// Settings that all ports of an engine share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
     pub filters: Vec<NicFilter>,
@@ -133,7 +133,7 @@ impl ListenArguments {
         Ok(ListenPlan { protocol, port, way: Way { filters, groups, unicast: chosen }, note })
     }
 
-    /// The NICs to listen on, each of which must be there.
+    /// The NICs to listen on. Every filter must match a NIC that is up.
     fn filters(&self, interfaces: &Interfaces, nics: &Nics) -> Result<Vec<NicFilter>, Failure> {
         let (source, filters) = if self.interface.is_empty() {
             let addresses = interfaces.addresses.iter().copied().map(NicFilter::Address);
@@ -153,7 +153,7 @@ impl ListenArguments {
         Ok(filters)
     }
 
-    /// An engine for plans that have the same way.
+    /// A builder for one engine. All plans must have the same way.
     pub fn builder(&self, plans: &[ListenPlan]) -> Builder {
         let way = &plans[0].way;
         let mut builder =
@@ -171,7 +171,7 @@ impl ListenArguments {
         self.backend
     }
 
-    /// As told by no command line: unused ports on the loopback interface.
+    /// Plans for the demo: unused ports on the loopback interface.
     pub fn on_loopback(&self) -> [ListenPlan; 2] {
         let way = Way {
             filters: vec![NicFilter::Address(Ipv4Addr::LOCALHOST)],
@@ -182,7 +182,7 @@ impl ListenArguments {
     }
 }
 
-/// Plans that one engine can carry out together: an engine has one way for all its ports.
+/// Groups the plans by engine: an engine has one way for all its ports.
 pub fn by_engine(plans: [ListenPlan; 2]) -> Vec<Vec<ListenPlan>> {
     if plans[0].way == plans[1].way {
         vec![plans.into()]
@@ -200,7 +200,7 @@ pub fn describe_nics(nics: &Nics) -> String {
     nics.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
-/// The programs that would hear no more unicasts.
+/// The programs that would hear no more unicast.
 struct Affected {
     programs: Vec<String>,
     is_known: bool,

@@ -1,5 +1,5 @@
-//! What the commands share: what they are told (options, environment, signals), what this host
-//! says, and how they speak to people.
+//! What the commands share: their input (options, environment, signals), facts about this host, and
+//! text for people.
 
 pub mod environment;
 pub mod failure;

@@ -4,7 +4,8 @@ use std::{str::FromStr, time::Duration};
 
 use nicring::Error;
 
-/// A setting of the library, without its name in the error: the option has one of its own.
+/// Parses a setting of the library. The error omits the setting's name, because clap names the
+/// option.
 pub fn setting<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error| match error {
         Error::Setting { reason, .. } => reason,
@@ -12,7 +13,7 @@ pub fn setting<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
     })
 }
 
-/// A time of at least a millisecond, in seconds.
+/// Parses a time in seconds, of at least one millisecond.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     time.filter(|time| *time >= Duration::from_millis(1) && time.as_secs() < 1 << 32)

@@ -12,7 +12,8 @@ use signal_hook::{
 
 use super::failure::Failure;
 
-/// The same number on every Unix; where there is no such signal, registering it is refused.
+/// The number is the same on every Unix. Where the signal does not exist, registering it is
+/// refused.
 const SIGHUP: i32 = 1;
 
 /// What the program has been told by signals.

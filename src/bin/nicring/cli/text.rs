@@ -12,7 +12,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Standard output; standard error if a JSON object is to have standard output for itself.
+    /// Standard output, or standard error if standard output is for a JSON object only.
     pub fn new(has_json: bool) -> Self {
         Self { is_stderr: has_json }
     }
@@ -21,7 +21,8 @@ impl Console {
         Self { is_stderr: true }
     }
 
-    /// Prints a line at once. A reader that has gone away is no reason to stop serving.
+    /// Prints a line at once. Errors are ignored: a reader that has gone is no reason to stop
+    /// serving.
     pub fn say(self, line: &str) {
         let _ = if self.is_stderr {
             writeln!(io::stderr().lock(), "{line}")
@@ -67,8 +68,8 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// Rows of cells, the first row being the heads: the first column to the left, the others to the
-/// right.
+/// Formats rows of cells as text; the first row holds the heads. The first column is aligned left,
+/// the others right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let column_count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

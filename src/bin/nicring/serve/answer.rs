@@ -16,7 +16,7 @@ use nicring::{
 use super::tables::TableReader;
 use crate::cli::{environment::Ignored, host};
 
-/// How often an engine's thread shows its counts.
+/// How often an engine's thread publishes its counts.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(50);
 
 /// Counts of one protocol on one NIC.
@@ -48,15 +48,15 @@ impl Tally {
 #[derive(Debug, Clone, Default)]
 pub struct Answers {
     pub counts: [SearchCounts; 2],
-    /// Datagrams from sources that are to be ignored.
+    /// Datagrams from ignored sources.
     pub ignored_counts: [u64; 2],
-    /// By index of the NIC, 0 for an unknown one.
+    /// By the NIC's index, 0 for an unknown NIC.
     pub nics: Vec<(u32, [Tally; 2])>,
-    /// What the engine's thread used; `None` where the system does not tell.
+    /// The CPU time of the engine's thread; `None` where the system does not report it.
     pub cpu: Option<Duration>,
 }
 
-/// Where a handler shows its [`Answers`].
+/// Where a handler publishes its [`Answers`].
 #[derive(Debug, Clone, Default)]
 pub struct Board(Arc<Mutex<Answers>>);
 
@@ -70,11 +70,11 @@ impl Board {
     }
 }
 
-/// What a handler is told at the start.
+/// What a handler needs at the start.
 #[derive(Debug)]
 pub struct Instructions {
     pub table: TableReader,
-    /// Each port with the protocol that is spoken there.
+    /// Each port with its protocol.
     pub ports: Vec<(u16, Protocol)>,
     pub ignored: [Vec<Ignored>; 2],
     pub reply_subnets: Vec<Subnet>,
@@ -95,7 +95,8 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    /// To be made on the engine's thread, whose CPU time it measures.
+    /// Must be called on the engine's thread: it measures the CPU time of the thread that it runs
+    /// on.
     pub fn new(instructions: Instructions, board: Board) -> Self {
         Self {
             table: instructions.table,
@@ -119,11 +120,12 @@ impl Answerer {
         ControlFlow::Continue(())
     }
 
-    /// Answers of CA that are held back to be packed leave at the end.
+    /// Answers a batch. CA answers are packed into few datagrams; those still held back leave at
+    /// the end.
     fn answer(&mut self, batch: &Batch) {
         let Self { table, ports, ignored, ca, pva, answers, .. } = self;
         let names = table.table();
-        // A refusal by the outbox is in the engine's statistics.
+        // The engine's statistics count what the outbox refuses.
         let mut ca = ca.pack(names, |path, to, reply| {
             batch.reply_by(path, to, reply);
         });
@@ -156,7 +158,7 @@ impl Answerer {
         }
     }
 
-    /// Shows what was done so far.
+    /// Publishes what was done so far.
     pub fn publish(&mut self) {
         self.last_published = Instant::now();
         self.answers.counts = Protocol::ALL.map(|protocol| match protocol {
@@ -185,7 +187,7 @@ fn tally(counts: &SearchCounts) -> Tally {
     }
 }
 
-/// Whether a server of this host passed the datagram on.
+/// Whether another server of this host forwarded the datagram.
 fn is_forwarded(batch: &Batch, datagram: &Datagram<'_>) -> bool {
     let is_on_loopback = || {
         let nic = datagram.ifindex().and_then(|index| batch.nics().by_index(index));

@@ -1,4 +1,4 @@
-//! `nicring serve --demo`: the server under load of its own, on the loopback interface.
+//! `nicring serve --demo`: the server under its own load, on the loopback interface.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -34,7 +34,7 @@ use crate::{
 const DURATION: Duration = Duration::from_secs(10);
 const NAMES_PER_DATAGRAM: usize = 4;
 const HITS: f64 = 0.75;
-/// Enough to keep the server busy, and so little that the receive buffers never fill.
+/// Enough to keep the server busy, and few enough that the receive buffers never fill.
 const WINDOW: usize = 32;
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names, half of them for each protocol.
+/// Generates names, half of them for each protocol.
 fn generate(name_count: u64) -> Result<NameTable, Failure> {
     let mut builder = NameTable::builder();
     for (protocol, port) in [(Protocol::Ca, 5064), (Protocol::Pva, 5075)] {
@@ -89,7 +89,7 @@ fn pattern(protocol: Protocol) -> String {
     format!("demo:{protocol}:channel{{}}")
 }
 
-/// Sends for as long as the demo takes, showing live counters.
+/// Sends until the demo ends, and shows live counters meanwhile.
 fn drive(
     service: &Service,
     name_count: u64,

@@ -123,7 +123,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
         ignored: [environment.ignored(Protocol::Ca)?, environment.ignored(Protocol::Pva)?],
         reply_subnets: arguments.reply_subnet.clone(),
     };
-    // Before the file is read, for wrong settings are to be told at once.
+    // Before the file is read, so that wrong settings are reported at once.
     let plans = arguments.listen.plans(environment)?;
     let signals = Signals::catch()?;
     signals.catch_reload();
@@ -152,7 +152,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
 /// How often the main thread looks at signals.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Does what signals say and shows live counters, until it is time to end.
+/// Reacts to signals and shows live counters until it is time to end.
 fn watch(arguments: &Arguments, service: &Service, signals: &Signals, mut reloader: Reloader) {
     let deadline = arguments.duration_s.map(|duration| Instant::now() + duration);
     let mut live = Live::new(service, arguments.live || io::stderr().is_terminal());

@@ -17,11 +17,11 @@ pub struct Report {
     pub elapsed: Duration,
     /// The backend that runs.
     pub backend: String,
-    /// By protocol, as `ignored_counts` and [`NicReport::tallies`].
+    /// By protocol, like `ignored_counts` and [`NicReport::tallies`].
     pub searches: [SearchCounts; 2],
     pub ignored_counts: [u64; 2],
     pub nics: Vec<NicReport>,
-    /// CPU time of the engines' threads, where the system tells.
+    /// CPU time of the engines' threads; `None` where the system does not report it.
     pub cpu: Option<Duration>,
     outbox_full_count: u64,
     turn_count: u64,
@@ -75,7 +75,7 @@ impl Report {
         &mut self.nics[position]
     }
 
-    /// Both protocols together.
+    /// The counts of both protocols together.
     pub fn searched(&self) -> SearchCounts {
         let [mut total, pva] = self.searches;
         total += pva;
@@ -86,13 +86,13 @@ impl Report {
         self.nics.iter().map(|nic| nic.counts.received_count()).sum()
     }
 
-    /// Datagrams that the kernel dropped before they could be received; `None` where it does not
+    /// How many datagrams the kernel dropped before they were received; `None` where it does not
     /// count them.
     pub fn lost_count(&self) -> Option<u64> {
         self.nics.iter().map(|nic| nic.counts.kernel_drop_count()).sum()
     }
 
-    /// Replies that were not sent.
+    /// How many replies were not sent.
     fn unsent_count(&self) -> u64 {
         let unsent = |nic: &NicReport| nic.counts.would_block_count + nic.counts.send_error_count;
         self.outbox_full_count + self.nics.iter().map(unsent).sum::<u64>()
@@ -116,7 +116,7 @@ impl Report {
         };
         let (now, past) = (self.searched(), before.searched());
         let searched = now.name_count.saturating_sub(past.name_count);
-        // No thread has told its CPU time when the first report is made.
+        // At the first report, no thread has published its CPU time yet.
         let past_cpu = before.cpu.unwrap_or_default();
         let cpu = self.cpu.filter(|_| searched > 0).map_or_else(
             || "-".to_owned(),
@@ -209,7 +209,7 @@ impl Report {
         lines.into_iter().chain(remarks).collect::<Vec<_>>().join("\n")
     }
 
-    /// The totals as an object.
+    /// The totals as a JSON object.
     pub fn json(&self) -> Value {
         let (total, received) = (self.searched(), self.received_count());
         let ns = |time: Option<Duration>| time.map(|time| time.as_nanos() as u64);

@@ -23,12 +23,12 @@ use crate::cli::{
     text::Console,
 };
 
-/// How often a handler is called at least, so that it takes over a new table and shows its counts
-/// when nobody asks.
+/// The longest time between two calls of a handler. Without SEARCHes it thus still takes over a new
+/// table and publishes its counts.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How many replies a batch of 256 datagrams may cause: a datagram about names of several servers
-/// causes several.
+/// How many replies a batch of 256 datagrams may cause. A datagram that asks for names of several
+/// servers causes several replies.
 const REPLIES_MAX: usize = 4096;
 
 /// What the handlers need besides the table.
@@ -80,12 +80,12 @@ impl Service {
         ports.find(|(_, spoken)| *spoken == protocol).map_or(0, |(port, _)| *port)
     }
 
-    /// The backend that runs: all engines were opened with one choice.
+    /// The backend that runs. All engines were opened with the same choice.
     fn backend(&self) -> Backend {
         self.engines[0].handle.backend().backend
     }
 
-    /// How it was opened, in lines for people.
+    /// Describes how the service was opened, in lines for people.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for engine in &self.engines {
@@ -104,7 +104,7 @@ impl Service {
         lines
     }
 
-    /// The line that tells that it listens.
+    /// The line that says that the service listens.
     pub fn ready_line(&self) -> String {
         let [ca, pva] = Protocol::ALL.map(|protocol| self.port(protocol));
         let nic_count = self.report().nics.iter().filter(|nic| nic.index != 0).count();
@@ -113,7 +113,7 @@ impl Service {
         format!("ready: CA port {ca}, PVA port {pva}, {nic_count} {nics}, {backend}")
     }
 
-    /// Whether an engine has ended without being told to.
+    /// Whether an engine has ended by itself.
     pub fn is_broken(&self) -> bool {
         self.engines.iter().any(|engine| engine.thread.is_finished())
     }
@@ -127,7 +127,7 @@ impl Service {
         report
     }
 
-    /// Ends all engines: what was received is answered first.
+    /// Ends all engines. They first answer what was received.
     pub fn stop(self) -> Result<Report, Failure> {
         let elapsed = self.start.elapsed();
         for engine in &self.engines {
@@ -174,7 +174,7 @@ impl Running {
     }
 }
 
-/// Says how a service was opened, and that it listens.
+/// Prints how a service was opened, and that it listens.
 pub fn announce(service: &Service, console: Console) {
     for line in service.describe() {
         console.say(&line);

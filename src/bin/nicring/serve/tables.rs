@@ -1,4 +1,4 @@
-//! The name table that is served, read from a file and exchanged while it serves.
+//! The name table that is served. It is read from a file and can be replaced while it serves.
 
 use std::{
     fs::File,
@@ -30,7 +30,7 @@ pub fn load(path: &Path) -> Result<NameTable, Failure> {
     read_pv_file(reader, &file).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// How many names a table has, and what they cost.
+/// Describes how many names a table has, and how many bytes each takes.
 pub fn describe(table: &NameTable) -> String {
     let [ca, pva] = Protocol::ALL.map(|protocol| table.len(protocol));
     let name_count = ca + pva;
@@ -43,15 +43,15 @@ pub fn describe(table: &NameTable) -> String {
     )
 }
 
-/// The table in use. Readers take it over at their next batch, none of them ever waits for a
-/// table to be read or freed.
+/// The table in use. Readers take over a new one at their next batch. They never wait for a table
+/// to be read or freed.
 #[derive(Debug)]
 pub struct Tables {
     current: Mutex<Shared>,
     generation: AtomicU64,
 }
 
-/// A table, which prints as no more than its size.
+/// A table whose debug output is only its size.
 #[derive(Clone)]
 struct Shared(Arc<NameTable>);
 
@@ -72,7 +72,7 @@ impl Tables {
         TableReader { table: self.lock().clone(), tables: Arc::clone(self), generation }
     }
 
-    /// How often the table was exchanged.
+    /// How often the table was replaced.
     pub fn reload_count(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -111,7 +111,7 @@ impl TableReader {
     }
 }
 
-/// Reads a PV file again, in a thread of its own.
+/// Reads a PV file again, on its own thread.
 #[derive(Debug)]
 pub struct Reloader {
     path: PathBuf,
@@ -124,7 +124,7 @@ impl Reloader {
         Self { path: path.to_owned(), tables: Arc::clone(tables), running: None }
     }
 
-    /// Whether a reload is under way; another one has to wait for its end.
+    /// Whether a reload is under way. Another one has to wait for its end.
     pub fn is_busy(&self) -> bool {
         self.running.as_ref().is_some_and(|thread| !thread.is_finished())
     }
@@ -159,7 +159,8 @@ fn refuse(reason: &str) {
     Console::to_stderr().say(&line);
 }
 
-/// Frees a large table here rather than in the engine's thread, as soon as that has let go of it.
+/// Waits until the engines' threads have let go of the old table, so that it is freed here and not
+/// there.
 fn retire(table: Arc<NameTable>) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Arc::strong_count(&table) > 1 && Instant::now() < deadline {

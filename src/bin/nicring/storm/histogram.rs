@@ -1,4 +1,4 @@
-//! Times in buckets, each at most 1/32 wide of its value.
+//! Times in buckets. A bucket is at most 1/32 of its value wide.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Histogram {
         (self.count > 0).then_some(self.max)
     }
 
-    /// The time that this share of all times does not exceed; `None` if there are none.
+    /// The time that this share of all times does not exceed; `None` without any times.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
         let mut below = 0;

@@ -1,4 +1,4 @@
-//! Senders of SEARCH over plain sockets, and what comes back to each.
+//! Sends SEARCHes over plain sockets, and counts what comes back to each sender.
 
 use std::{
     fmt::Write,
@@ -50,7 +50,7 @@ impl Names {
 /// How fast a sender sends.
 #[derive(Debug, Clone, Copy)]
 pub enum Speed {
-    /// As fast as answers come: the answers awaited are those of this many datagrams at most.
+    /// As fast as answers come: at most this many datagrams wait for their answers.
     Window(usize),
     /// This many datagrams per second, whatever comes back.
     Rate(f64),
@@ -60,7 +60,7 @@ pub enum Speed {
 #[derive(Debug, Clone, Copy)]
 pub struct Destination {
     pub address: SocketAddrV4,
-    /// Whether it is one host: PVA says so in its requests.
+    /// Whether it is one host. A PVA request states this.
     is_one_host: bool,
 }
 
@@ -75,11 +75,11 @@ impl Destination {
     }
 }
 
-/// What one sender is to do.
+/// What one sender has to do.
 #[derive(Debug, Clone)]
 pub struct Load {
     pub protocol: Protocol,
-    /// Taken in turn.
+    /// The datagrams go to them in turn.
     pub destinations: Vec<Destination>,
     pub names: Names,
     /// The share of names that a server should know, 0 to 1; the others are made up.
@@ -87,7 +87,7 @@ pub struct Load {
     pub names_per_datagram: usize,
     pub speed: Speed,
     pub duration: Duration,
-    /// How long an answer is awaited.
+    /// How long to wait for an answer.
     pub timeout: Duration,
 }
 
@@ -97,7 +97,7 @@ pub struct Outcome {
     pub sent_datagram_count: u64,
     pub send_error_count: u64,
     pub counts: LoadCounts,
-    /// From the sending of the question to the receiving of its first answer.
+    /// The time from sending a question to receiving its first answer.
     pub latency: Histogram,
 }
 
@@ -110,11 +110,11 @@ impl Outcome {
     }
 }
 
-/// How long a sender waits for an answer at a time, so that it sees when to end.
+/// How long a sender waits for an answer before it checks whether to end.
 const WAIT_MAX: Duration = Duration::from_millis(20);
 /// The most datagrams sent at once to catch up with the rate.
 const BURST_MAX: u64 = 64;
-/// A number far enough from the other senders' that they ask for different names.
+/// The distance between the first numbers of two senders, so that they ask for different names.
 const NUMBER_STRIDE: u64 = 7919;
 
 impl Load {
@@ -124,7 +124,7 @@ impl Load {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_broadcast(true)?;
         socket.set_read_timeout(Some(WAIT_MAX))?;
-        // As much as the system gives: what is lost here would look like the server's loss.
+        // As much as the system gives. Answers lost here would look like losses of the server.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20);
         let write_name = |number, is_hit, name: &mut String| {
             if is_hit {
@@ -172,20 +172,20 @@ impl Load {
     }
 }
 
-/// What sending and receiving share; two threads where the rate is given.
+/// What sending and receiving share. With a given rate, these are two threads.
 struct Flow<'a, F> {
     settings: &'a Load,
     socket: UdpSocket,
-    /// Where PVA answers to.
+    /// The port that PVA answers go to.
     port: u16,
     load: Mutex<SearchLoad<F>>,
     latency: Mutex<Histogram>,
 }
 
-/// How far sending has come.
+/// The state of sending.
 #[derive(Default)]
 struct Sender {
-    /// Which destination is next.
+    /// Which destination is next; taken modulo their number.
     turn: usize,
     datagram: Vec<u8>,
     sent_count: u64,
@@ -223,7 +223,7 @@ impl<F: FnMut(u64, bool, &mut String) + Send> Flow<'_, F> {
         }
     }
 
-    /// A thread of its own receives, so that the answers' times are right while this one sleeps.
+    /// A second thread receives, so that answers get the right time while this thread sleeps.
     fn run_rate(&self, rate: f64, sender: &mut Sender, stop: &AtomicBool) -> io::Result<()> {
         let has_sent = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -263,7 +263,7 @@ impl<F: FnMut(u64, bool, &mut String) + Send> Flow<'_, F> {
         let destination = destinations[sender.turn % destinations.len()];
         sender.turn = sender.turn.wrapping_add(1);
         {
-            // Taken down before it is sent, for the answer may be here before `send_to` returns.
+            // Recorded before sending: the answer may arrive before `send_to` returns.
             let mut load = self.load();
             let datagram = load.compose(destination.is_one_host, self.port, now);
             sender.datagram.clear();
@@ -283,7 +283,7 @@ impl<F: FnMut(u64, bool, &mut String) + Send> Flow<'_, F> {
         Ok(())
     }
 
-    /// Waits for one datagram, for a short time.
+    /// Waits a short time for one datagram.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
         use io::ErrorKind::{
             ConnectionRefused, ConnectionReset, Interrupted, TimedOut, WouldBlock,
@@ -296,14 +296,14 @@ impl<F: FnMut(u64, bool, &mut String) + Send> Flow<'_, F> {
                 Ok(())
             }
             Err(error) => match error.kind() {
-                // Some systems tell on the next receive that nobody listens.
+                // On some systems the next receive reports that nobody listens.
                 ConnectionRefused | ConnectionReset | Interrupted | TimedOut | WouldBlock => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
-    /// Waits for the answers that are still awaited, and shortly for duplicates of them.
+    /// Waits for the answers that are still due, and then a short time for duplicates.
     fn linger(&self, buffer: &mut [u8]) -> io::Result<()> {
         let start = Instant::now();
         while start.elapsed() < self.settings.timeout && self.load().open_count() > 0 {
@@ -313,8 +313,8 @@ impl<F: FnMut(u64, bool, &mut String) + Send> Flow<'_, F> {
     }
 }
 
-/// Runs all senders, and calls `tick` meanwhile, which says whether to go on; the outcome of each
-/// protocol.
+/// Runs all senders and returns the outcome per protocol. Meanwhile it calls `tick`, which returns
+/// whether to go on.
 pub fn run_all(
     loads: &[Load],
     mut tick: impl FnMut() -> bool,

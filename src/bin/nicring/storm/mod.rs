@@ -152,7 +152,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
 }
 
 impl Arguments {
-    /// One load for each sender.
+    /// One load per sender.
     fn loads(&self, environment: &Environment) -> Result<Vec<Load>, Failure> {
         let protocols: &[Protocol] = match self.protocol {
             ProtocolChoice::Ca => &[Protocol::Ca],

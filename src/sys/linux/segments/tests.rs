@@ -117,12 +117,12 @@ fn a_length_that_was_refused_rests_for_its_address_alone() {
     assert_eq!(count(&mut segmenter, &outbox(&[901, 901])), 2, "longer");
     let mut other = Outbox::new(8);
     for _ in 0..2 {
-        // An address that ends alike.
+        // An address with the same last byte.
         let destination = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 9), 5064);
         assert!(other.push(SOCKET, Egress::default(), destination, &[0; 900]).is_queued());
     }
     assert_eq!(count(&mut segmenter, &other), 1, "another address");
-    // Two datagrams a time, and those of 901 bytes were the first two.
+    // Each call counts as two datagrams, and the one with 901 bytes was the first.
     (1..REST_COUNT / 2).for_each(|_| assert_eq!(count(&mut segmenter, &refused), 2));
     assert_eq!(count(&mut segmenter, &refused), 1, "tried again");
 }

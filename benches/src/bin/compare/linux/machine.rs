@@ -9,7 +9,7 @@ pub struct Header {
     pub cpu: String,
     pub cpu_count: usize,
     pub date: String,
-    /// Whether the client keeps to the first CPU, and receivers to the others.
+    /// Whether the client runs on the first CPU only, and receivers on the others.
     pub is_pinned: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The process that is measured: a contestant in a process of its own, or a server.
+//! The process that is measured: a contestant in its own process, or a server.
 
 use std::{error::Error, io, sync::atomic::Ordering::Relaxed};
 
@@ -48,8 +48,8 @@ impl MeasuredProcess {
         }
     }
 
-    /// Stops it, for as long as the others have the load: one that was sent more than it can take
-    /// would go on working.
+    /// Stops the process while another one has the load. Otherwise a process that was sent more
+    /// than it can take would go on working.
     pub fn freeze(&self) -> io::Result<()> {
         self.signal(Signal::SIGSTOP)
     }
@@ -62,8 +62,8 @@ impl MeasuredProcess {
         Ok(kill(Pid::from_raw(self.pid() as i32), signal)?)
     }
 
-    /// How far it has come. A server does not tell how much it received: in a closed loop it is
-    /// what was sent, but for the window.
+    /// What the process has done so far. A server does not report how much it received. In a closed
+    /// loop that is what was sent, except for the window.
     pub fn snapshot(&mut self, load: &Running) -> Result<Snapshot, Box<dyn Error>> {
         match self {
             Self::Receiver(receiver) => receiver.snapshot(),
@@ -75,16 +75,17 @@ impl MeasuredProcess {
         }
     }
 
-    /// Waits, though not for long, until it has taken what came.
+    /// Waits a short time until the process has taken what came.
     pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Receiver(receiver) => receiver.rest(),
-            // What was asked has been answered, or given up.
+            // Every question has been answered or given up.
             Self::Server(_) => Ok(()),
         }
     }
 
-    /// How many datagrams it has received once no more come; none where it does not tell.
+    /// How many datagrams it has received when no more come; 0 for a server, which does not report
+    /// it.
     pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
         match self {
             Self::Receiver(receiver) => receiver.drained_count(),
@@ -104,7 +105,7 @@ impl MeasuredProcess {
         }
     }
 
-    /// How much of it is beyond what the process had before it opened anything.
+    /// How much of `rss_bytes` the process did not have before it opened anything.
     pub fn own_bytes(&self, rss_bytes: u64) -> Option<u64> {
         match self {
             Self::Receiver(receiver) => Some(rss_bytes.saturating_sub(receiver.empty_rss_bytes)),

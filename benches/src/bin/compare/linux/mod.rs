@@ -1,4 +1,4 @@
-//! Contestants process by process.
+//! The comparison on Linux, each contestant in its own process.
 
 mod machine;
 mod measured_process;
@@ -110,7 +110,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// All measurements of all rounds; progress on standard error.
+/// Takes all measurements of all rounds. Shows progress on standard error.
 fn take_turns(schedule: &Schedule) -> Result<Vec<Measurement>, Box<dyn Error>> {
     let programs = Programs::prepare(&schedule.servers())?;
     let measurement_count = schedule.measurement_count();

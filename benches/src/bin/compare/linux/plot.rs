@@ -1,4 +1,4 @@
-//! The receivers' CPU time as bars, in SVG that can be read on light and on dark.
+//! Draws the receivers' CPU time as bars, in an SVG that is legible on light and dark pages.
 
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ const BAR_HEIGHT: f64 = 14.0;
 const ROW_HEIGHT: f64 = 19.0;
 const HEAD_HEIGHT: f64 = 64.0;
 const GROUP_GAP: f64 = 42.0;
-/// Neither black nor white: the page may be either.
+/// Neither black nor white: the page may be light or dark.
 const INK: &str = "#7d8590";
 const OURS: &str = "#2f81f7";
 const THEIRS: &str = "#929aa3";
@@ -64,7 +64,7 @@ fn groups(schedule: &Schedule, measurements: &[Measurement]) -> Vec<Group> {
     groups
 }
 
-/// Returns its height. A bar beyond two and a half times the median is cut, and says so.
+/// Draws a group and returns its height. A bar beyond 2.5 times the median is cut and marked.
 fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
     let _ = writeln!(
         svg,
@@ -110,7 +110,7 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
     GROUP_GAP + group.bars.len() as f64 * ROW_HEIGHT
 }
 
-/// Thousands set apart.
+/// Formats a number with its thousands separated by commas.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! A round: one turn of each contestant, in slices that alternate, so that a machine that is slow
-//! for a second is slow for all of them.
+//! A round: one turn per contestant, in slices that alternate. A machine that is slow for a second
+//! is then slow for all contestants.
 
 use std::{
     error::Error,
@@ -35,30 +35,31 @@ pub struct Measurement {
     pub result: Result<Figures, String>,
 }
 
-/// Costs are a datagram's: one received, or for fan-out one sent.
+/// Costs are per datagram received, or for fan-out per datagram sent.
 #[derive(Debug, Clone)]
 pub struct Figures {
     pub cpu_ns: f64,
     pub machine_ns: f64,
-    /// `None` where `perf` does not count.
+    /// `None` where `perf` cannot count.
     pub syscalls: Option<f64>,
-    /// `None` of a program that does not count them.
+    /// `None` for a program that does not count them.
     pub allocations: Option<f64>,
     pub per_second: f64,
-    /// Answers that came, none twice, where a closed loop waits for them.
+    /// Answers per second, duplicates not counted, where a closed loop waits for them.
     pub answers_per_second: f64,
-    /// The share of the time that the client did not wait.
+    /// The share of the time in which the client did not wait.
     pub client_busy: f64,
     pub loss: f64,
     pub duplicate_count: u64,
     pub rss_bytes: u64,
-    /// Beyond what the process had before the contestant opened anything, where that is known.
+    /// How much of `rss_bytes` the process did not have before the contestant opened anything;
+    /// `None` where that is unknown.
     pub own_rss_bytes: Option<u64>,
-    /// p50, p99 and p99.9 where datagrams come back.
+    /// p50, p99 and p99.9; `None` where datagrams do not come back.
     pub delays_us: Option<[f64; 3]>,
 }
 
-/// A turn of each contestant, each slice and each round from another one on.
+/// Gives each contestant a turn. Each slice and each round begins with another contestant.
 pub fn take_round(
     row: &Row,
     round: u32,
@@ -84,7 +85,7 @@ pub fn take_round(
     order.into_iter().zip(results).map(measurement).collect()
 }
 
-/// Lets them run until each has had its measurement.
+/// Runs the slices of all contestants until each has been measured.
 fn race(
     work: Workload,
     mut racers: Vec<Result<Racer, Box<dyn Error>>>,
@@ -105,14 +106,14 @@ fn race(
     racers.into_iter().map(|racer| racer?.figures(work, network, lengths)).collect()
 }
 
-/// A contestant that is measured, and what was measured so far.
+/// A contestant, and what was measured of it so far.
 struct Racer {
     process: MeasuredProcess,
     port: u16,
     sums: Sums,
 }
 
-/// The sum of its slices.
+/// The sums over the slices of a contestant.
 #[derive(Default)]
 struct Sums {
     datagram_count: u64,
@@ -122,11 +123,11 @@ struct Sums {
     elapsed: Duration,
     machine: Duration,
     waited: Duration,
-    /// Of whole loads, their warming up included.
+    /// Of whole loads, warm-up included.
     outcome: Outcome,
 }
 
-/// The books at one moment.
+/// All counters at one moment.
 struct Moment {
     at: Instant,
     receiver: Snapshot,
@@ -235,7 +236,7 @@ impl Sums {
     }
 }
 
-/// System calls a datagram received; the rate is that while they were counted.
+/// System calls per datagram received. The datagram rate is measured while they are counted.
 fn count_syscalls(
     process: &mut MeasuredProcess,
     load: &Running,
@@ -251,7 +252,7 @@ fn count_syscalls(
     Ok(Some(count.syscall_count as f64 / (per_second * count.duration.as_secs_f64())))
 }
 
-/// The share of the whole turn's datagrams that did not arrive, or were not answered.
+/// The share of a whole turn's datagrams that did not arrive or were not answered.
 fn loss(work: Workload, nic_count: u8, received_count: u64, outcome: &Outcome) -> f64 {
     let (expected, arrived) = match work.answer_count(nic_count) {
         _ if work.is_for_servers() => (outcome.expected_count, outcome.answered_count),

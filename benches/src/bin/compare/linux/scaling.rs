@@ -1,4 +1,4 @@
-//! How costs grow with the number of NICs, where the total rate is the same.
+//! How costs grow with the number of NICs at the same total rate.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use super::{
     table::{figures_in_round, nics_text},
 };
 
-/// A table in Markdown for each work that more than one number of NICs was measured with.
+/// One Markdown table for each work that was measured with more than one number of NICs.
 pub fn text(schedule: &Schedule, measurements: &[Measurement]) -> String {
     let mut text = String::new();
     for (position, base) in schedule.rows.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What is to be run: rows of a table each, a row being one work over so many NICs.
+//! What is to be run: rows, each of which is one work over a number of NICs.
 
 use std::{error::Error, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{Arguments, workload::Workload};
 /// What is to be run.
 #[derive(Debug)]
 pub struct Schedule {
-    /// By their number of NICs.
+    /// Sorted by their number of NICs.
     pub rows: Vec<Row>,
     pub round_count: u32,
     pub lengths: Lengths,
@@ -23,7 +23,7 @@ pub struct Lengths {
     /// CPU time, allocations, rate and delays.
     pub slice: Duration,
     pub slice_count: u32,
-    /// System calls: apart, because counting them costs.
+    /// For system calls, measured separately because counting them costs time.
     pub syscalls: Duration,
 }
 
@@ -42,14 +42,14 @@ impl Lengths {
     };
 }
 
-/// One workload over so many NICs.
+/// One workload over a number of NICs.
 #[derive(Debug)]
 pub struct Row {
     pub nic_count: u8,
     pub work: Workload,
     /// All of them can do the work.
     pub contestants: Vec<Contestant>,
-    /// Whose CPU time the others' is compared with; one of them.
+    /// The contestant with whose CPU time the others' is compared; one of `contestants`.
     pub against: Contestant,
 }
 
@@ -110,7 +110,8 @@ fn works(arguments: &Arguments) -> Result<Vec<Workload>, String> {
     Ok(works.collect::<Result<Vec<_>, String>>()?.concat())
 }
 
-/// Servers compare on one NIC: theirs is the same code for any number.
+/// The numbers of NICs to measure with. Servers are compared on one NIC: they run the same code for
+/// any number.
 fn nic_counts(arguments: &Arguments, work: Workload) -> Vec<u8> {
     match (&arguments.nics[..], arguments.full, arguments.quick) {
         ([], ..) if work.is_for_servers() => vec![1],

@@ -1,4 +1,4 @@
-//! What was measured, for people and for machines.
+//! Prints what was measured, for people and for machines.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use super::{
     schedule::{Row, Schedule},
 };
 
-/// Tables in Markdown, one for each work and number of NICs.
+/// Markdown tables, one per work and number of NICs.
 pub fn text(header: &Header, schedule: &Schedule, measurements: &[Measurement]) -> String {
     let mut text = format!(
         "{header}\nMedians of {} rounds; costs are a datagram's. CPU: all threads of the receiver. \
@@ -89,7 +89,7 @@ pub fn nics_text(nic_count: u8) -> String {
     format!("{nic_count} NIC{}", if nic_count == 1 { "" } else { "s" })
 }
 
-/// None, a few and not counted are told apart.
+/// Distinguishes none (`0`), a few, and not counted (`-`).
 fn allocations_text(allocations: f64) -> String {
     match allocations {
         0.0 => "0".into(),
@@ -98,7 +98,7 @@ fn allocations_text(allocations: f64) -> String {
     }
 }
 
-/// The tails with their intervals: they are told apart by nothing else.
+/// The tails have their intervals: only these show whether two tails differ.
 fn append_delays(text: &mut String, figures: &[&Figures], ratio: &str) {
     let us_at = |position: usize| {
         figures.iter().filter_map(move |f| f.delays_us.map(|us| us[position])).collect::<Vec<_>>()
@@ -113,7 +113,7 @@ fn append_delays(text: &mut String, figures: &[&Figures], ratio: &str) {
     let _ = write!(text, " {} |", median(figures.iter().map(|f| f.duplicate_count as f64)));
 }
 
-/// What a closed loop came to.
+/// The results of a closed loop.
 fn append_loop(text: &mut String, figures: &[&Figures], ratio: &str) {
     let answers_per_second = median(figures.iter().map(|f| f.answers_per_second));
     let server_busy = median(figures.iter().map(|f| f.cpu_ns * f.per_second / 1e9));
@@ -134,7 +134,7 @@ fn measurements_of<'a>(
     })
 }
 
-/// What was measured, of the measurements that did not fail.
+/// The figures of the measurements that did not fail.
 pub fn figures_of<'a>(
     measurements: &'a [Measurement],
     row: &Row,
@@ -145,7 +145,7 @@ pub fn figures_of<'a>(
         .collect()
 }
 
-/// What was measured in one round, unless it failed.
+/// The figures of one round, unless its measurement failed.
 pub fn figures_in_round<'a>(
     measurements: &'a [Measurement],
     row: &Row,
@@ -166,7 +166,8 @@ fn reason_of<'a>(measurements: &'a [Measurement], row: &Row, contestant: Contest
         .map_or("", |reason| reason)
 }
 
-/// A contestant's figure to that of the one it is compared with, by the rounds that both were in.
+/// The ratio of a contestant's figure to that of the one it is compared with, over the rounds that
+/// both have.
 fn ratio_text(
     measurements: &[Measurement],
     row: &Row,
@@ -184,7 +185,7 @@ fn ratio_text(
     }
 }
 
-/// Every measurement.
+/// Every measurement as JSON.
 pub fn json(header: &Header, measurements: &[Measurement]) -> Value {
     let measurements: Vec<Value> = measurements.iter().map(json_of).collect();
     json!({

@@ -1,4 +1,4 @@
-//! What contestants are given to do.
+//! The work that contestants have to do.
 
 use std::{fmt, net::SocketAddrV4};
 
@@ -11,19 +11,19 @@ use nicring_bench::{
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
-    /// Datagrams as fast as one CPU sends them; they are counted.
+    /// Datagrams as fast as one CPU can send them. They are counted.
     Storm,
-    /// The same in bursts, more than a receiver takes.
+    /// The same in bursts: more than a receiver can take.
     Burst,
-    /// 100,000 datagrams a second; they are counted.
+    /// 100,000 datagrams per second. They are counted.
     Paced,
-    /// SEARCH in a closed loop of so many questions; they are answered.
+    /// SEARCH in a closed loop with this many questions on their way. They are answered.
     Search(Protocol, u16),
-    /// So many datagrams a second; they go back.
+    /// This many datagrams per second. They are sent back.
     Trickle(u32),
-    /// 1,000 datagrams a second; each goes out of all NICs.
+    /// 1,000 datagrams per second. Each is sent out of all NICs.
     FanOut,
-    /// SEARCH in a closed loop, for servers that are programs of their own.
+    /// SEARCH in a closed loop, for servers that are separate programs.
     Servers(Questions),
 }
 
@@ -70,7 +70,7 @@ impl Workload {
         }
     }
 
-    /// Whether the same comes in a second whatever the contestant does, over all NICs.
+    /// Whether the total rate over all NICs is fixed, whatever the contestant does.
     pub fn has_fixed_rate(self) -> bool {
         matches!(self, Self::Paced | Self::Trickle(_))
     }
@@ -89,7 +89,7 @@ impl Workload {
         }
     }
 
-    /// Whom the others are compared with, unless another is named.
+    /// The contestant that the others are compared with, unless another is named.
     pub fn against(self) -> Contestant {
         let name = match self {
             Self::Servers(Questions { protocol: Protocol::Pva, .. }) => "pvxs",
@@ -123,7 +123,7 @@ impl Workload {
         }
     }
 
-    /// How many datagrams are to come back for each that is sent; 0 if none is.
+    /// How many datagrams should come back for each one sent; 0 if none.
     pub fn answer_count(self, nic_count: u8) -> u64 {
         match self {
             Self::Storm | Self::Burst | Self::Paced => 0,
@@ -132,7 +132,8 @@ impl Workload {
         }
     }
 
-    /// What costs are divided by, for each datagram received: 1, or the datagrams sent out.
+    /// What costs per received datagram are divided by: 1, or for fan-out the number of datagrams
+    /// sent.
     pub fn unit_count(self, nic_count: u8) -> u64 {
         self.answer_count(nic_count).max(1)
     }
