@@ -29,16 +29,14 @@ use crate::{
     datagram::{Outbox, Outgoing, Payloads, Span},
     error::{Error, Result},
     path::{
-        Admission, BackendDriver, BackendSettings, BackendSetup, Batch, Dispatch, ListenSocket,
-        Pace, Sent, Turn, Wake, sleep,
+        Admission, BackendDriver, BackendSettings, BackendSetup, Batch, Dispatch, ERROR_COUNT_MAX,
+        ListenSocket, Pace, Sent, Turn, Wake, sleep,
     },
     stats::add,
 };
 
 /// How many datagrams a socket gives before the next one has its turn.
 const ROUND_MAX: usize = 64;
-/// After so many errors in a row a socket is left alone until it is ready anew.
-const ERROR_COUNT_MAX: u32 = 8;
 const WAKE: Token = Token(usize::MAX);
 
 /// The portable backend.
@@ -160,8 +158,8 @@ impl Portable {
                 }
                 Err(_) => {
                     add(&entry.socket.counters.receive_error_count, 1);
-                    entry.error_count += 1;
-                    entry.error_count < ERROR_COUNT_MAX
+                    entry.error_count = (entry.error_count + 1) % ERROR_COUNT_MAX;
+                    entry.error_count > 0
                 }
             };
             entry.is_ready = may_have_more;

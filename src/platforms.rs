@@ -27,7 +27,11 @@
 //! | `kernel_drop_count` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::every_drop_of_the_kernel_is_counted` |
 //! | a rescan follows the NICs and disturbs none that stays | kept | kept | kept | kept | kept | `api::life::a_rescan_without_a_change_loses_nothing` |
 //! | a stop ends `run` at once, and the ports are free | kept | kept | kept | kept | kept | `api::life::the_port_is_free_when_run_returns` |
-//! | many datagrams a system call | kept | kept | not offered: one datagram a call | not offered: one datagram a call | not offered: one datagram a call | `api::receive::a_burst_beyond_buffers_and_batch_loses_nothing` |
+//! | many datagrams per system call | kept | kept | not offered: one datagram per call | not offered: one datagram per call | not offered: one datagram per call | `api::receive::a_burst_beyond_buffers_and_batch_loses_nothing` |
+//! | `AsyncUdpV4`: destination and interface of each datagram | kept | kept | kept | kept | kept | `udp_v4::contract::each_datagram_is_told_of_its_destination_and_interface` |
+//! | `AsyncUdpV4`: datagrams of 65,507 bytes, both ways | kept | kept | kept | kept | kept | `udp_v4::contract::the_longest_datagrams_pass_both_ways` |
+//! | `AsyncUdpV4`: a port that is held is `AddrInUse` | kept | kept | kept | kept | in user space | `udp_v4::contract::a_port_that_is_held_is_told_as_such` |
+//! | `AsyncUdpV4`: drops, and the time of receipt | kept | kept | not offered: 0 and `None` | not offered: 0 and `None` | not offered: 0 and `None` | `udp_v4::contract::the_kernel_tells_when_it_received` |
 //!
 //! How it is done where it differs:
 //!

@@ -130,7 +130,7 @@
 //! took less than a quarter. Running out of a stock costs one more arm and loses nothing. What
 //! sockets cannot hold is counted in `kernel_drop_count`.
 //!
-//! # Settings
+//! # What each setting does
 //!
 //! With coalescing off (`compare --nics 4 --work burst,storm --contestants run,run+KNOB=VALUE
 //! --against run`: bursts of 16 as fast as one processor can send them, 1.2 million per second, 0.7
@@ -173,7 +173,7 @@
 //! | huge pages for the buffers | 0.98 to 1.02 of the same | no |
 //! | records built where they are kept | 0.97 to 0.98 of the same | yes |
 //! | room for control messages of 32 bytes, not 112 | 1.00 of the same | no |
-//! | buffers, rings and batches of other sizes | none | [Settings](#settings) |
+//! | buffers, rings and batches of other sizes | none | [What each setting does](#what-each-setting-does) |
 //! | receive offload (`UDP_GRO`) | 0.29 [0.22, 0.29] of a tokio loop's time for bursts that arrive as one packet, 1.34 [1.14, 1.61] for single datagrams (contestant `quinn-udp`) | no: buffers would have to hold 64 KiB each, and only datagrams of one length and one sender, by unicast, are joined; those of SEARCH differ in length |
 //! | a registered descriptor of the ring (`IORING_ENTER_REGISTERED_RING`) | 0.97 to 1.05 of receiving what waits | no |
 //! | prefetching the next completion's buffer | 0.94 to 1.04 of the same, without a pattern | no |

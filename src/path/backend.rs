@@ -32,6 +32,8 @@ use crate::{datagram::Outbox, error::Result, stats::StatsTable};
 
 /// How many sockets a backend has room for.
 pub(crate) const SLOT_COUNT_MAX: usize = 4096;
+/// After so many errors in a row a socket is left alone.
+pub(crate) const ERROR_COUNT_MAX: u32 = 8;
 
 /// Sizes and times that a backend is opened with.
 #[derive(Debug, Clone, Copy)]

@@ -23,7 +23,9 @@ mod sockets;
 
 pub(crate) use admit::Admission;
 pub use backend::BackendSetup;
-pub(crate) use backend::{BackendDriver, BackendSettings, SLOT_COUNT_MAX, Turn, Wake};
+pub(crate) use backend::{
+    BackendDriver, BackendSettings, ERROR_COUNT_MAX, SLOT_COUNT_MAX, Turn, Wake,
+};
 pub use batch::{Batch, Datagrams};
 pub(crate) use dispatch::{Dispatch, Sent};
 pub use pace::Coalesce;

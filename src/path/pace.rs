@@ -202,13 +202,13 @@ mod tests {
         let mut pace = Pace::new(Coalesce::Adaptive);
         let mut now = Instant::now();
         feed(&mut pace, &mut now, 1, Duration::from_micros(40));
-        assert_eq!(pace.wait(), None, "25,000 a second");
+        assert_eq!(pace.wait(), None, "25,000 per second");
         feed(&mut pace, &mut now, 1, Duration::from_micros(10));
-        assert_eq!(pace.wait(), Some((DATAGRAM_COUNT, WAIT_MAX)), "100,000 a second");
+        assert_eq!(pace.wait(), Some((DATAGRAM_COUNT, WAIT_MAX)), "100,000 per second");
         feed(&mut pace, &mut now, 4, Duration::from_micros(100));
-        assert!(pace.wait().is_some(), "40,000 a second: as before");
+        assert!(pace.wait().is_some(), "40,000 per second: as before");
         feed(&mut pace, &mut now, 1, Duration::from_micros(50));
-        assert_eq!(pace.wait(), None, "20,000 a second");
+        assert_eq!(pace.wait(), None, "20,000 per second");
     }
 
     #[test]
@@ -231,7 +231,10 @@ mod tests {
             waiting_count += waiting_in_run(&mut pace, &mut now, 10, Duration::from_micros(6));
             now += Duration::from_secs(1);
         }
-        assert!(waiting_count > 150, "after {waiting_count} of 200 times 6 ms at 166,000 a second");
+        assert!(
+            waiting_count > 150,
+            "after {waiting_count} of 200 times 6 ms at 166,000 per second"
+        );
     }
 
     #[test]
@@ -261,7 +264,7 @@ mod tests {
         feeds.count()
     }
 
-    /// How many of 1,000 windows wait, when so many datagrams a second come without waiting and
+    /// How many of 1,000 windows wait, when so many datagrams per second come without waiting and
     /// with it.
     fn waiting_count(pace: &mut Pace, without: u64, with: u64) -> usize {
         let mut now = pace.window_start.unwrap_or_else(Instant::now);
@@ -344,8 +347,8 @@ mod tests {
             });
             turns.count()
         };
-        assert!(waiting_turns(20) < 3_000, "1,000,000 a second, 20 a turn");
-        assert!(waiting_turns(4) > 80_000, "200,000 a second, 4 a turn");
+        assert!(waiting_turns(20) < 3_000, "1,000,000 per second, 20 per turn");
+        assert!(waiting_turns(4) > 80_000, "200,000 per second, 4 per turn");
         assert!(waiting_turns(20) < 20_000, "crowds again: noticed at the next trial");
     }
 

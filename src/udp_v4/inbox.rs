@@ -19,14 +19,13 @@ use super::{RecvDetails, RecvMeta, ready::Ready, scratch::Scratch};
 use crate::{
     datagram::{Arrival, Class},
     nics::{Nic, Nics},
+    path::ERROR_COUNT_MAX,
     sys::{
         drop_count::DropCount,
         options::{self, PacketInfo},
     },
 };
 
-/// After this many errors in a row, a socket is left alone until it becomes ready again.
-const ERROR_COUNT_MAX: u32 = 8;
 /// When the queue becomes empty, it frees the memory beyond this.
 const KEPT_BYTES: usize = 64 << 10;
 const KEPT_COUNT: usize = KEPT_BYTES / size_of::<Kept>();

@@ -40,7 +40,8 @@
 //! Readiness is the default because it takes half to two thirds of the ring's CPU time at full
 //! speed (0.43 to 0.69 in `compare` with 4 and 16 NICs on two processors, Linux 6.18). At low rates
 //! it takes no more than the ring. With the ring, a datagram passes from one thread to another, and
-//! it also wakes tokio's thread, which watches the same sockets.
+//! it also wakes tokio's thread, which watches the same sockets. Nothing that was measured is
+//! faster by the ring ([the tables](crate::guide::measured#asyncudpv4-readiness-or-the-ring)).
 //!
 //! Code that reads a [`NicSocket::sock`] directly competes with the bundle once the bundle has
 //! received. With io_uring, use it only for sending and options from then on.
@@ -63,7 +64,7 @@
 //! | [`send_via`](AsyncUdpV4::send_via), [`send_via_ifindex`](AsyncUdpV4::send_via_ifindex) | sends from an address, from a NIC | the same |
 //! | [`fanout_to`](AsyncUdpV4::fanout_to) | sends from every NIC | once per NIC, not once per address; no NIC waits for another |
 //! | [`pick_nic`](AsyncUdpV4::pick_nic) | the NIC for a destination | the longest prefix, then the system's route, instead of the first match and the first NIC |
-//! | [`recv_with_meta`](AsyncUdpV4::recv_with_meta), [`recv_from`](AsyncUdpV4::recv_from) | one datagram of any NIC | NICs take turns; an error of one NIC does not fail a receive; `dst_ip` and `ifindex` are the kernel's on Linux, the socket's elsewhere |
+//! | [`recv_with_meta`](AsyncUdpV4::recv_with_meta), [`recv_from`](AsyncUdpV4::recv_from) | one datagram of any NIC | NICs take turns; an error of one NIC does not fail a receive; `dst_ip` and `ifindex` are the kernel's |
 //! | [`recv_with_meta_with_drops`](AsyncUdpV4::recv_with_meta_with_drops) | the same with the drops (Linux) | one count per NIC over all its sockets; it never decreases |
 //! | [`recv_from_with_drop_count`](AsyncUdpV4::recv_from_with_drop_count) | the same, shorter | from every NIC, not only from the first socket |
 //! | [`set_recv_buffer_size`](AsyncUdpV4::set_recv_buffer_size) | room for bursts | beyond the system's limit where allowed; a warning where the system gave less; see [`recv_buffer_sizes`](AsyncUdpV4::recv_buffer_sizes) |

@@ -1,4 +1,18 @@
 //! Receiving: one multishot `recvmsg` per socket, and what happens when one ends.
+//!
+//! `IORING_CQE_F_MORE` alone says whether an arm lives. A socket never has two.
+//!
+//! | the completion says | it means | the engine |
+//! |---|---|---|
+//! | no MORE, `ENOBUFS` | the kernel had no buffer left | arms again with the next turn, which gives it more; if none is spare, the arm is *starved* until some come back; datagrams wait in the socket |
+//! | no MORE, no payload | a datagram of no bytes | hands it out, arms again |
+//! | no MORE, with payload | the completion queue was full, or a limit of the kernel's | hands it out, arms again |
+//! | no MORE, another error | trouble of the socket | counts, arms again, up to eight times in a row |
+//! | `ECANCELED` | the socket is being removed, or the engine closes | lets go of the socket |
+//!
+//! The completion queue has room for every buffer, arm and reply at once, so that receives cannot
+//! overflow it. The generation in a request's user data tells a late completion from one of the
+//! socket that has the slot now.
 #![allow(unsafe_code)]
 
 use std::{fmt, io, mem, os::fd::AsRawFd, sync::Arc};
@@ -12,7 +26,7 @@ use super::{
 };
 use crate::{
     datagram::{Arrival, Record, Span},
-    path::{Admission, ListenSocket},
+    path::{Admission, ERROR_COUNT_MAX, ListenSocket},
     stats::add,
     sys::linux::cmsg,
 };
@@ -24,8 +38,6 @@ const NAME_BYTES: usize = size_of::<libc::sockaddr_in>();
 const OUT_BYTES: usize = 16;
 /// What stands before the payload in a buffer.
 pub(super) const HEADER_BYTES: usize = OUT_BYTES + NAME_BYTES + cmsg::RECEIVED_BYTES;
-/// After so many errors in a row a socket is not armed again.
-const ERROR_COUNT_MAX: u32 = 8;
 
 /// The state of a socket's receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

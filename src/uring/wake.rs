@@ -12,7 +12,7 @@ use super::{
     kernel::{Completion, Kernel},
     user_data::UserData,
 };
-use crate::path::Wake;
+use crate::path::{ERROR_COUNT_MAX, Wake};
 
 /// The watch on the eventfd. It completes at each write, so that nobody has to read the counter,
 /// which has room for 2^64 - 2 wakes.
@@ -23,9 +23,6 @@ pub(super) struct Watch {
     /// Errors in a row.
     error_count: u32,
 }
-
-/// After so many errors in a row the engine ends, because it could not be woken.
-const ERROR_COUNT_MAX: u32 = 8;
 
 #[derive(Debug)]
 struct Waker(EventFd);

@@ -80,7 +80,7 @@ fn the_demo_ends_with_a_table_and_shows_live_counters() {
     for heading in ["The server\n", "Its clients\n", "lost in full receive buffers: "] {
         assert!(stdout.contains(heading), "{heading:?} is not in:\n{stdout}");
     }
-    assert!(stderr.contains(" a search  datagrams: lo"), "{stderr}");
+    assert!(stderr.contains(" per search  datagrams: lo"), "{stderr}");
 }
 
 #[test]

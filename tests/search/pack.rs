@@ -84,7 +84,7 @@ fn read(way: u8, asker: SocketAddrV4, datagram: &[u8]) -> Reply {
     let server_of =
         |answer: &ca::SearchReply| SocketAddrV4::new(answer.server.unwrap(), answer.port);
     let server = server_of(&answers[0]);
-    assert!(answers.iter().all(|answer| server_of(answer) == server), "one server a datagram");
+    assert!(answers.iter().all(|answer| server_of(answer) == server), "one server per datagram");
     let ids = answers.iter().map(|answer| answer.id).collect();
     Reply { asker, way, server, sequence: version.sequence(), ids }
 }

@@ -41,6 +41,9 @@ for_each_backend!(crate::common::on:
     a_bundle_bound_anew_starts_empty,
     the_backend_is_chosen_before_the_first_receive,
     the_kernel_tells_when_it_received,
+    each_datagram_is_told_of_its_destination_and_interface,
+    the_longest_datagrams_pass_both_ways,
+    a_port_that_is_held_is_told_as_such,
     a_batch_brings_what_is_there_and_no_more_than_was_asked_for,
     a_dropped_receive_of_a_batch_loses_nothing,
 );
@@ -141,7 +144,40 @@ fn the_kernel_tells_when_it_received(backend: Backend) {
             let time = details.kernel_time.expect("it was asked for");
             // The kernel's clock is coarse.
             assert!(time >= start - Duration::from_secs(1) && time <= SystemTime::now());
+        } else {
+            assert_eq!((details.kernel_time, details.drop_count), (None, 0));
         }
+    });
+}
+
+fn each_datagram_is_told_of_its_destination_and_interface(backend: Backend) {
+    block_on(async {
+        let bundle = on_loopback(backend, 0);
+        bundle.send_to(b"x", bundle.local_addrs()[0]).await.unwrap();
+        let (_, meta, _) = receive(&bundle).await;
+        let index = bundle.ifaces()[0].ifindex;
+        assert_eq!((meta.dst_ip, meta.ifindex), (Some(LOCALHOST), Some(index)));
+    });
+}
+
+fn the_longest_datagrams_pass_both_ways(backend: Backend) {
+    block_on(async {
+        let (server, client) = (on_loopback(backend, 0), on_loopback(backend, 0));
+        let longest = vec![b'q'; 65_507];
+        client.send_to(&longest, server.local_addrs()[0]).await.unwrap();
+        let (question, meta, _) = receive(&server).await;
+        assert_eq!(question.len(), longest.len());
+        server.send_via(question.as_bytes(), meta.src, meta.iface_ip).await.unwrap();
+        assert_eq!(receive(&client).await.0.as_bytes(), longest);
+    });
+}
+
+fn a_port_that_is_held_is_told_as_such(_: Backend) {
+    block_on(async {
+        let holder = StdUdpSocket::bind((LOCALHOST, 0)).unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let error = AsyncUdpV4::bind_single(LOCALHOST, port, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
     });
 }
 

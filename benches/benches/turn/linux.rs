@@ -51,7 +51,7 @@ pub fn main() {
         // Each contestant has its own port: some end only with the program.
         let mut ports = 5076..;
         for depth in depths {
-            println!("\n{nic_count} NICs, {depth} waiting at each: ns a datagram");
+            println!("\n{nic_count} NICs, {depth} waiting at each: ns per datagram");
             let names = contestants.iter();
             let racers: Vec<_> = names
                 .zip(&mut ports)

@@ -84,7 +84,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let loss = 1.0 - received_count as f64 / sent_count as f64;
     println!(
         "{}, {} NICs: {per_second:.0} datagrams/s, {syscalls:.4} system calls and {cpu_ns:.0} ns \
-         of CPU a datagram, {:.4} % lost of {sent_count}",
+         of CPU per datagram, {:.4} % lost of {sent_count}",
         arguments.backend,
         arguments.nics,
         100.0 * loss,

@@ -131,7 +131,7 @@ impl Report {
         let lost = self.lost_count().zip(before.lost_count());
         let lost = lost.map(|(now, past)| now.saturating_sub(past));
         format!(
-            "{:>4.0} s  searches {}/s  answered {}/s  lost {}  CPU {cpu} a search  datagrams: {}",
+            "{:>4.0} s  searches {}/s  answered {}/s  lost {}  CPU {cpu} per search  datagrams: {}",
             self.elapsed.as_secs_f64(),
             rate(now.name_count, past.name_count),
             rate(now.hit_count, past.hit_count),
@@ -192,7 +192,7 @@ impl Report {
             ),
             format!("lost in full receive buffers: {lost}"),
             format!(
-                "CPU of the server: {}; {} a search, {} a datagram",
+                "CPU of the server: {}; {} per search, {} per datagram",
                 self.cpu.map_or_else(|| "unknown".to_owned(), short),
                 per(total.name_count),
                 per(received),

@@ -37,7 +37,7 @@ pub fn draw(header: &Header, schedule: &Schedule, measurements: &[Measurement]) 
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" font-family=\"system-ui, sans-serif\" \
          font-size=\"12\" fill=\"{INK}\">\n\
-         <text x=\"8\" y=\"24\" font-size=\"15\" font-weight=\"600\">CPU time of the receiver a \
+         <text x=\"8\" y=\"24\" font-size=\"15\" font-weight=\"600\">CPU time of the receiver per \
          datagram, ns (less is better)</text>\n<text x=\"8\" y=\"44\">{}</text>\n",
         escape(&header.to_string())
     );

@@ -17,7 +17,7 @@ use super::{
 /// Markdown tables, one per work and number of NICs.
 pub fn text(header: &Header, schedule: &Schedule, measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "{header}\nMedians of {} rounds; costs are a datagram's. CPU: all threads of the receiver. \
+        "{header}\nMedians of {} rounds; costs are per datagram. CPU: all threads of the receiver. \
          Machine: both sides, without the sender's waiting. In brackets: 90 % interval.\n",
         schedule.round_count
     );
