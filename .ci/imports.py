@@ -16,7 +16,7 @@ def sources(folder):
     """The Rust files of a folder that are no tests, each with its path as a module."""
     for file in sorted(folder.rglob("*.rs")):
         parts = list(file.relative_to(folder).with_suffix("").parts)
-        if "tests" in parts or parts[-1] == "fake":
+        if "tests" in parts or parts[-1].endswith("_tests"):
             continue
         if parts[-1] == "mod":
             parts.pop()

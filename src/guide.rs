@@ -19,9 +19,9 @@
 //!    Linux 6.0). The kernel takes a **buffer** and writes into it who sent the datagram, where to,
 //!    and the payload. No system call is made for it.
 //! 3. The engine's thread wakes and takes what all sockets received, at once. It makes a record of
-//!    each datagram: source, destination, class, NIC. A datagram that no answer can be right for (a
-//!    multicast or broadcast source, port 0) is counted and dropped. The records are the **batch**.
-//!    Nothing was copied and nothing allocated.
+//!    each datagram: source, destination, class, NIC. A datagram that no answer can be right for
+//!    (port 0; an unspecified, multicast or 255.255.255.255 source) is counted and dropped. The
+//!    records are the **batch**. Nothing was copied and nothing allocated.
 //! 4. The **handler** reads payloads where the kernel put them, and writes **replies** into the
 //!    batch's **outbox**, each with its **egress**: the NIC and the source address that it leaves
 //!    by ([below](#the-way-of-a-reply)).
@@ -30,7 +30,8 @@
 //!    itself.
 //!
 //! The portable backend has the same five steps. It receives by readiness (`epoll` on Linux) and
-//! `recvmmsg`, and sends by `sendmmsg`. Guard, records, routes and counters are the same code.
+//! `recvmmsg`, and sends by `sendmmsg`. What happens to a record, to a reply and to the counters is
+//! the same code.
 //!
 //! # One socket per class and NIC
 //!
@@ -45,13 +46,13 @@
 //! So each frame is heard exactly once, by the socket of its class on the NIC that it came by. Two
 //! NICs on one segment hear two frames. An idle socket costs nothing on a ring.
 //!
-//! A server on 0.0.0.0 of the same host keeps its own copy of every broadcast. Its unicasts it
-//! loses to a socket that is bound to the address. [`Unicast::Leave`] opens no unicast sockets and
-//! leaves them to it.
+//! Another server of the same host, on 0.0.0.0, keeps its own copy of every broadcast. It loses its
+//! unicasts, because the kernel prefers a socket that is bound to the address. With
+//! [`Unicast::Leave`] nicring opens no unicast sockets, and the other server keeps them.
 //!
 //! Binding to a device needs no privilege since Linux 5.7. Where it is refused, [`Listen::Auto`]
-//! opens one socket on 0.0.0.0 and asks `IP_PKTINFO` for the NIC. Such a socket cannot leave
-//! unicasts to others, so with [`Unicast::Leave`] it opens one socket per class for all NICs.
+//! opens one socket on 0.0.0.0 and asks `IP_PKTINFO` for the NIC. Such a socket takes unicasts, so
+//! [`Unicast::Leave`] has one socket per broadcast address and group instead, for all NICs.
 //!
 //! # The way of a reply
 //!
@@ -75,14 +76,15 @@
 //! address says so.
 //!
 //! The source port is the port that was asked. `IP_PKTINFO` tells the kernel interface and source
-//! ([ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)). It overrides a socket's device, so
-//! that any socket can send any way.
+//! ([ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)). The interface that it names
+//! overrides a socket's device. What leaves by the kernel's route is sent by the sender of its
+//! port, which is bound to no device.
 //!
-//! On Linux, replies to one client that are next to each other in the outbox, and equally long but
-//! for the last, leave as *segments* of one `sendmsg` (`UDP_SEGMENT`,
-//! [udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html), Linux 4.18). Each is a datagram of
-//! its own on the wire. Route, firewall and queue are passed once for up to 64 of them. Where the
-//! kernel or a device refuses segments, the replies leave one by one.
+//! On Linux, replies to one client that are next to each other in the outbox leave as *segments* of
+//! one `sendmsg` (`UDP_SEGMENT`, [udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html), Linux
+//! 4.18), if they are equally long; the last may be shorter. Each is a datagram of its own on the
+//! wire. Route, firewall and queue are passed once for up to 64 of them. Where the kernel or a
+//! device refuses segments, the replies leave one by one.
 //!
 //! # NICs that come and go
 //!
@@ -124,7 +126,7 @@
 //! that hears 50,000 datagrams per second or more waits up to 100 µs for a fuller batch. Below
 //! 30,000 it stops. It also stops where waiting does not pay: when clients that wait for answers
 //! send less because of it, or when batches of 16 or more form by themselves. Both are looked at
-//! anew every 64th window of 5 ms.
+//! anew three times per second.
 //!
 //! io_uring waits for several datagrams by itself (`min_wait_usec` of io_uring_enter, Linux 6.12).
 //! On an older kernel and on the portable backend the engine sleeps for about as long before it

@@ -1,4 +1,4 @@
-//! One io_uring for every NIC: hears and answers UDP SEARCH traffic on many network interfaces at a
+//! One io_uring for all NICs: hears and answers UDP SEARCH traffic on many network interfaces at a
 //! high rate.
 //!
 //! A server of broadcast discovery, such as a name server of EPICS, must hear each datagram exactly
@@ -34,8 +34,9 @@
 //! | know what each system keeps | [`platforms`] |
 //!
 //! Where io_uring is refused (most containers, Enterprise Linux 8 and 9, other systems) the
-//! portable backend takes over with the same behaviour, and [`Handle::backend`] says why.
-//! `NICRING_BACKEND` set to `io_uring` or `portable` chooses for [`Backend::Auto`].
+//! portable backend takes over, and [`Handle::backend`] says why. It keeps the same promises, but
+//! for the few that [`platforms`] names. The environment variable `NICRING_BACKEND` (`io_uring` or
+//! `portable`) decides what [`Backend::Auto`] means.
 //!
 //! # Features
 //!
@@ -54,6 +55,7 @@
 mod datagram;
 mod engine;
 mod error;
+// At the top of the repository, beside `src`: the one part that all systems have.
 #[path = "../fallback/mod.rs"]
 mod fallback;
 mod lock;

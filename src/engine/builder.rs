@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use super::{choose::Backend, core::Core, lease::AsyncEngine, run::Engine};
+use super::{async_engine::AsyncEngine, choose::Backend, core::Core, run::Engine};
 use crate::{
     datagram::PAYLOAD_LEN_MAX,
     error::{Error, Result},

@@ -8,7 +8,7 @@ use std::{
 use super::{
     choose::{self, Backend},
     handle::Shared,
-    listening::Listening,
+    rescan::Listening,
 };
 use crate::{
     datagram::Outbox,
@@ -89,7 +89,7 @@ impl Core {
         // A thread that stores an errand after this sees that the engine waits, and wakes it.
         self.shared.is_waiting.store(true, Ordering::SeqCst);
         let is_polling = self.shared.has_errand.swap(false, Ordering::SeqCst) || is_polling;
-        self.take_inbox();
+        self.take_posted();
         let turn = Turn {
             admission: &self.admission,
             dispatch: &self.dispatch,
@@ -106,9 +106,9 @@ impl Core {
     }
 
     /// Takes what handles have queued, unless what was taken before is still to be sent.
-    fn take_inbox(&mut self) {
-        if self.posted.is_empty() && self.shared.has_inbox.swap(false, Ordering::SeqCst) {
-            std::mem::swap(&mut *lock(&self.shared.inbox), &mut self.posted);
+    fn take_posted(&mut self) {
+        if self.posted.is_empty() && self.shared.has_posted.swap(false, Ordering::SeqCst) {
+            std::mem::swap(&mut *lock(&self.shared.posted), &mut self.posted);
             add(&self.shared.stats.outbox_full_count, self.posted.take_full_count());
         }
     }
@@ -146,7 +146,7 @@ impl Core {
     /// Sends what is queued and closes.
     pub fn finish(&mut self, batch: &mut Batch) -> Result<Stats> {
         self.count_refusals(batch);
-        self.take_inbox();
+        self.take_posted();
         let turn = Turn {
             admission: &self.admission,
             dispatch: &self.dispatch,

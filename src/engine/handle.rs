@@ -99,10 +99,10 @@ impl Handle {
             return Queued::Stopped;
         }
         let queued = {
-            let mut inbox = lock(&self.shared.inbox);
-            inbox.push(None, egress, destination, payload)
+            let mut posted = lock(&self.shared.posted);
+            posted.push(None, egress, destination, payload)
         };
-        self.shared.has_inbox.store(true, Ordering::SeqCst);
+        self.shared.has_posted.store(true, Ordering::SeqCst);
         self.shared.wake();
         queued
     }
@@ -113,7 +113,7 @@ impl Handle {
 pub(super) struct Shared {
     pub is_stopping: AtomicBool,
     pub wants_rescan: AtomicBool,
-    pub has_inbox: AtomicBool,
+    pub has_posted: AtomicBool,
     /// Whether the next turn must not wait.
     pub has_errand: AtomicBool,
     /// Whether the engine waits, or is about to. Only then must it be woken.
@@ -121,7 +121,7 @@ pub(super) struct Shared {
     pub waker: Arc<dyn Wake>,
     pub stats: StatsTable,
     /// What handles have queued.
-    pub inbox: Mutex<Outbox>,
+    pub posted: Mutex<Outbox>,
     /// Empty once the engine has closed.
     pub sockets: Mutex<Vec<Arc<ListenSocket>>>,
     pub nics: Mutex<Arc<Nics>>,
@@ -141,12 +141,12 @@ impl Shared {
         Self {
             is_stopping: AtomicBool::new(false),
             wants_rescan: AtomicBool::new(false),
-            has_inbox: AtomicBool::new(false),
+            has_posted: AtomicBool::new(false),
             has_errand: AtomicBool::new(false),
             is_waiting: AtomicBool::new(false),
             waker,
             stats,
-            inbox: Mutex::new(Outbox::new(replies_max)),
+            posted: Mutex::new(Outbox::new(replies_max)),
             sockets: Mutex::default(),
             nics: Mutex::default(),
             failed_nics: Mutex::default(),

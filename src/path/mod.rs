@@ -15,7 +15,7 @@ mod admit;
 mod backend;
 mod batch;
 #[cfg(all(test, target_os = "linux"))]
-mod by_address;
+mod by_address_tests;
 mod dispatch;
 mod pace;
 mod route;

@@ -3,7 +3,7 @@
 //! unsafe code.
 //!
 //! - [`options`]: socket options, set before and after binding.
-//! - [`drop_count`]: counts of drops that wrap.
+//! - [`drop_count`]: how many datagrams a socket has dropped; the kernel's count wraps.
 //! - [`linux`]: control messages, many datagrams per call, segments.
 
 pub(crate) mod drop_count;

@@ -1,4 +1,4 @@
-//! The Linux backend: one io_uring for the sockets of all NICs.
+//! The io_uring backend: one ring for the sockets of all NICs.
 //!
 //! A turn is one system call. It submits the replies of the last batch and the receives that have
 //! to be armed again, and waits for completions of any socket.
@@ -11,6 +11,7 @@
 //! - [`buffers`]: the memory that it receives into.
 //! - [`arms`]: the receives.
 //! - [`flights`]: the sends.
+//! - [`user_data`]: what tells a completion's request.
 //! - [`wake`]: what ends a wait.
 //! - [`drain`]: what happens when the engine closes.
 //! - [`audit`]: what must be true at all times.
@@ -19,8 +20,6 @@ mod arms;
 mod audit;
 mod buffers;
 mod drain;
-#[cfg(test)]
-mod fake;
 mod flights;
 mod kernel;
 mod probe;

@@ -8,9 +8,9 @@ use nicring::{Backend, Engine, Nics, Unicast};
 use crate::cli::{
     environment::Environment,
     failure::Failure,
-    holder::is_held,
     host,
     listen::{ListenArguments, ListenPlan, by_engine},
+    port_holders::is_held,
     text::Console,
 };
 

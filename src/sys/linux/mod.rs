@@ -1,4 +1,4 @@
-//! What only Linux has, for both backends:
+//! What only Linux has. Both backends use it; `mmsg` is for the portable one and `AsyncUdpV4`.
 //!
 //! - [`cmsg`]: control messages, decoded and written.
 //! - [`segments`]: replies that leave by one `sendmsg` (GSO).

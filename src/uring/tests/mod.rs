@@ -3,6 +3,7 @@
 
 mod close;
 mod ends;
+mod fake;
 mod overflow;
 mod random;
 mod real;
@@ -16,11 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Uring,
-    fake::{Fake, Request, Then},
-    kernel::Kernel,
-};
+use super::{Uring, kernel::Kernel};
+use fake::{Fake, Request, Then};
+
 use crate::{
     datagram::{Class, Outbox},
     error::Result,

@@ -13,7 +13,7 @@ use nix::sys::{
     time::TimeValLike,
 };
 
-use super::holder::Holder;
+use super::port_holders::Holder;
 
 /// Whether the loopback interface hears 127.255.255.255.
 pub const HAS_LOOPBACK_BROADCAST: bool = true;

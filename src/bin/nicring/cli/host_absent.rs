@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::holder::Holder;
+use super::port_holders::Holder;
 
 /// Whether the loopback interface hears 127.255.255.255.
 pub const HAS_LOOPBACK_BROADCAST: bool = false;

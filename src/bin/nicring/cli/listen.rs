@@ -14,9 +14,9 @@ use nicring::{
 use super::{
     environment::{Environment, Interfaces},
     failure::Failure,
-    holder::{Holder, is_held},
     host,
     parse::setting,
+    port_holders::{Holder, is_held},
 };
 
 /// How often new NICs are looked for.

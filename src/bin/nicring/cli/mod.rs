@@ -3,7 +3,6 @@
 
 pub mod environment;
 pub mod failure;
-pub mod holder;
 #[cfg(target_os = "linux")]
 pub mod host;
 #[cfg(not(target_os = "linux"))]
@@ -11,5 +10,6 @@ pub mod host;
 pub mod host;
 pub mod listen;
 pub mod parse;
+pub mod port_holders;
 pub mod signals;
 pub mod text;

@@ -14,12 +14,14 @@ use std::{
 
 use io_uring::types::BufRingEntry;
 
-use super::{
-    buffers::GROUP,
-    kernel::{Completion, Entered, Kernel},
-    user_data::UserData,
+use crate::{
+    sys::linux::cmsg::RECEIVED_BYTES,
+    uring::{
+        buffers::GROUP,
+        kernel::{Completion, Entered, Kernel},
+        user_data::UserData,
+    },
 };
-use crate::sys::linux::cmsg::RECEIVED_BYTES;
 
 /// `IORING_CQE_F_BUFFER` and `IORING_CQE_F_MORE` (linux/io_uring.h). The upper 16 bits are the
 /// buffer's number.
