@@ -13,13 +13,14 @@ use std::{
     os::fd::AsRawFd,
 };
 
+use mio::{Registry, Token};
 use nix::sys::socket::{MsgFlags, SockaddrIn, recvmsg, sendmsg};
 use socket2::Socket;
 
 use crate::{
     datagram::{Arrival, Outbox, Outgoing},
     path::ListenSocket,
-    sys::options::PacketInfo,
+    sys::{nic_watch::NicWatch, options::PacketInfo},
 };
 
 /// Receives and sends one datagram per system call.
@@ -89,4 +90,9 @@ impl Transport {
         });
         sent.map(|_| 1).map_err(|error| (1, error.into()))
     }
+}
+
+/// Nothing to watch: here NICs are listed again and again.
+pub(super) fn watch_nics(_: &NicWatch, _: &Registry, _: Token) -> io::Result<()> {
+    Ok(())
 }

@@ -1,7 +1,11 @@
 //! Linux: `recvmmsg` and `sendmmsg`.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
+use mio::{Interest, Registry, Token, unix::SourceFd};
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::Socket;
 
@@ -10,6 +14,7 @@ use crate::{
     path::ListenSocket,
     sys::{
         linux::mmsg::{self, Mmsg},
+        nic_watch::NicWatch,
         options::PacketInfo,
     },
 };
@@ -69,4 +74,9 @@ impl Transport {
             _ => (count, error),
         })
     }
+}
+
+/// Tells the poller of the descriptor that tells news of the NICs.
+pub(super) fn watch_nics(nics: &NicWatch, by: &Registry, token: Token) -> io::Result<()> {
+    by.register(&mut SourceFd(&nics.as_fd().as_raw_fd()), token, Interest::READABLE)
 }

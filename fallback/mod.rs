@@ -14,6 +14,12 @@ mod transport;
 #[cfg(windows)]
 #[path = "windows.rs"]
 mod transport;
+#[cfg(unix)]
+#[path = "watched_unix.rs"]
+mod watched;
+#[cfg(windows)]
+#[path = "watched_windows.rs"]
+mod watched;
 
 use std::{
     collections::VecDeque,
@@ -22,9 +28,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 pub(crate) use self::transport::Transport;
+use self::watched::Watched;
 use crate::{
     datagram::{Outbox, Outgoing, Payloads, Span},
     error::{Error, Result},
@@ -33,11 +40,13 @@ use crate::{
         ListenSocket, Pace, Sent, Turn, Wake, sleep,
     },
     stats::add,
+    sys::nic_watch::NicWatch,
 };
 
 /// How many datagrams a socket gives before the next one has its turn.
 const ROUND_MAX: usize = 64;
 const WAKE: Token = Token(usize::MAX);
+const NEWS: Token = Token(usize::MAX - 1);
 
 /// The portable backend.
 #[derive(Debug)]
@@ -51,13 +60,17 @@ pub(crate) struct Portable {
     transport: Transport,
     settings: BackendSettings,
     pace: Pace,
+    /// Whether there was news of the NICs.
+    has_news: bool,
+    /// Sockets that failed for good.
+    deaf: Vec<(u16, io::Error)>,
 }
 
-/// A socket in its slot. The poller watches a duplicate of it, which every system's poller accepts.
+/// A socket in its slot.
 #[derive(Debug)]
 struct Entry {
     socket: Arc<ListenSocket>,
-    watched: mio::net::UdpSocket,
+    watched: Watched,
     is_ready: bool,
     error_count: u32,
 }
@@ -87,6 +100,8 @@ impl Portable {
             transport: Transport::new(settings.buffer_bytes),
             settings: *settings,
             pace: Pace::new(settings.coalesce),
+            has_news: false,
+            deaf: Vec::new(),
         })
     }
 
@@ -117,6 +132,7 @@ impl Portable {
             }
         }
         for event in &self.events {
+            self.has_news |= event.token() == NEWS;
             let slot = event.token().0;
             if let Some(Some(entry)) = self.entries.get_mut(slot) {
                 if !std::mem::replace(&mut entry.is_ready, true) {
@@ -141,7 +157,6 @@ impl Portable {
             let stride = self.settings.buffer_bytes;
             let memory = &mut batch.payloads.own_mut()[used * stride..(used + wanted) * stride];
             let socket = &entry.socket;
-            // By way of the watched socket: on Windows mio watches on only if it sees `WouldBlock`.
             let received = entry
                 .watched
                 .try_io(|| self.transport.receive(&socket.socket, &socket.packet_info, memory));
@@ -158,15 +173,24 @@ impl Portable {
                 }
                 Err(_) => {
                     add(&entry.socket.counters.receive_error_count, 1);
-                    entry.error_count = (entry.error_count + 1) % ERROR_COUNT_MAX;
-                    entry.error_count > 0
+                    entry.error_count += 1;
+                    entry.error_count < ERROR_COUNT_MAX
                 }
             };
             entry.is_ready = may_have_more;
             if may_have_more {
                 self.ready.push_back(slot);
             }
-            for index in 0..received.map_or(0, |received| received.0) {
+            let count = match received {
+                Ok((count, _)) => count,
+                Err(error) => {
+                    if entry.error_count >= ERROR_COUNT_MAX {
+                        self.deaf.push((slot, error));
+                    }
+                    0
+                }
+            };
+            for index in 0..count {
                 let (arrival, len) = self.transport.arrival(index);
                 let span = Span { buffer: 0, start: (used * stride) as u32, len: len as u32 };
                 used += 1;
@@ -241,12 +265,11 @@ impl BackendDriver for Portable {
     }
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
-        let watched = socket.socket.try_clone()?;
-        self.transport.prepare(&watched);
-        let mut watched = mio::net::UdpSocket::from_std(watched.into());
+        self.transport.prepare(&socket.socket);
+        let mut watched = Watched::new(&socket.socket)?;
         if socket.plan.hears() {
             let token = Token(usize::from(slot));
-            self.poll.registry().register(&mut watched, token, Interest::READABLE)?;
+            watched.register(&socket.socket, self.poll.registry(), token)?;
         }
         let index = usize::from(slot);
         if index >= self.entries.len() {
@@ -260,7 +283,7 @@ impl BackendDriver for Portable {
         let entry = self.entries.get_mut(usize::from(slot)).and_then(Option::take);
         if let Some(mut entry) = entry {
             // A socket that only sends was never registered.
-            let _ = self.poll.registry().deregister(&mut entry.watched);
+            let _ = entry.watched.deregister(&entry.socket.socket, self.poll.registry());
         }
         self.ready.retain(|ready| *ready != slot);
     }
@@ -269,9 +292,16 @@ impl BackendDriver for Portable {
         self.entries.get(usize::from(slot)).is_none_or(Option::is_none)
     }
 
-    /// Never: a socket that fails is tried again as soon as it is ready anew.
-    fn is_deaf(&self, _slot: u16) -> bool {
-        false
+    fn take_deaf(&mut self) -> Option<(u16, io::Error)> {
+        self.deaf.pop()
+    }
+
+    fn watch_nics(&mut self, nics: &NicWatch) -> io::Result<()> {
+        transport::watch_nics(nics, self.poll.registry(), NEWS)
+    }
+
+    fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     fn is_starved(&self) -> bool {

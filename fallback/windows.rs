@@ -5,12 +5,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
+use mio::{Registry, Token};
 use socket2::Socket;
 
 use crate::{
     datagram::{Arrival, Outbox, Outgoing, PAYLOAD_LEN_MAX},
     path::ListenSocket,
-    sys::options::PacketInfo,
+    sys::{nic_watch::NicWatch, options::PacketInfo},
 };
 
 /// Windows Sockets error code: ICMP answers that the time to live of something that was sent
@@ -93,4 +94,9 @@ impl Transport {
         let sent = socket.socket.send_to(outbox.payload(first), &first.destination.into());
         sent.map(|_| 1).map_err(|error| (1, error))
     }
+}
+
+/// Nothing to watch: here NICs are listed again and again.
+pub(super) fn watch_nics(_: &NicWatch, _: &Registry, _: Token) -> io::Result<()> {
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io, net::SocketAddrV4};
 
-use crate::platform::HOLDERS_COMMAND;
+use crate::platform::{self, HOLDERS_COMMAND};
 
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -64,11 +64,19 @@ impl Error {
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Setting { .. } => io::ErrorKind::InvalidInput,
+            Self::Stopped => io::ErrorKind::NotConnected,
+            _ => self.io_error().map_or(io::ErrorKind::Other, io::Error::kind),
+        }
+    }
+
+    /// What the system said.
+    pub(crate) fn io_error(&self) -> Option<&io::Error> {
+        match self {
             Self::Enumerate { source }
             | Self::Socket { source, .. }
-            | Self::Backend { source, .. } => source.kind(),
-            Self::Unavailable(unavailable) => unavailable.source.kind(),
-            Self::Stopped => io::ErrorKind::NotConnected,
+            | Self::Backend { source, .. } => Some(source),
+            Self::Unavailable(unavailable) => Some(&unavailable.source),
+            Self::Setting { .. } | Self::Stopped => None,
         }
     }
 
@@ -81,10 +89,20 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting { setting, reason } => write!(f, "{setting}: {reason}"),
-            Self::Enumerate { source } => write!(f, "listing the interfaces: {source}"),
+            Self::Enumerate { source } => {
+                write!(f, "listing the interfaces: {source}")?;
+                match source.kind() {
+                    // EAFNOSUPPORT, EPERM: what sandboxes say.
+                    io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => f.write_str(
+                        ": on Linux it takes a netlink socket: allow it in the sandbox \
+                         (RestrictAddressFamilies=AF_NETLINK in a unit of systemd)",
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Self::Socket { operation, nic, address, source } => {
                 write!(f, "{nic}: {operation} {address}: {source}")?;
-                write_socket_remedy(f, source.kind())
+                write_socket_remedy(f, source)
             }
             Self::Unavailable(unavailable) => unavailable.fmt(f),
             Self::Backend { operation, source } => write!(
@@ -97,19 +115,29 @@ impl fmt::Display for Error {
     }
 }
 
-fn write_socket_remedy(f: &mut fmt::Formatter<'_>, kind: io::ErrorKind) -> fmt::Result {
-    match kind {
+fn write_socket_remedy(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result {
+    match source.kind() {
         io::ErrorKind::AddrInUse => write!(
             f,
             ": another program holds the port without sharing it, or Builder::exclusive was asked \
              for; `{HOLDERS_COMMAND}` names the holder",
         ),
-        io::ErrorKind::AddrNotAvailable => {
-            f.write_str(": the address has left the interface; list the NICs again")
-        }
+        io::ErrorKind::AddrNotAvailable => f.write_str(
+            ": the address has left the interface, or it is not in the kernel's table `local` \
+             (`ip route show table local`), as an address of a VRF is not: only sockets in the VRF \
+             hear it",
+        ),
         io::ErrorKind::PermissionDenied => f.write_str(
             ": a port below 1024 needs CAP_NET_BIND_SERVICE; binding to a device needs CAP_NET_RAW \
              before Linux 5.7 (Listen::Wildcard needs neither)",
+        ),
+        _ if platform::is_out_of_descriptors(source) => f.write_str(
+            ": each NIC takes several sockets: raise the limit of open files (RLIMIT_NOFILE: \
+             `ulimit -n`, or LimitNOFILE= in a unit of systemd), or choose fewer NICs",
+        ),
+        _ if platform::is_out_of_memberships(source) => f.write_str(
+            ": no more groups may be joined: raise net.ipv4.igmp_max_memberships, or join fewer \
+             groups",
         ),
         _ => Ok(()),
     }
@@ -117,13 +145,7 @@ fn write_socket_remedy(f: &mut fmt::Formatter<'_>, kind: io::ErrorKind) -> fmt::
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Self::Enumerate { source }
-            | Self::Socket { source, .. }
-            | Self::Backend { source, .. } => Some(source),
-            Self::Unavailable(unavailable) => Some(&unavailable.source),
-            Self::Setting { .. } | Self::Stopped => None,
-        }
+        Some(self.io_error()?)
     }
 }
 

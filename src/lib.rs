@@ -87,7 +87,7 @@ mod readme {
 pub use datagram::{Class, Datagram, Egress, Queued, ReplyPath};
 pub use engine::{AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle};
 pub use error::{Error, Result, Unavailable};
-pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics};
+pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics, Subnet, SubnetError};
 pub use path::{
     BackendSetup, Batch, Coalesce, Datagrams, FailedNic, Hears, Listen, OnFailedNic, SocketInfo,
     Unicast,

@@ -1,9 +1,15 @@
 //! What this system can do, as constants. The rest of the crate asks these instead of `cfg`.
 
+use std::io;
+
 /// Whether a socket can be bound to a broadcast address, and hears broadcasts only if it is.
 /// Windows refuses such a binding, and delivers broadcasts to sockets that are bound to the NIC's
 /// addresses.
 pub(crate) const BINDS_BROADCAST_ADDRESSES: bool = cfg!(not(windows));
+
+/// Whether a wildcard socket hears the groups that other sockets have joined (`IP_MULTICAST_ALL`,
+/// ip(7)).
+pub(crate) const HEARS_GROUPS_JOINED_BY_OTHER_SOCKETS: bool = cfg!(target_os = "linux");
 
 /// Whether a socket that is bound to one address can send from another one.
 pub(crate) const SENDS_FROM_OTHER_ADDRESSES: bool =
@@ -20,3 +26,24 @@ pub(crate) const HOLDERS_COMMAND: &str = if cfg!(windows) {
 } else {
     "lsof -i UDP"
 };
+
+/// Whether the system tells when the NICs change. If not, they are listed again and again.
+pub(crate) const TELLS_NEWS_OF_NICS: bool = cfg!(target_os = "linux");
+
+/// Whether this process, or the whole system, may open no more descriptors.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let codes = [nix::errno::Errno::EMFILE as i32, nix::errno::Errno::ENFILE as i32];
+    #[cfg(windows)]
+    let codes = [10_024]; // WSAEMFILE
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+/// Whether a socket, or the host, can be in no more groups.
+pub(crate) fn is_out_of_memberships(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let codes = [nix::errno::Errno::ENOBUFS as i32, nix::errno::Errno::ETOOMANYREFS as i32];
+    #[cfg(windows)]
+    let codes = [10_055]; // WSAENOBUFS
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}

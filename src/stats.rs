@@ -1,6 +1,7 @@
 //! What an engine counts, per NIC and in total.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::{AddAssign, Deref},
     sync::{
@@ -76,11 +77,17 @@ counters! {
     /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
     /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)).
     pub(crate) kernel_drop_count,
-    /// Datagrams dropped because no answer to them can be right: their source port is 0, or their
-    /// source address is a multicast, broadcast or unspecified one. Also counted: what a wildcard
-    /// socket heard on a NIC, at an address or in a group that was not chosen. On Windows also the
-    /// copies of a broadcast that further addresses of its NIC hear.
+    /// Datagrams not handed out because no answer to them can be right: their source port is 0, or
+    /// their source address is a multicast, broadcast or unspecified one.
     pub guarded_count,
+    /// Datagrams not handed out because they came to a NIC, to an address or to a group that was
+    /// not chosen: what a socket hears that is not bound to one of these alone.
+    pub unchosen_count,
+    /// Datagrams not handed out because another socket of the engine hears them too: the copies of
+    /// a broadcast that a socket on 0.0.0.0 gets, or on Windows the further addresses of a NIC.
+    pub copy_count,
+    /// Datagrams that were still queued in a socket when it was closed.
+    pub left_count,
     /// Datagrams whose control messages did not fit, and completions that make no sense.
     pub malformed_count,
     /// How often receiving paused because no buffer was free; the datagrams wait in the socket.
@@ -189,7 +196,7 @@ impl fmt::Display for Stats {
 #[derive(Debug)]
 pub(crate) struct NicCounters {
     pub index: u32,
-    name: String,
+    name: Mutex<String>,
     counters: Counters,
 }
 
@@ -204,7 +211,7 @@ impl Deref for NicCounters {
 /// All counters of an engine.
 #[derive(Debug, Default)]
 pub(crate) struct StatsTable {
-    nics: Mutex<Vec<Arc<NicCounters>>>,
+    nics: Mutex<BTreeMap<u32, Arc<NicCounters>>>,
     pub outbox_full_count: AtomicU64,
     pub turn_count: AtomicU64,
     pub overflow_count: AtomicU64,
@@ -214,13 +221,17 @@ impl StatsTable {
     /// The counters of a NIC. The first call makes them.
     pub fn nic(&self, index: u32, name: &str) -> Arc<NicCounters> {
         let mut nics = lock(&self.nics);
-        if let Some(nic) = nics.iter().find(|nic| nic.index == index) {
-            return Arc::clone(nic);
+        let counters = nics.entry(index).or_insert_with(|| {
+            let (name, counters) = (Mutex::new(name.to_owned()), Counters::default());
+            Arc::new(NicCounters { index, name, counters })
+        });
+        // It may have another name by now.
+        let mut known = lock(&counters.name);
+        if *known != name {
+            name.clone_into(&mut known);
         }
-        let nic =
-            Arc::new(NicCounters { index, name: name.to_owned(), counters: Counters::default() });
-        nics.push(Arc::clone(&nic));
-        nic
+        drop(known);
+        Arc::clone(counters)
     }
 
     /// The counters of these NICs.
@@ -236,13 +247,13 @@ impl StatsTable {
     pub fn snapshot(&self) -> Stats {
         let nics = lock(&self.nics);
         let of_nic = |nic: &Arc<NicCounters>| NicStats {
-            name: nic.name.clone(),
+            name: lock(&nic.name).clone(),
             index: nic.index,
             counts: nic.counters.snapshot(),
         };
         let has_any = |nic: &NicStats| nic.index != 0 || nic.counts != Counts::default();
         Stats {
-            nics: nics.iter().map(of_nic).filter(has_any).collect(),
+            nics: nics.values().map(of_nic).filter(has_any).collect(),
             outbox_full_count: self.outbox_full_count.load(Relaxed),
             turn_count: self.turn_count.load(Relaxed),
             overflow_count: self.overflow_count.load(Relaxed),

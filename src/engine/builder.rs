@@ -39,13 +39,12 @@ pub struct Builder {
     backend: Backend,
     sizes: BackendSettings,
     tick: Option<Duration>,
-    follow_nics: Option<Duration>,
 }
 
 /// Only datagrams end a coalescing wait early. A stop, or a send by a handle, takes effect after
 /// it.
 const COALESCE_WAIT_MAX: Duration = Duration::from_millis(100);
-const FOLLOW_MIN: Duration = Duration::from_millis(10);
+const LIST_NICS_MIN: Duration = Duration::from_millis(10);
 const SPIN_MAX: Duration = Duration::from_secs(1);
 
 impl Default for Builder {
@@ -62,7 +61,6 @@ impl Default for Builder {
                 spin: Duration::ZERO,
             },
             tick: None,
-            follow_nics: None,
         }
     }
 }
@@ -99,17 +97,35 @@ impl Builder {
         self
     }
 
-    /// Lists the NICs at this interval, 10 ms or more, and rescans if they have changed. Unless
-    /// called, the engine rescans only at [`Handle::rescan`](crate::Handle::rescan).
+    /// Waits for chosen NICs that are not there yet, or not up. Unless called, opening fails if one
+    /// of them is not there.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// let builder = nicring::Engine::builder().port(5076).follow_nics(Duration::from_secs(2));
+    /// let builder = nicring::Engine::builder().port(5076).nic("eth7".parse()?).wait_for_nics();
     /// # let _ = builder;
+    /// # Ok::<(), nicring::Error>(())
     /// ```
     #[must_use]
-    pub fn follow_nics(mut self, every: Duration) -> Self {
-        self.follow_nics = Some(every);
+    pub fn wait_for_nics(mut self) -> Self {
+        self.listen.waits_for_nics = true;
+        self
+    }
+
+    /// Keeps to the NICs and addresses that there are when the engine opens, until
+    /// [`Handle::rescan`](crate::Handle::rescan). Unless called, an engine follows them as they
+    /// come and go: on Linux as soon as the kernel tells (rtnetlink(7)), elsewhere by
+    /// [`Builder::list_nics_every`].
+    #[must_use]
+    pub fn fixed_nics(mut self) -> Self {
+        self.listen.follows_nics = false;
+        self
+    }
+
+    /// Where the system does not tell of NICs that come and go (all but Linux), lists them at this
+    /// interval, 10 ms or more; 2 s unless called, and [`Duration::MAX`] for never.
+    #[must_use]
+    pub fn list_nics_every(mut self, interval: Duration) -> Self {
+        self.listen.list_nics_every = interval;
         self
     }
 
@@ -127,7 +143,22 @@ impl Builder {
         self
     }
 
-    /// What to do about a NIC whose sockets cannot be opened; [`OnFailedNic::Fail`] unless called.
+    /// Leaves the unicasts to the addresses that `filter` names to other servers of this host, as
+    /// [`Unicast::Leave`] does for all addresses.
+    ///
+    /// ```
+    /// // An IOC of this host has 192.0.2.7:5064.
+    /// let builder = nicring::Engine::builder().port(5064).leave_unicast("192.0.2.7".parse()?);
+    /// # let _ = builder;
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    #[must_use]
+    pub fn leave_unicast(mut self, filter: NicFilter) -> Self {
+        self.listen.left.push(filter);
+        self
+    }
+
+    /// What to do about a socket that cannot be opened; [`OnFailedNic::Warn`] unless called.
     #[must_use]
     pub fn on_failed_nic(mut self, on_failed_nic: OnFailedNic) -> Self {
         self.listen.on_failed_nic = on_failed_nic;
@@ -247,7 +278,7 @@ impl Builder {
 
     fn open_core(self) -> Result<Core> {
         self.check()?;
-        Core::open(self.listen, self.follow_nics, self.backend, &self.sizes)
+        Core::open(self.listen, self.backend, &self.sizes)
     }
 
     fn check(&self) -> Result<()> {
@@ -288,9 +319,13 @@ impl Builder {
             let reason = format!("{:?} is longer than {SPIN_MAX:?}", self.sizes.spin);
             return Err(Error::setting("spin", reason));
         }
-        if self.follow_nics.is_some_and(|every| every < FOLLOW_MIN) {
-            let reason = format!("shorter than {FOLLOW_MIN:?}: listing the NICs takes time");
-            return Err(Error::setting("follow_nics", reason));
+        if self.listen.list_nics_every < LIST_NICS_MIN {
+            let reason = format!("shorter than {LIST_NICS_MIN:?}: listing the NICs takes time");
+            return Err(Error::setting("list_nics_every", reason));
+        }
+        if !self.listen.left.is_empty() && self.listen.listen == Listen::Wildcard {
+            let reason = "a wildcard socket takes all unicasts: use Listen::Class";
+            return Err(Error::setting("leave_unicast", reason));
         }
         if self.tick.is_some_and(|tick| tick.is_zero()) {
             return Err(Error::setting("tick", "zero: expected a time to wait"));

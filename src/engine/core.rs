@@ -39,12 +39,11 @@ pub(super) struct Core {
 impl Core {
     pub fn open(
         listen: ListenSettings,
-        follow_nics: Option<Duration>,
         backend: Backend,
         settings: &BackendSettings,
     ) -> Result<Self> {
         let stats = StatsTable::default();
-        let listening = Listening::open(listen, follow_nics, &stats)?;
+        let listening = Listening::open(listen, &stats)?;
         let (mut driver, report) = choose::open(backend, settings)?;
         listening.add_all(&mut *driver)?;
         let (layout, replies_max) = (listening.layout(), settings.replies_max);
@@ -78,10 +77,7 @@ impl Core {
         deadline: Option<Instant>,
         is_polling: bool,
     ) -> Result<()> {
-        let wants_rescan = self.shared.wants_rescan.swap(false, Ordering::SeqCst);
-        if wants_rescan || self.listening.is_rescan_due() {
-            self.rescan();
-        }
+        self.keep_up();
         if (self.shared.stats.turn_count.load(Ordering::Relaxed) + 1) % DROPS_EVERY == 0 {
             self.shared.refresh_drop_counts();
         }
@@ -94,7 +90,7 @@ impl Core {
             admission: &self.admission,
             dispatch: &self.dispatch,
             stats: &self.shared.stats,
-            deadline: deadline.into_iter().chain(self.listening.next_rescan_at()).min(),
+            deadline: deadline.into_iter().chain(self.listening.next_at()).min(),
             is_polling,
             posted: &mut self.posted,
         };
@@ -120,8 +116,15 @@ impl Core {
         }
     }
 
-    fn rescan(&mut self) {
-        if self.listening.rescan(&mut *self.driver, &self.shared) {
+    /// Follows the NICs.
+    fn keep_up(&mut self) {
+        let has_changed = if self.shared.wants_rescan.swap(false, Ordering::SeqCst) {
+            self.listening.rescan(&mut *self.driver, &self.shared);
+            true
+        } else {
+            self.listening.keep_up(&mut *self.driver, &self.shared)
+        };
+        if has_changed {
             self.admission = self.listening.admission(&self.shared.stats);
             self.dispatch = self.listening.dispatch(&self.shared.stats);
         }
@@ -169,6 +172,7 @@ impl Core {
         self.shared.is_stopping.store(true, Ordering::SeqCst);
         self.shared.refresh_drop_counts();
         lock(&self.shared.sockets).clear();
+        lock(&self.shared.infos).clear();
         self.listening.close();
         self.driver.close();
     }

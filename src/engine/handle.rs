@@ -70,11 +70,11 @@ impl Handle {
     /// Where the engine listens; empty once it has closed.
     #[must_use]
     pub fn sockets(&self) -> Vec<SocketInfo> {
-        lock(&self.shared.sockets).iter().map(|socket| socket.info()).collect()
+        lock(&self.shared.infos).clone()
     }
 
-    /// NICs that stay unheard because their sockets could not be opened
-    /// ([`OnFailedNic::Warn`](crate::OnFailedNic::Warn)).
+    /// What stays unheard because its socket could not be opened, or its group not be joined. The
+    /// engine tries again and again, at intervals of up to a second.
     #[must_use]
     pub fn failed_nics(&self) -> Vec<FailedNic> {
         lock(&self.shared.failed_nics).clone()
@@ -124,6 +124,8 @@ pub(super) struct Shared {
     pub posted: Mutex<Outbox>,
     /// Empty once the engine has closed.
     pub sockets: Mutex<Vec<Arc<ListenSocket>>>,
+    /// What users see of the sockets.
+    pub infos: Mutex<Vec<SocketInfo>>,
     pub nics: Mutex<Arc<Nics>>,
     pub failed_nics: Mutex<Vec<FailedNic>>,
     pub report: BackendReport,
@@ -148,6 +150,7 @@ impl Shared {
             stats,
             posted: Mutex::new(Outbox::new(replies_max)),
             sockets: Mutex::default(),
+            infos: Mutex::default(),
             nics: Mutex::default(),
             failed_nics: Mutex::default(),
             report,

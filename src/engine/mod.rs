@@ -4,7 +4,8 @@
 //!
 //! 1. [`builder`]: the settings.
 //! 2. [`choose`]: io_uring or portable.
-//! 3. [`rescan`]: the sockets, as NICs come and go. [`rescan_timer`] decides when to look.
+//! 3. [`rescan`]: which NICs are listened on, as they come and go. [`socket_set`] has the sockets,
+//!    open and missing, and [`rescan_timer`] decides when to look again.
 //! 4. [`core`]: one turn.
 //! 5. [`run`]: the engine in the calling thread.
 //! 6. [`async_engine`]: the engine for async tasks, and the batches that it lends.
@@ -18,6 +19,7 @@ mod handle;
 mod rescan;
 mod rescan_timer;
 mod run;
+mod socket_set;
 
 pub use async_engine::{AsyncEngine, BatchLease};
 pub use builder::Builder;

@@ -1,11 +1,15 @@
-//! Decides when an engine lists the NICs again by itself.
+//! Decides when an engine looks at the NICs again, and when it tries again what failed.
 
 use std::time::{Duration, Instant};
 
 /// How long the address of a closed socket may stay taken. It is free once the last request on the
 /// socket has ended, and once each child process that was forked meanwhile executes its program.
-const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
-const RETRY_EVERY: Duration = Duration::from_millis(2);
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(1);
+/// What failed is tried again after this time, later after a quarter of the time since it failed.
+const RETRY_AFTER: Duration = Duration::from_millis(2);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
+/// News of NICs come in bursts: link, address, routes. One look is to serve for most of a burst.
+const NEWS_DELAY: Duration = Duration::from_millis(5);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ pub(super) struct RescanTimer {
     look_every: Option<Duration>,
     look_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// Since when something has been missing.
+    missing_since: Option<Instant>,
     closed_at: Option<Instant>,
 }
 
@@ -23,14 +29,19 @@ pub(super) enum Due {
     Nothing,
     /// See whether the NICs have changed.
     Look,
-    /// Rescan: an address was still taken by a socket that was closing.
+    /// Try again what failed.
     Retry,
 }
 
 impl RescanTimer {
     pub fn new(look_every: Option<Duration>) -> Self {
-        let look_at = look_every.map(|every| Instant::now() + every);
-        Self { look_every, look_at, retry_at: None, closed_at: None }
+        Self {
+            look_every,
+            look_at: look_every.and_then(|every| Instant::now().checked_add(every)),
+            retry_at: None,
+            missing_since: None,
+            closed_at: None,
+        }
     }
 
     /// When there is something to do next.
@@ -50,8 +61,14 @@ impl RescanTimer {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             return Due::Retry;
         }
-        self.look_at = self.look_every.map(|every| now + every);
+        self.look_at = self.look_every.and_then(|every| now.checked_add(every));
         Due::Look
+    }
+
+    /// The system tells that the NICs have changed.
+    pub fn note_news(&mut self) {
+        let soon = Instant::now() + NEWS_DELAY;
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// A socket was closed.
@@ -59,13 +76,25 @@ impl RescanTimer {
         self.closed_at = Some(Instant::now());
     }
 
-    /// Notes that an address is taken. Returns whether that may end soon; then a retry is due soon.
-    pub fn may_retry(&mut self) -> bool {
-        let may_retry = self.closed_at.is_some_and(|at| at.elapsed() < RETRY_TIME_MAX);
-        if may_retry {
-            self.retry_at = Some(Instant::now() + RETRY_EVERY);
-        }
-        may_retry
+    /// Whether an address may still be taken by a socket that was closed.
+    pub fn has_just_closed(&self) -> bool {
+        self.closed_at.is_some_and(|at| at.elapsed() < CLOSING_TIME_MAX)
+    }
+
+    /// Everything was opened anew, but for what is missing, if anything is.
+    pub fn note_missing(&mut self, is_missing: bool) {
+        let now = Instant::now();
+        self.missing_since = is_missing.then_some(now);
+        self.retry_at = is_missing.then_some(now + RETRY_AFTER);
+    }
+
+    /// What was missing was tried again. Is something still missing?
+    pub fn note_retried(&mut self, is_missing: bool) {
+        let now = Instant::now();
+        let since = self.missing_since.unwrap_or(now);
+        self.missing_since = is_missing.then_some(since);
+        let delay = (now.duration_since(since) / 4).clamp(RETRY_AFTER, RETRY_AFTER_MAX);
+        self.retry_at = is_missing.then(|| now + delay);
     }
 }
 
@@ -79,7 +108,7 @@ mod tests {
     fn an_engine_that_was_not_asked_to_looks_at_nothing() {
         let mut timer = RescanTimer::new(None);
         assert_eq!((timer.next_at(), timer.due()), (None, Due::Nothing));
-        assert!(!timer.may_retry(), "nothing was closed");
+        assert!(!timer.has_just_closed(), "nothing was closed");
     }
 
     #[test]
@@ -92,15 +121,38 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_address_is_tried_again_while_what_was_closed_may_hold_it() {
+    fn the_longest_interval_means_never() {
+        let mut timer = RescanTimer::new(Some(Duration::MAX));
+        assert_eq!((timer.next_at(), timer.due()), (None, Due::Nothing));
+    }
+
+    #[test]
+    fn news_are_looked_at_once() {
+        let mut timer = RescanTimer::new(None);
+        timer.note_news();
+        thread::sleep(NEWS_DELAY);
+        assert_eq!((timer.due(), timer.due()), (Due::Look, Due::Nothing));
+    }
+
+    #[test]
+    fn what_is_missing_is_tried_again_ever_more_seldom_until_it_is_there() {
+        let mut timer = RescanTimer::new(None);
+        timer.note_missing(true);
+        thread::sleep(RETRY_AFTER);
+        assert_eq!((timer.due(), timer.due()), (Due::Retry, Due::Nothing));
+        thread::sleep(8 * RETRY_AFTER);
+        timer.note_retried(true);
+        assert!(timer.next_at() >= Some(Instant::now() + RETRY_AFTER));
+        timer.note_retried(false);
+        assert_eq!(timer.next_at(), None);
+    }
+
+    #[test]
+    fn an_address_may_be_taken_for_a_while_by_what_was_closed() {
         let mut timer = RescanTimer::new(None);
         timer.note_closed();
-        let start = Instant::now();
-        assert!(timer.may_retry());
-        assert!(timer.next_at() >= Some(start + RETRY_EVERY));
-        thread::sleep(RETRY_EVERY);
-        assert_eq!((timer.due(), timer.due()), (Due::Retry, Due::Nothing));
-        thread::sleep(RETRY_TIME_MAX);
-        assert!(!timer.may_retry());
+        assert!(timer.has_just_closed());
+        thread::sleep(CLOSING_TIME_MAX);
+        assert!(!timer.has_just_closed());
     }
 }

@@ -18,19 +18,26 @@ use crate::{
 pub(crate) struct Admission {
     /// All NICs of the host.
     pub nics: Arc<Nics>,
-    /// The NICs that the engine listens on, each with the addresses that it listens at.
+    /// The NICs that the engine listens on, each with what of it the engine listens at.
     selected: Nics,
-    /// Counters of each NIC that the engine listens on.
+    /// Counters of each NIC that the engine listens on, by ascending index.
     counters: Vec<Arc<NicCounters>>,
+    groups: Vec<Ipv4Addr>,
+    /// Whether NICs that the engine listens on share an address.
+    has_shared_addresses: bool,
 }
 
+/// The index and the counters of the NIC that a datagram counts for.
+type Attribution<'a> = (u32, &'a Arc<NicCounters>);
+
 impl Admission {
-    pub fn new(nics: Arc<Nics>, selected: Nics, stats: &StatsTable) -> Self {
-        Self { nics, counters: stats.of(&selected), selected }
+    pub fn new(nics: Arc<Nics>, selected: Nics, groups: Vec<Ipv4Addr>, stats: &StatsTable) -> Self {
+        let has_shared_addresses = selected.has_shared_addresses();
+        Self { nics, counters: stats.of(&selected), selected, groups, has_shared_addresses }
     }
 
     /// The record of a datagram, or `None` if it is dropped. Counts it either way, except on
-    /// sockets whose role is [`Role::Send`] or [`Role::Unjudged`].
+    /// sockets whose role is [`Role::Send`], [`Role::Join`] or [`Role::Unjudged`].
     #[inline]
     pub fn admit(
         &self,
@@ -45,24 +52,21 @@ impl Admission {
         }
         let class = match socket.plan.role {
             Role::Hear(class) => class,
-            Role::HearAll => self.classify(&arrival),
-            Role::Send => return None,
+            Role::HearAll | Role::HearRest => self.classify(&arrival),
+            Role::Send | Role::Join => return None,
             Role::Unjudged => {
                 let class = Class::Unicast;
                 return Some(Record { arrival, span, heard_by, port: 0, class, nic: 0 });
             }
         };
-        let (nic, counters) = self.attribute(socket, class, &arrival);
-        let is_strange = socket.plan.role == Role::HearAll
-            && (class == Class::Group && !socket.plan.joins(arrival.destination)
-                || self.is_copy(socket, class, arrival.destination));
-        let Some(counters) = counters.filter(|_| !is_strange) else {
-            // A wildcard socket also hears on NICs and at addresses that were not chosen, and in
-            // groups that only another program joined. Where each address of a NIC has a socket,
-            // each hears a broadcast, and only one hands it out.
-            add(&socket.counters.guarded_count, 1);
+        let Some((nic, counters)) = self.attribute(socket, class, &arrival) else {
+            add(&socket.counters.unchosen_count, 1);
             return None;
         };
+        if self.is_copy(socket, class, arrival.destination) {
+            add(&counters.copy_count, 1);
+            return None;
+        }
         if arrival.is_control_truncated {
             add(&counters.malformed_count, 1);
         }
@@ -81,68 +85,108 @@ impl Admission {
         Some(Record { arrival, span, heard_by, port: socket.port, class, nic })
     }
 
-    /// Whether the socket of another address of the same NIC hands out this broadcast. Where each
-    /// address of a NIC has a socket, each of them hears it.
+    /// Whether another socket of the engine hands this datagram out. A socket for one class gets no
+    /// copies.
     fn is_copy(&self, socket: &ListenSocket, class: Class, destination: Ipv4Addr) -> bool {
-        let Some(nic) = self.selected.by_index(socket.plan.nic_index()) else {
-            return false;
-        };
-        let mut addresses = nic.addresses.iter();
-        let addressed = match class {
-            Class::Subnet => addresses.find(|own| own.broadcast == Some(destination)),
-            Class::Limited => None,
-            Class::Unicast | Class::Group => return false,
-        };
-        let speaker = addressed.map(|own| own.address).or_else(|| nic.primary());
-        speaker.is_some_and(|speaker| speaker != socket.plan.address)
+        match socket.plan.role {
+            // It hears broadcasts, because it is bound to no address.
+            Role::HearRest => class != Class::Unicast,
+            // Where each address of a NIC has a socket, each of them hears the NIC's broadcasts.
+            Role::HearAll => {
+                let nic = self.selected.by_index(socket.plan.nic_index());
+                nic.is_some_and(|nic| is_copy_on(nic, socket.plan.address, class, destination))
+            }
+            _ => false,
+        }
     }
 
     fn classify(&self, arrival: &Arrival) -> Class {
         let destination = arrival.destination;
         if destination.is_broadcast() {
-            return Class::Limited;
+            Class::Limited
+        } else if destination.is_multicast() {
+            Class::Group
+        } else if self.nics.is_broadcast(destination) {
+            Class::Subnet
+        } else {
+            Class::Unicast
         }
-        if destination.is_multicast() {
-            return Class::Group;
-        }
-        let is_broadcast_of =
-            |nic: &Nic| nic.addresses.iter().any(|own| own.broadcast == Some(destination));
-        let arrived_on = self.nics.by_index(arrival.ifindex);
-        if arrived_on.is_some_and(is_broadcast_of) || self.nics.iter().any(is_broadcast_of) {
-            return Class::Subnet;
-        }
-        Class::Unicast
     }
 
-    /// The index and the counters of the NIC that heard a datagram; no counters if the engine
-    /// does not listen there.
+    /// The NIC that a datagram counts for; `None` if it came to a place that was not chosen.
+    #[inline]
     fn attribute<'a>(
         &'a self,
         socket: &'a ListenSocket,
         class: Class,
         arrival: &Arrival,
-    ) -> (u32, Option<&'a Arc<NicCounters>>) {
-        if let Some(nic) = &socket.plan.nic {
-            return (nic.index, Some(&socket.counters));
-        }
-        let index = match class {
-            Class::Unicast if !arrival.destination.is_unspecified() => {
-                let owner = self.selected.owner(arrival.destination);
-                let loopback = || {
-                    let is_loopback = arrival.destination.is_loopback();
-                    is_loopback.then(|| self.selected.loopback()).flatten()
-                };
-                owner.or_else(loopback).map_or(0, |nic| nic.index)
-            }
-            _ => arrival.ifindex,
+    ) -> Option<Attribution<'a>> {
+        let Some(nic) = &socket.plan.nic else {
+            return self.attribute_by_arrival(socket, class, arrival);
         };
-        if index == 0 && arrival.ifindex == 0 {
-            // Neither destination nor interface tells the NIC: better heard than lost.
-            return (0, Some(&socket.counters));
+        let plan = &socket.plan;
+        if plan.role == Role::HearAll && class == Class::Group && !plan.joins(arrival.destination) {
+            return None;
         }
-        let position = self.counters.iter().position(|counters| counters.index == index);
-        (index, position.map(|position| &self.counters[position]))
+        if class == Class::Unicast && (self.has_shared_addresses || plan.role == Role::HearRest) {
+            return self.owner(arrival).or(Some((nic.index, &socket.counters)));
+        }
+        Some((nic.index, &socket.counters))
     }
+
+    /// As [`Admission::attribute`], for a socket that hears several NICs.
+    fn attribute_by_arrival<'a>(
+        &'a self,
+        socket: &'a ListenSocket,
+        class: Class,
+        arrival: &Arrival,
+    ) -> Option<Attribution<'a>> {
+        let (destination, role) = (arrival.destination, socket.plan.role);
+        if destination.is_unspecified() && arrival.ifindex == 0 {
+            // Neither destination nor interface tells the NIC: better heard than lost.
+            return Some((0, &socket.counters));
+        }
+        let by_arrival = || self.counters_of(arrival.ifindex);
+        match class {
+            Class::Unicast => self.owner(arrival).or_else(|| {
+                // An address that nobody knew a moment ago is heard where it came in. One that
+                // is known was not chosen. But what hears the rest takes it from others.
+                let is_known = self.nics.owner(destination).is_some();
+                if is_known && role == Role::HearAll { None } else { by_arrival() }
+            }),
+            // Sockets for broadcasts are bound to chosen addresses. A wildcard socket is not.
+            Class::Subnet if role == Role::HearAll && !self.selected.is_broadcast(destination) => {
+                None
+            }
+            Class::Group if role == Role::HearAll && !self.groups.contains(&destination) => None,
+            Class::Subnet | Class::Limited | Class::Group => by_arrival(),
+        }
+    }
+
+    /// The NIC whose address was asked. If several have it, the one where the datagram came in.
+    fn owner(&self, arrival: &Arrival) -> Option<Attribution<'_>> {
+        let arrived_on = self.selected.by_index(arrival.ifindex);
+        let owns = |nic: &&Nic| self.has_shared_addresses && nic.owns(arrival.destination);
+        let owner = arrived_on.filter(owns).or_else(|| self.selected.owner(arrival.destination));
+        self.counters_of(owner?.index)
+    }
+
+    fn counters_of(&self, index: u32) -> Option<Attribution<'_>> {
+        let position = self.counters.binary_search_by_key(&index, |counters| counters.index);
+        Some((index, &self.counters[position.ok()?]))
+    }
+}
+
+/// Whether the socket of another address of the same NIC hands out this broadcast.
+fn is_copy_on(nic: &Nic, address: Ipv4Addr, class: Class, destination: Ipv4Addr) -> bool {
+    let mut addresses = nic.addresses.iter();
+    let addressed = match class {
+        Class::Subnet => addresses.find(|own| own.has_broadcast(destination)),
+        Class::Limited => None,
+        Class::Unicast | Class::Group => return false,
+    };
+    let speaker = addressed.map(|own| own.address).or_else(|| nic.primary());
+    speaker.is_some_and(|speaker| speaker != address)
 }
 
 /// Whether an answer to this source can be right: its port is not 0, and its address is no

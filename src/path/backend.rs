@@ -28,7 +28,7 @@ use std::{
 use super::{
     admit::Admission, batch::Batch, dispatch::Dispatch, pace::Coalesce, sockets::ListenSocket,
 };
-use crate::{datagram::Outbox, error::Result, stats::StatsTable};
+use crate::{datagram::Outbox, error::Result, stats::StatsTable, sys::nic_watch::NicWatch};
 
 /// How many sockets a backend has room for.
 pub(crate) const SLOT_COUNT_MAX: usize = 4096;
@@ -128,9 +128,15 @@ pub(crate) trait BackendDriver: Send + fmt::Debug {
     /// Whether no operation is under way in a slot any more.
     fn is_free(&self, slot: u16) -> bool;
 
-    /// Whether the socket in a slot failed for good. The backend no longer receives from it then.
-    #[allow(dead_code, reason = "for sockets that were adopted, which only Linux has")]
-    fn is_deaf(&self, slot: u16) -> bool;
+    /// Takes the slot of a socket that failed for good, and why. The backend no longer receives
+    /// from it. Each is told once.
+    fn take_deaf(&mut self) -> Option<(u16, io::Error)>;
+
+    /// Ends the wait of a turn when there is news of the NICs.
+    fn watch_nics(&mut self, nics: &NicWatch) -> io::Result<()>;
+
+    /// Whether there has been such news since the last call.
+    fn take_news(&mut self) -> bool;
 
     /// Whether receiving has paused until buffers are given back.
     fn is_starved(&self) -> bool;

@@ -9,7 +9,7 @@ use std::{
 use super::{
     admit::Admission,
     dispatch::Dispatch,
-    sockets::{ListenSettings, ListenSocket, SocketLayout, Unicast, plan},
+    sockets::{ListenSettings, ListenSocket, Listeners, SocketLayout, SubnetSockets},
 };
 use crate::{
     datagram::{Arrival, Class, Egress, Outbox, SocketKey, Span},
@@ -26,19 +26,25 @@ fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTable) {
     let (stats, settings) = (StatsTable::default(), ListenSettings::default());
     let mut port = 0;
     let open = |plan: &_| {
-        let socket = ListenSocket::open(plan, port, &settings, true, &stats).expect("loopback");
+        let socket = ListenSocket::open(plan, port, &settings, &stats, &[]).expect("loopback");
         port = socket.port;
         Some(Arc::new(socket))
     };
-    let plans = plan(&nics, &[], Unicast::Take, SocketLayout::ByAddress);
-    let sockets = plans.iter().map(open).collect();
+    let listeners = Listeners {
+        settings: &settings,
+        layout: SocketLayout::ByAddress,
+        nics: &nics,
+        selected: &nics,
+        subnet_sockets: SubnetSockets::Paired,
+    };
+    let sockets = listeners.plan().iter().map(open).collect();
     (nics, sockets, stats)
 }
 
 #[test]
 fn a_broadcast_is_handed_out_once_however_many_addresses_hear_it() {
     let (nics, sockets, stats) = two_addresses();
-    let admission = Admission::new(Arc::new(nics.clone()), nics, &stats);
+    let admission = Admission::new(Arc::new(nics.clone()), nics, Vec::new(), &stats);
     let rows = [
         (Ipv4Addr::BROADCAST, Class::Limited, 0),
         (Ipv4Addr::new(127, 255, 255, 255), Class::Subnet, 0),

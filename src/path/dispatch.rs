@@ -1,7 +1,7 @@
 //! Chooses the socket that sends a datagram, and counts what became of it. Both backends call this
 //! code when they send, as they call [`admit`](super::admit) when they receive.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
 use super::sockets::{ListenSocket, Role};
 use crate::{
@@ -21,7 +21,7 @@ pub(crate) struct Dispatch {
     first_slot: u16,
     /// Sockets that can send only from the address that they are bound to.
     address_bound: Vec<AddressBound>,
-    /// Counters of each NIC that the engine listens on.
+    /// Counters of each NIC that the engine listens on, by ascending index.
     counters: Vec<Arc<NicCounters>>,
     unattributed: Arc<NicCounters>,
 }
@@ -108,7 +108,10 @@ impl Dispatch {
     /// Counts what became of `count` datagrams that were sent alike. They count for the NIC that
     /// their egress names, else for the NIC of the socket that sent them, else for no NIC.
     pub fn count_sent(&self, outgoing: &Outgoing, slot: Option<u16>, sent: Sent, count: usize) {
-        let by_index = |index| self.counters.iter().find(|counters| counters.index == index);
+        let by_index = |index| {
+            let found = self.counters.binary_search_by_key(&index, |counters| counters.index);
+            found.ok().map(|position| &self.counters[position])
+        };
         let of_nic = outgoing.egress.ifindex.and_then(by_index);
         let of_socket = || slot.and_then(|slot| self.sender(slot)).map(|sender| &sender.counters);
         let counters = of_nic.or_else(of_socket).unwrap_or(&self.unattributed);
@@ -122,21 +125,25 @@ impl Dispatch {
 }
 
 fn senders(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<Option<Sender>> {
-    let sender_of = |port| {
-        let sends = |socket: &Option<Arc<ListenSocket>>| {
-            let socket = socket.as_ref();
-            socket.is_some_and(|socket| socket.port == port && socket.plan.role == Role::Send)
-        };
-        sockets.iter().position(sends)
-    };
+    let by_port: HashMap<u16, u16> = by_role(sockets, Role::Send);
     let sender = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
         let socket = socket.as_ref()?;
-        let other = socket.plan.is_device_bound.then(|| sender_of(socket.port)).flatten();
-        let routed_slot = other.unwrap_or(slot) as u16;
+        let other = by_port.get(&socket.port).filter(|_| socket.plan.is_device_bound);
+        let routed_slot = other.copied().unwrap_or(slot as u16);
         let (number, counters) = (socket.number, Arc::clone(&socket.counters));
         Some(Sender { number, counters, routed_slot })
     };
     sockets.iter().enumerate().map(sender).collect()
+}
+
+/// The first slot with this role, for each port.
+fn by_role(sockets: &[Option<Arc<ListenSocket>>], role: Role) -> HashMap<u16, u16> {
+    let has_role = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
+        let socket = socket.as_ref().filter(|socket| socket.plan.role == role)?;
+        Some((socket.port, slot as u16))
+    };
+    // The later entries are replaced by the earlier ones.
+    sockets.iter().enumerate().rev().filter_map(has_role).collect()
 }
 
 fn address_bound(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<AddressBound> {

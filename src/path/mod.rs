@@ -31,6 +31,9 @@ pub(crate) use dispatch::{Dispatch, Sent};
 pub use pace::Coalesce;
 pub(crate) use pace::{Pace, sleep};
 pub use sockets::{FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast};
-pub(crate) use sockets::{ListenSettings, ListenSocket, SocketLayout, SocketPlan, open_port, plan};
+pub(crate) use sockets::{
+    ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey,
+    SubnetSockets,
+};
 #[allow(unused_imports, reason = "for the feature udp-v4")]
-pub(crate) use sockets::{Role, SocketOptions, open};
+pub(crate) use sockets::{SocketOptions, open};

@@ -49,7 +49,6 @@ mod pv_file;
 pub mod pva;
 mod pva_respond;
 mod request;
-mod subnet;
 
 use std::{fmt, str::FromStr};
 
@@ -59,7 +58,6 @@ pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
 pub use pv_file::{PvFileError, read_pv_file};
 pub use pva_respond::{Asked, PvaResponder};
 pub use request::{Request, RequestHead, answered_ids};
-pub use subnet::{Subnet, SubnetError};
 
 /// One of the two EPICS protocols. A server may have the same name in both.
 ///

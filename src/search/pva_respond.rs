@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::names::is_host;
-use super::{NameTable, Protocol, Reject, SearchCounts, Subnet, pva};
+use super::{NameTable, Protocol, Reject, SearchCounts, pva};
+use crate::nics::Subnet;
 
 /// Who asked, and how the question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,16 @@
 //!
 //! - [`options`]: socket options, set before and after binding.
 //! - [`drop_count`]: how many datagrams a socket has dropped; the kernel's count wraps.
-//! - [`linux`]: control messages, many datagrams per call, segments.
+//! - [`nic_watch`]: lists the NICs, and hears when they change.
+//! - [`linux`]: control messages, many datagrams per call, segments, netlink.
 
 pub(crate) mod drop_count;
 #[cfg(target_os = "linux")]
 pub(crate) mod linux;
+#[cfg(not(target_os = "linux"))]
+#[path = "nic_watch_elsewhere.rs"]
+pub(crate) mod nic_watch;
 pub(crate) mod options;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::nic_watch;

@@ -37,7 +37,7 @@ impl IfaceInfo {
             name: nic.name.clone(),
             ip: own.address,
             netmask: own.netmask,
-            broadcast: own.broadcast.filter(|_| !nic.is_loopback),
+            broadcast: own.broadcast.filter(|_| !nic.is_loopback && !nic.is_point_to_point),
             up_non_loopback: nic.is_up && !nic.is_loopback,
         }
     }
@@ -125,14 +125,7 @@ impl Inner {
 /// The one address that every host has, used until the system lists its interfaces.
 fn loopback_alone() -> Nics {
     let own = NicAddress::new(Ipv4Addr::LOCALHOST, Ipv4Addr::new(255, 0, 0, 0));
-    Nics::from_iter([Nic {
-        name: "lo".to_owned(),
-        index: 0,
-        is_up: true,
-        is_loopback: true,
-        is_point_to_point: false,
-        addresses: vec![own],
-    }])
+    Nics::from_iter([Nic { is_loopback: true, ..Nic::new("lo", 0, vec![own]) }])
 }
 
 impl IfaceMap {
@@ -280,14 +273,8 @@ mod tests {
             let mask = u32::MAX.checked_shl(32 - prefix_len).unwrap_or(0);
             NicAddress::new(address.into(), Ipv4Addr::from_bits(mask))
         };
-        Nic {
-            name: name.to_owned(),
-            index,
-            is_up: true,
-            is_loopback: name == "lo",
-            is_point_to_point: false,
-            addresses: addresses.iter().map(address).collect(),
-        }
+        let addresses = addresses.iter().map(address).collect();
+        Nic { is_loopback: name == "lo", ..Nic::new(name, index, addresses) }
     }
 
     fn map(nics: Vec<Nic>) -> IfaceMap {
@@ -320,7 +307,6 @@ mod tests {
     fn broadcasts_follow_from_the_mask() {
         let mut tunnel = nic("tun", 5, &[([10, 5, 0, 1], 24)]);
         tunnel.is_point_to_point = true;
-        tunnel.addresses[0].broadcast = None;
         let map = map(vec![
             nic("lo", 1, &[([127, 0, 0, 1], 8)]),
             nic("a", 2, &[([10, 1, 0, 1], 24), ([10, 1, 0, 2], 24), ([10, 2, 0, 1], 30)]),

@@ -13,7 +13,10 @@ use crate::{
     datagram::Class,
     error::{Error, Result},
     nics::{Nic, NicAddress, Nics},
-    path::{self, FailedNic, Listen, Role, SocketLayout, SocketOptions, SocketPlan, Unicast, plan},
+    path::{
+        self, FailedNic, Listen, ListenSettings, Listeners, Role, SocketLayout, SocketOptions,
+        SocketPlan, SubnetSockets, Unicast,
+    },
     sys::options::PacketInfo,
 };
 
@@ -97,10 +100,9 @@ pub(super) fn open_all(
 
 /// The sockets to open, NIC by NIC, for each NIC its unicast addresses first.
 fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
-    let layout = SocketLayout::of_system(Listen::Class, Unicast::Take, nics)?;
-    let mut plans = plan(nics, &[], Unicast::Take, layout);
+    let mut plans = plan(nics, &ListenSettings::default())?;
     plans.retain(|plan| match plan.role {
-        Role::Send | Role::Unjudged => false,
+        Role::Send | Role::HearRest | Role::Join | Role::Unjudged => false,
         Role::HearAll | Role::Hear(Class::Unicast) => true,
         Role::Hear(_) => ports != Ports::UnusedEach,
     });
@@ -115,6 +117,12 @@ fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
     };
     plans.sort_by_key(position);
     Ok(plans)
+}
+
+fn plan(nics: &Nics, settings: &ListenSettings) -> Result<Vec<SocketPlan>> {
+    let layout = SocketLayout::of_system(Listen::Class, false, nics)?;
+    let subnet_sockets = SubnetSockets::AtHome;
+    Ok(Listeners { settings, layout, nics, selected: nics, subnet_sockets }.plan())
 }
 
 fn open_once(
@@ -133,7 +141,10 @@ fn open_once(
         let is_shared = matches!(ports, Ports::Shared(_));
         match open(nics, plan, port, is_shared, broadcast) {
             Ok(socket) => opened.push(socket),
-            Err(error) => failed.push(FailedNic::new(plan, port, error)),
+            Err(error) => {
+                let address = SocketAddrV4::new(plan.address, port);
+                failed.push(FailedNic::new(plan.nic.clone(), address, error));
+            }
         }
     }
     (opened, failed)
@@ -159,8 +170,12 @@ pub(super) fn open_group(
     port: u16,
     is_shared: bool,
 ) -> Result<Vec<Result<Opened>>> {
-    let layout = SocketLayout::of_system(Listen::Class, Unicast::Take, nics)?;
-    let mut plans = plan(nics, &[group], Unicast::Leave, layout);
+    let settings = ListenSettings {
+        groups: vec![group],
+        unicast: Unicast::Leave,
+        ..ListenSettings::default()
+    };
+    let mut plans = plan(nics, &settings)?;
     plans.retain(|plan| plan.joins(group));
     Ok(plans.iter().map(|plan| open(nics, plan, port, is_shared, false)).collect())
 }
@@ -179,7 +194,8 @@ fn open(
         wants_kernel_time: false,
         wants_drop_counts: true,
     };
-    let open = path::open(plan, port, &with)?;
+    let open = path::open(plan, port, &with, &[])?;
+    open.join_groups(plan)?;
     let bound = SocketAddrV4::new(plan.address, open.port);
     let watched = UdpSocket::from_std(open.socket.into()).map_err(|source| Error::Socket {
         operation: "having tokio watch",
@@ -193,14 +209,13 @@ fn open(
         bound,
         class: match plan.role {
             Role::Hear(class) => Some(class),
-            Role::HearAll | Role::Send | Role::Unjudged => None,
+            Role::HearAll | Role::HearRest | Role::Send | Role::Join | Role::Unjudged => None,
         },
     })
 }
 
 fn nic_socket(nics: &Nics, plan: &SocketPlan, sock: Arc<UdpSocket>) -> NicSocket {
-    let hears_broadcast =
-        |nic: &&Nic| nic.addresses.iter().any(|own| own.broadcast == Some(plan.address));
+    let hears_broadcast = |nic: &&Nic| nic.broadcasts.contains(&plan.address);
     let ifindex = plan.nic_index();
     // A socket that is not bound to a device hears for several NICs. One of them stands for all.
     let nic = (nics.iter().find(|nic| plan.nic.is_some() && nic.index == ifindex))
@@ -209,16 +224,17 @@ fn nic_socket(nics: &Nics, plan: &SocketPlan, sock: Arc<UdpSocket>) -> NicSocket
         .or_else(|| nics.iter().next());
     let own = nic.and_then(|nic| {
         let addressed =
-            |own: &&NicAddress| own.address == plan.address || own.broadcast == Some(plan.address);
+            |own: &&NicAddress| own.address == plan.address || own.has_broadcast(plan.address);
         nic.addresses.iter().find(addressed).or(nic.addresses.first())
     });
     let is_loopback = nic.is_some_and(|nic| nic.is_loopback);
+    let has_no_broadcast = nic.is_some_and(|nic| nic.is_loopback || nic.is_point_to_point);
     NicSocket {
         sock,
         iface_ip: own.map_or(plan.address, |own| own.address),
         ifindex,
         netmask: own.map_or(Ipv4Addr::BROADCAST, |own| own.netmask),
-        broadcast: own.and_then(|own| own.broadcast).filter(|_| !is_loopback),
+        broadcast: own.and_then(|own| own.broadcast).filter(|_| !has_no_broadcast),
         is_loopback,
         rx_only_bcast: !matches!(plan.role, Role::HearAll | Role::Hear(Class::Unicast)),
     }

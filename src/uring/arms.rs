@@ -73,6 +73,8 @@ pub(super) struct Arms {
     /// The slot to start arming from: one past last time's first, so that low slots cannot take all
     /// buffers.
     first_slot: usize,
+    /// Sockets that failed for good.
+    deaf: Vec<(u16, io::Error)>,
     /// Whether a receive ended because the kernel had no buffer, while there were spare ones. Its
     /// socket then has datagrams waiting.
     ran_short: bool,
@@ -88,6 +90,7 @@ impl Arms {
             due_count: 0,
             starved_count: 0,
             first_slot: 0,
+            deaf: Vec::new(),
             ran_short: false,
             layout: BufferLayout::new(),
         }
@@ -107,10 +110,9 @@ impl Arms {
         self.ran_short
     }
 
-    /// Whether the socket in a slot failed for good.
-    pub fn is_deaf(&self, slot: u16) -> bool {
-        let arm = self.arms.get(usize::from(slot)).and_then(Option::as_ref);
-        arm.is_some_and(|arm| arm.state == ArmState::Idle && arm.socket.plan.hears())
+    /// Takes the slot of a socket that failed for good, and why.
+    pub fn take_deaf(&mut self) -> Option<(u16, io::Error)> {
+        self.deaf.pop()
     }
 
     pub fn is_free(&self, slot: u16) -> bool {
@@ -297,7 +299,7 @@ impl Arms {
                 let is_hopeless = matches!(errno, libc::EBADF | libc::ENOTSOCK | libc::EFAULT);
                 if is_hopeless || arm.error_count >= ERROR_COUNT_MAX {
                     let error = io::Error::from_raw_os_error(errno);
-                    tracing::error!(%error, socket = %arm.socket, "a socket hears no more");
+                    self.deaf.push((slot, error));
                     ArmState::Idle
                 } else {
                     ArmState::Due

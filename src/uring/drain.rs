@@ -44,7 +44,10 @@ pub(super) fn drain<K: Kernel>(uring: &mut Uring<K>) {
 }
 
 fn is_at_rest<K: Kernel>(uring: &Uring<K>) -> bool {
-    uring.arms.armed_count() == 0 && uring.flights.remaining_count() == 0 && !uring.watch.is_armed()
+    let watches = [Some(&uring.watch), uring.news.as_ref()];
+    uring.arms.armed_count() == 0
+        && uring.flights.remaining_count() == 0
+        && !watches.iter().flatten().any(|watch| watch.is_armed())
 }
 
 /// Makes one attempt. Returns whether another one makes sense.
@@ -83,6 +86,11 @@ fn discard<K: Kernel>(uring: &mut Uring<K>, completion: Completion) {
             uring.flights.discard((flight, index), completion);
         }
         Some(UserData::Wake) => uring.watch.complete(completion),
+        Some(UserData::News) => {
+            if let Some(news) = &mut uring.news {
+                news.complete(completion);
+            }
+        }
         Some(UserData::Cancel) | None => {}
     }
 }

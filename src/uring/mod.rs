@@ -32,6 +32,7 @@ mod wake;
 use std::{
     collections::VecDeque,
     hint, io,
+    os::fd::AsFd,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -46,7 +47,7 @@ use self::{
     kernel::{Completion, Entered, Kernel},
     ring::Ring,
     user_data::UserData,
-    wake::Watch,
+    wake::{Waker, Watch},
 };
 use crate::{
     datagram::{LentBuffers, Outbox, Payloads, Record},
@@ -56,6 +57,7 @@ use crate::{
         Turn, Wake, sleep,
     },
     stats::add,
+    sys::nic_watch::NicWatch,
 };
 
 /// The size of the submission queue. When it is full, what is queued is submitted.
@@ -96,7 +98,11 @@ struct Uring<K: Kernel = Ring> {
     buffers: BufferRing,
     arms: Arms,
     flights: Flights,
+    waker: Arc<Waker>,
     watch: Watch,
+    /// The watch for news of the NICs, if there is one.
+    news: Option<Watch>,
+    has_news: bool,
     /// Records that did not fit the batch of their turn.
     backlog: VecDeque<Record>,
     /// This turn re-arms receives that ran out of buffers: their datagrams are already queued, so
@@ -147,13 +153,17 @@ impl<K: Kernel> Uring<K> {
             .map_err(|error| ("allocating the receive buffers", error))?;
         let buffers = BufferRing::register(&mut ring, Arc::new(slab), settings.batch_max)
             .map_err(|error| ("io_uring_register (buffer ring)", error))?;
-        let watch = Watch::new().map_err(|error| ("eventfd", error))?;
+        let waker = Waker::new().map_err(|error| ("eventfd", error))?;
+        let watch = Watch::new(waker.as_fd(), UserData::Wake).map_err(|error| ("dup", error))?;
         Ok(Self {
             ring,
             buffers,
             arms: Arms::new(),
             flights: Flights::new(settings.replies_max),
+            waker,
             watch,
+            news: None,
+            has_news: false,
             backlog: VecDeque::with_capacity(buffer_count),
             is_resuming: false,
             lent_count: 0,
@@ -173,6 +183,9 @@ impl<K: Kernel> Uring<K> {
             ring.enable()?;
         }
         or_next_turn(self.watch.arm(ring))?;
+        if let Some(news) = &mut self.news {
+            or_next_turn(news.arm(ring))?;
+        }
         or_next_turn(self.arms.arm(ring, buffers))?;
         self.flights.send(ring, turn.dispatch, batch.outbox_mut())?;
         self.flights.send(ring, turn.dispatch, turn.posted)
@@ -268,6 +281,16 @@ impl<K: Kernel> Uring<K> {
                 self.flights.complete(ring, turn.dispatch, of, completion);
             }
             Some(UserData::Wake) => self.watch.complete(completion),
+            Some(UserData::News) => {
+                self.has_news = true;
+                if let Some(news) = &mut self.news {
+                    news.complete(completion);
+                    if news.is_hopeless() {
+                        tracing::error!(?completion, "the NICs are no longer followed");
+                        self.news = None;
+                    }
+                }
+            }
             Some(UserData::Cancel) => {}
             None => tracing::error!(?completion, "a completion of no request"),
         }
@@ -325,8 +348,17 @@ impl<K: Kernel> BackendDriver for Uring<K> {
         self.arms.is_free(slot)
     }
 
-    fn is_deaf(&self, slot: u16) -> bool {
-        self.arms.is_deaf(slot)
+    fn take_deaf(&mut self) -> Option<(u16, io::Error)> {
+        self.arms.take_deaf()
+    }
+
+    fn watch_nics(&mut self, nics: &NicWatch) -> io::Result<()> {
+        self.news = Some(Watch::new(nics.as_fd(), UserData::News)?);
+        Ok(())
+    }
+
+    fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     fn is_starved(&self) -> bool {
@@ -363,7 +395,7 @@ impl<K: Kernel> BackendDriver for Uring<K> {
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        self.watch.waker()
+        Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
     fn close(&mut self) {

@@ -12,6 +12,8 @@ pub(super) enum UserData {
     Send { flight: u16, index: u32 },
     /// The watch on the descriptor that wakes the engine.
     Wake,
+    /// The watch on the descriptor that tells news of the NICs.
+    News,
     /// A cancellation.
     Cancel,
 }
@@ -32,6 +34,7 @@ impl UserData {
             Self::Send { flight, index } => pack(2, flight.into(), index),
             Self::Wake => pack(3, 0, 0),
             Self::Cancel => pack(4, 0, 0),
+            Self::News => pack(5, 0, 0),
         }
     }
 
@@ -44,6 +47,7 @@ impl UserData {
             2 => Self::Send { flight: high as u16, index: low },
             3 => Self::Wake,
             4 => Self::Cancel,
+            5 => Self::News,
             _ => return None,
         };
         (decoded.encode() == user_data).then_some(decoded)
@@ -62,6 +66,7 @@ mod tests {
                 UserData::Receive { slot: a, generation: b },
                 UserData::Send { flight: a, index: c },
                 UserData::Wake,
+                UserData::News,
                 UserData::Cancel,
             ] {
                 prop_assert_eq!(UserData::decode(user_data.encode()), Some(user_data));

@@ -1,8 +1,9 @@
-//! Waking an engine that waits in its ring: an eventfd that the ring watches.
+//! What ends the wait of an engine in its ring, beside datagrams: descriptors that the ring watches.
+//! One is an eventfd, which other threads write to. Another one tells news of the NICs.
 
 use std::{
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -14,53 +15,39 @@ use super::{
 };
 use crate::path::{ERROR_COUNT_MAX, Wake};
 
-/// The watch on the eventfd. It completes at each write, so that nobody has to read the counter,
-/// which has room for 2^64 - 2 wakes.
+/// The watch on a descriptor. It completes each time when there is something new to read.
 #[derive(Debug)]
 pub(super) struct Watch {
-    waker: Arc<Waker>,
+    file: OwnedFd,
+    user_data: UserData,
     is_armed: bool,
     /// Errors in a row.
     error_count: u32,
 }
 
-#[derive(Debug)]
-struct Waker(EventFd);
-
-impl Wake for Waker {
-    fn wake(&self) {
-        if let Err(error) = self.0.write(1) {
-            tracing::warn!(%error, "waking the engine");
-        }
-    }
-}
-
 impl Watch {
-    pub fn new() -> io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let waker = Waker(EventFd::from_value_and_flags(0, flags)?);
-        Ok(Self { waker: Arc::new(waker), is_armed: false, error_count: 0 })
-    }
-
-    pub fn waker(&self) -> Arc<dyn Wake> {
-        Arc::clone(&self.waker) as Arc<dyn Wake>
-    }
-
-    fn fd(&self) -> RawFd {
-        self.waker.0.as_raw_fd()
+    /// The watch has the file for itself, whoever else has a descriptor of it.
+    pub fn new(file: BorrowedFd<'_>, user_data: UserData) -> io::Result<Self> {
+        let file = file.try_clone_to_owned()?;
+        Ok(Self { file, user_data, is_armed: false, error_count: 0 })
     }
 
     pub fn is_armed(&self) -> bool {
         self.is_armed
     }
 
+    /// Whether the ring refuses to watch the descriptor.
+    pub fn is_hopeless(&self) -> bool {
+        self.error_count >= ERROR_COUNT_MAX
+    }
+
     /// Starts the watch, unless it lives already.
     pub fn arm(&mut self, ring: &mut impl Kernel) -> io::Result<()> {
-        if self.error_count >= ERROR_COUNT_MAX {
-            return Err(io::Error::other("the ring refuses to watch an eventfd"));
+        if self.is_hopeless() {
+            return Err(io::Error::other("the ring refuses to watch a descriptor"));
         }
         if !self.is_armed {
-            ring.push_watch(self.fd(), UserData::Wake.encode())?;
+            ring.push_watch(self.file.as_raw_fd(), self.user_data.encode())?;
             self.is_armed = true;
         }
         Ok(())
@@ -69,5 +56,31 @@ impl Watch {
     pub fn complete(&mut self, completion: Completion) {
         self.is_armed = completion.has_more();
         self.error_count = if completion.result < 0 { self.error_count + 1 } else { 0 };
+    }
+}
+
+/// Wakes an engine by an eventfd. Its counter has room for 2^64 - 2 wakes, so that nobody has to
+/// read it: the watch completes at each write.
+#[derive(Debug)]
+pub(super) struct Waker(EventFd);
+
+impl Waker {
+    pub fn new() -> io::Result<Arc<Self>> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Arc::new(Self(EventFd::from_value_and_flags(0, flags)?)))
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        if let Err(error) = self.0.write(1) {
+            tracing::warn!(%error, "waking the engine");
+        }
     }
 }

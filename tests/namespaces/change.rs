@@ -35,7 +35,7 @@ fn a_wildcard_socket_follows_the_nics_too(backend: Backend) {
 fn nics_come_and_go(backend: Backend, listen: Listen) {
     let star = Star::new(2);
     star.server.configure("link delete nic2");
-    let builder = on_every_nic(backend).listen(listen).recv_buffer_bytes(4 << 20);
+    let builder = on_every_nic(backend).fixed_nics().listen(listen).recv_buffer_bytes(4 << 20);
     let server = star.server.echo(builder);
     let (sent_count, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let steady = star.client(1).client([0, 0, 0, 0]);
@@ -101,7 +101,7 @@ fn a_nic_made_again_is_heard_after_one_rescan_though_the_port_is_shared_with_nob
     backend: Backend,
 ) {
     let unused = nicring::Engine::builder().backend(backend).port(0);
-    for builder in [on_every_nic(backend).exclusive(), unused] {
+    for builder in [on_every_nic(backend).fixed_nics().exclusive(), unused] {
         let star = Star::new(2);
         let server = star.server.echo(builder);
         let first_index = star.index(2);
@@ -131,7 +131,7 @@ fn a_nic_made_again_is_heard_after_one_rescan_though_the_port_is_shared_with_nob
 
 fn a_link_that_goes_down_and_up_is_heard_again(backend: Backend) {
     let star = Star::new(2);
-    let server = star.server.echo(on_every_nic(backend));
+    let server = star.server.echo(on_every_nic(backend).fixed_nics());
     for with_rescan in [true, false] {
         let of_nic2 = || {
             let sockets = server.handle.sockets();
@@ -174,7 +174,7 @@ fn wait_for_link(star: &Star, number: u8) {
 
 fn an_address_that_changes_is_followed(backend: Backend) {
     let star = Star::new(1);
-    let server = star.server.echo(on_every_nic(backend));
+    let server = star.server.echo(on_every_nic(backend).fixed_nics());
     let index = star.index(1);
     star.server.configure("address flush dev nic1\naddress add 10.88.1.1/16 brd + dev nic1");
     star.client(1).configure("address add 10.88.1.2/16 brd + dev eth0");
@@ -198,7 +198,7 @@ fn an_address_that_changes_is_followed(backend: Backend) {
 
 fn a_rescan_without_a_change_changes_nothing(backend: Backend) {
     let star = Star::new(1);
-    let server = star.server.echo(on_every_nic(backend));
+    let server = star.server.echo(on_every_nic(backend).fixed_nics());
     let sockets = server.handle.sockets();
     let client = star.client(1).client([0, 0, 0, 0]);
     for round in 0..50 {
@@ -216,7 +216,7 @@ fn a_rescan_without_a_change_changes_nothing(backend: Backend) {
 fn what_a_nic_dropped_is_counted_though_it_has_gone(backend: Backend) {
     const COUNT: u64 = 300;
     let star = Star::new(2);
-    let builder = on_every_nic(backend).recv_buffer_bytes(1);
+    let builder = on_every_nic(backend).fixed_nics().recv_buffer_bytes(1);
     let engine = star.server.run(|| common::open(builder));
     let client = star.client(2).client([0, 0, 0, 0]);
     (0..COUNT).for_each(|_| client.ask("queued or dropped", Ipv4Addr::BROADCAST, PORT));

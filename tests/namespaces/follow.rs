@@ -1,8 +1,6 @@
 //! An engine that watches the NICs itself.
 
-use std::time::Duration;
-
-use nicring::{Backend, Builder};
+use nicring::Backend;
 
 use crate::{
     common::{for_each_backend, is_on, wait_until},
@@ -16,8 +14,7 @@ for_each_backend!(crate::common::netns::on:
 fn a_nic_that_comes_is_heard_without_a_rescan_by_hand(backend: Backend) {
     let star = Star::new(2);
     star.server.configure("link delete nic2");
-    let follow = |builder: Builder| builder.follow_nics(Duration::from_millis(20));
-    let server = star.server.echo(follow(on_every_nic(backend)));
+    let server = star.server.echo(on_every_nic(backend));
     for round in 0..2 {
         star.connect(2);
         wait_until("the engine hears on the NIC", || {

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, error::Error as _, io, net::SocketAddrV4};
 
-use nicring::search::{InsertError, NAME_LEN_MAX, NameTable, Protocol, Subnet, read_pv_file};
+use nicring::{
+    Subnet,
+    search::{InsertError, NAME_LEN_MAX, NameTable, Protocol, read_pv_file},
+};
 use proptest::prelude::*;
 
 fn server(number: u32) -> SocketAddrV4 {

@@ -18,8 +18,8 @@ mod settings;
 mod socket;
 
 pub(crate) use open::{SocketOptions, open};
-pub(crate) use plan::{Role, SocketLayout, SocketPlan, plan};
+pub(crate) use plan::{Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey, SubnetSockets};
 pub(crate) use settings::ListenSettings;
 pub use settings::{Listen, OnFailedNic, Unicast};
+pub(crate) use socket::ListenSocket;
 pub use socket::{FailedNic, Hears, SocketInfo};
-pub(crate) use socket::{ListenSocket, open_port};

@@ -27,7 +27,7 @@ pub(crate) struct SocketOptions {
     pub wants_drop_counts: bool,
 }
 
-/// A socket that is bound and has joined its groups.
+/// A socket that is bound.
 #[derive(Debug)]
 pub(crate) struct OpenSocket {
     pub socket: Socket,
@@ -36,12 +36,35 @@ pub(crate) struct OpenSocket {
     pub port: u16,
 }
 
-/// Opens a socket, binds it, and joins its groups. Port 0 asks for an unused port.
+impl OpenSocket {
+    /// Joins the groups of its plan.
+    #[allow(dead_code, reason = "for the feature udp-v4")]
+    pub fn join_groups(&self, plan: &SocketPlan) -> Result<()> {
+        let address = SocketAddrV4::new(plan.address, self.port);
+        let failed = |source| Error::Socket {
+            operation: "joining the group of",
+            nic: plan.nic_name().to_owned(),
+            address,
+            source,
+        };
+        let mut joins = plan.joins.iter();
+        joins.try_for_each(|join| join_group(&self.socket, *join, plan.address)).map_err(failed)
+    }
+}
+
+/// Opens a socket and binds it. It has joined no group yet. Port 0 asks for an unused port.
+///
+/// `beside` are sockets of the same owner. A port that is shared with nobody is shared with them.
 ///
 /// # Errors
 ///
 /// [`Error::Socket`], which names the step that failed.
-pub(crate) fn open(plan: &SocketPlan, port: u16, with: &SocketOptions) -> Result<OpenSocket> {
+pub(crate) fn open(
+    plan: &SocketPlan,
+    port: u16,
+    with: &SocketOptions,
+    beside: &[&Socket],
+) -> Result<OpenSocket> {
     let address = SocketAddrV4::new(plan.address, port);
     let failed = |operation| {
         move |source| Error::Socket { operation, nic: plan.nic_name().to_owned(), address, source }
@@ -56,9 +79,13 @@ pub(crate) fn open(plan: &SocketPlan, port: u16, with: &SocketOptions) -> Result
         options::bind_device(&socket, &nic.name, nic.index)
             .map_err(failed("binding to the device for"))?;
     }
-    options::bind(&socket, address).map_err(failed("binding"))?;
-    for &join in &plan.joins {
-        join_group(&socket, join, plan.address).map_err(failed("joining the group of"))?;
+    if plan.role == Role::Join {
+        return Ok(OpenSocket { socket, packet_info, port });
+    }
+    if with.is_shared || beside.is_empty() {
+        options::bind(&socket, address).map_err(failed("binding"))?;
+    } else {
+        bind_beside(&socket, address, beside).map_err(failed("binding"))?;
     }
     if plan.role == Role::HearAll && !plan.address.is_unspecified() {
         // So that what it sends to a group leaves by its own NIC.
@@ -86,6 +113,17 @@ fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions) -> io::
         options::grow_recv_buffer(socket, bytes)?;
     }
     options::fit_send_buffer(socket)
+}
+
+/// Binds where `beside` would refuse: for the moment, all of them share.
+fn bind_beside(socket: &Socket, address: SocketAddrV4, beside: &[&Socket]) -> io::Result<()> {
+    let share = |is_shared| {
+        let mut all = beside.iter().copied().chain([socket]);
+        all.try_for_each(|socket| socket.set_reuse_address(is_shared))
+    };
+    let bound = share(true).and_then(|()| options::bind(socket, address));
+    share(false)?;
+    bound
 }
 
 /// Joins a group on the NIC with this index. `bound` is the address that the socket is bound to.

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::settings::{Listen, Unicast};
+use super::settings::{Listen, ListenSettings};
 use crate::{
     datagram::Class,
     error::{Error, Result},
-    nics::{Nic, NicAddress, NicId, Nics},
+    nics::{Nic, NicAddress, NicId, Nics, Subnet},
     platform,
     sys::options,
 };
@@ -20,6 +20,11 @@ pub(crate) enum Role {
     HearAll,
     /// Hears nothing; sends what leaves by the kernel's route.
     Send,
+    /// Hears the unicasts that no socket with an address of its own hears. A plan has it last: where
+    /// ports are not shared, it needs the consent of the sockets that are bound before.
+    HearRest,
+    /// Hears nothing, and is bound to nothing: it keeps the host in groups.
+    Join,
     /// Hears for an owner that decides by itself: nothing is dropped, classified or counted here.
     #[allow(dead_code, reason = "for sockets that were adopted, which only Linux has")]
     Unjudged,
@@ -47,15 +52,22 @@ impl SocketPlan {
         Self { nic: Some(nic.id()), ..Self::new(role, address) }
     }
 
-    /// Whether one socket can serve both plans, once it has joined the groups that it needs.
-    pub fn is_same_socket_as(&self, other: &Self) -> bool {
-        let key = |plan: &Self| (plan.role, plan.address, plan.is_device_bound);
-        key(self) == key(other) && self.nic == other.nic
+    /// Bound to the device of the NIC.
+    fn on(nic: &Nic, role: Role, address: Ipv4Addr) -> Self {
+        Self { is_device_bound: true, ..Self::of(nic, role, address) }
+    }
+
+    /// What tells it from other plans for the same port. A socket serves every plan with its key,
+    /// once it has joined the groups that it needs: a NIC that has another name is still the same.
+    pub fn key(&self) -> SocketPlanKey {
+        let nic = self.nic.as_ref().map(|nic| (nic.index, nic.predecessor_count));
+        (self.role, self.address, nic, self.is_device_bound)
     }
 
     /// Destination and interface if the bindings fix both; the kernel then need not report them.
     pub fn fixed_arrival(&self) -> Option<(Ipv4Addr, u32)> {
-        self.is_device_bound.then_some((self.address, self.nic_index()))
+        let is_fixed = self.is_device_bound && !self.address.is_unspecified();
+        is_fixed.then_some((self.address, self.nic_index()))
     }
 
     /// Whether it joins this group on some NIC.
@@ -65,7 +77,7 @@ impl SocketPlan {
 
     /// Whether it hears anything.
     pub fn hears(&self) -> bool {
-        self.role != Role::Send
+        !matches!(self.role, Role::Send | Role::Join)
     }
 
     /// The index of its NIC; 0 if it is for all of them.
@@ -78,6 +90,9 @@ impl SocketPlan {
         self.nic.as_ref().map_or("all NICs", |nic| &nic.name)
     }
 }
+
+/// See [`SocketPlan::key`].
+pub(crate) type SocketPlanKey = (Role, Ipv4Addr, Option<(u32, u32)>, bool);
 
 /// How the sockets are laid out, after [`Listen::Auto`] has been decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,18 +108,20 @@ pub(crate) enum SocketLayout {
 }
 
 impl SocketLayout {
-    /// The layout for this system with these NICs.
-    pub fn of_system(listen: Listen, unicast: Unicast, nics: &Nics) -> Result<Self> {
+    /// The layout for this system with these NICs. `leaves` says whether any unicasts are to be left
+    /// to others.
+    pub fn of_system(listen: Listen, leaves: bool, nics: &Nics) -> Result<Self> {
         if platform::SENDS_FROM_OTHER_ADDRESSES {
-            return Self::choose(listen, unicast, options::can_bind_device(nics));
+            return Self::choose(listen, leaves, options::can_bind_device(nics));
         }
-        match (listen, unicast) {
-            (Listen::Wildcard, Unicast::Leave) => Self::choose(listen, unicast, false),
-            (_, Unicast::Leave) => Err(Error::setting(
+        match (listen, leaves) {
+            (Listen::Wildcard, true) => Self::choose(listen, leaves, false),
+            (_, true) => Err(Error::setting(
                 "unicast",
-                "this system answers from sockets that take unicasts: use Unicast::Take",
+                "this system answers from sockets that take unicasts: use Unicast::Take, and no \
+                 Builder::leave_unicast",
             )),
-            _ if platform::BINDS_BROADCAST_ADDRESSES => Self::choose(listen, unicast, false),
+            _ if platform::BINDS_BROADCAST_ADDRESSES => Self::choose(listen, leaves, false),
             (Listen::Wildcard, _) => Err(Error::setting(
                 "listen",
                 "a wildcard socket of this system does not say which address it answers from: use \
@@ -114,16 +131,12 @@ impl SocketLayout {
         }
     }
 
-    fn choose(listen: Listen, unicast: Unicast, can_bind_device: bool) -> Result<Self> {
-        match (listen, unicast, can_bind_device) {
+    fn choose(listen: Listen, leaves: bool, can_bind_device: bool) -> Result<Self> {
+        match (listen, leaves, can_bind_device) {
             (Listen::Auto | Listen::Class, _, true) => Ok(Self::ClassByDevice),
-            (Listen::Auto, Unicast::Leave, false) | (Listen::Class, _, false) => {
-                Ok(Self::ClassWithoutDevice)
-            }
-            (Listen::Auto, Unicast::Take, false) | (Listen::Wildcard, Unicast::Take, _) => {
-                Ok(Self::Wildcard)
-            }
-            (Listen::Wildcard, Unicast::Leave, _) => Err(Error::setting(
+            (Listen::Auto, true, false) | (Listen::Class, _, false) => Ok(Self::ClassWithoutDevice),
+            (Listen::Auto, false, false) | (Listen::Wildcard, false, _) => Ok(Self::Wildcard),
+            (Listen::Wildcard, true, _) => Err(Error::setting(
                 "listen",
                 "a wildcard socket takes unicasts: use Listen::Class to leave them to others",
             )),
@@ -143,77 +156,205 @@ impl SocketLayout {
 /// nothing, takes nothing from other sockets, is bound to no device, and still sends from the port.
 const NO_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
 
-/// The sockets for one port.
-pub(crate) fn plan(
-    selected: &Nics,
-    groups: &[Ipv4Addr],
-    unicast: Unicast,
-    layout: SocketLayout,
-) -> Vec<SocketPlan> {
-    if layout == SocketLayout::Wildcard {
-        let mut wildcard = SocketPlan::new(Role::HearAll, Ipv4Addr::UNSPECIFIED);
-        wildcard.joins = joins(selected, groups);
-        return vec![wildcard];
+/// What to plan for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listeners<'a> {
+    pub settings: &'a ListenSettings,
+    pub layout: SocketLayout,
+    /// All NICs of the host.
+    pub nics: &'a Nics,
+    /// The NICs to listen on, each with what of it to listen at.
+    pub selected: &'a Nics,
+    pub subnet_sockets: SubnetSockets,
+}
+
+/// Which sockets hear subnet broadcasts, where sockets can be bound to devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubnetSockets {
+    /// Each NIC has one for each broadcast address of its own.
+    #[allow(dead_code, reason = "for the feature udp-v4")]
+    AtHome,
+    /// Each NIC has one for each broadcast address of all NICs; see [`Listeners::can_pair`].
+    Paired,
+    /// Each broadcast address has one, for all NICs.
+    Shared,
+}
+
+/// How many pairs of a broadcast address and a NIC there may be for each port.
+///
+/// A broadcast to one NIC's subnet may arrive by another NIC, where the host is a router. A socket
+/// for each pair tells the NIC of arrival by itself. One socket for each broadcast address asks the
+/// kernel for it (`IP_PKTINFO`). The former took, with 4 and 16 NICs of one broadcast address each:
+///
+/// | per broadcast received | 4 NICs | 16 NICs |
+/// |---|---|---|
+/// | a socket for its own NIC only (deaf to the others) | 1 | 1 |
+/// | a socket for each pair | 1.00 | 1.02 |
+/// | one socket, `IP_PKTINFO`: the receiver's time | 1.09 | 1.09 |
+/// | one socket, `IP_PKTINFO`: with the time to deliver | 1.04 | 1.04 |
+/// | its own NIC's socket, and another for the rest by a filter, with the time to deliver | 1.07 | 1.03 |
+///
+/// So pairs are best, but their number is the square of the number of NICs.
+const PAIR_COUNT_MAX: usize = 100;
+
+impl Listeners<'_> {
+    /// Whether there are few enough pairs of a broadcast address and a NIC to give each a socket.
+    pub fn can_pair(&self) -> bool {
+        self.broadcasts().len() * self.selected.len() <= PAIR_COUNT_MAX
     }
-    if layout == SocketLayout::ByAddress {
-        return selected.iter().flat_map(|nic| by_address(nic, groups)).collect();
-    }
-    let mut plans = vec![SocketPlan::new(Role::Send, NO_GROUP)];
-    for nic in selected {
-        if unicast == Unicast::Take {
-            let unicast =
-                |own: &NicAddress| SocketPlan::of(nic, Role::Hear(Class::Unicast), own.address);
-            plans.extend(nic.addresses.iter().map(unicast));
-        }
-        let by_class = |class, address| match layout {
-            SocketLayout::ClassByDevice => SocketPlan {
-                is_device_bound: true,
-                ..SocketPlan::of(nic, Role::Hear(class), address)
-            },
-            _ => SocketPlan::new(Role::Hear(class), address),
+
+    /// The sockets for one port.
+    pub fn plan(&self) -> Vec<SocketPlan> {
+        let mut plans = match self.layout {
+            SocketLayout::Wildcard => self.wildcard(),
+            SocketLayout::ByAddress => self.by_address(),
+            SocketLayout::ClassByDevice | SocketLayout::ClassWithoutDevice => self.by_class(),
         };
-        plans.extend(broadcasts(nic).map(|(class, address)| by_class(class, address)));
-        for &group in groups {
-            let mut plan = by_class(Class::Group, group);
-            plan.joins = match layout {
-                SocketLayout::ClassByDevice => vec![(group, nic.index)],
-                _ => joins(selected, &[group]),
-            };
-            plans.push(plan);
-        }
+        plans.sort();
+        plans
     }
-    // Without devices several NICs plan the same socket. With aliases one NIC plans it twice.
-    plans.sort();
-    plans.dedup();
-    plans
-}
 
-fn by_address(nic: &Nic, groups: &[Ipv4Addr]) -> impl Iterator<Item = SocketPlan> {
-    nic.addresses.iter().enumerate().map(|(position, own)| {
-        let mut plan = SocketPlan::of(nic, Role::HearAll, own.address);
-        if position == 0 {
-            plan.joins = groups.iter().map(|group| (*group, nic.index)).collect();
+    fn wildcard(&self) -> Vec<SocketPlan> {
+        let wildcard = SocketPlan::new(Role::HearAll, Ipv4Addr::UNSPECIFIED);
+        if !platform::HEARS_GROUPS_JOINED_BY_OTHER_SOCKETS {
+            let joins = self.selected.iter().flat_map(|nic| self.joins(nic)).collect();
+            return vec![SocketPlan { joins, ..wildcard }];
         }
-        plan
-    })
-}
+        // The kernel limits the memberships of a socket. So each has a socket of its own.
+        let joins = self.selected.iter().flat_map(|nic| {
+            let plan = |group| SocketPlan::of(nic, Role::Join, group);
+            self.joins(nic)
+                .into_iter()
+                .map(move |join| SocketPlan { joins: vec![join], ..plan(join.0) })
+        });
+        joins.chain([wildcard]).collect()
+    }
 
-fn joins(selected: &Nics, groups: &[Ipv4Addr]) -> Vec<(Ipv4Addr, u32)> {
-    let on_every_nic = |&group: &Ipv4Addr| selected.iter().map(move |nic| (group, nic.index));
-    groups.iter().flat_map(on_every_nic).collect()
-}
+    fn by_address(&self) -> Vec<SocketPlan> {
+        let of_nic = |nic: &Nic| {
+            let plan = |own: &NicAddress| SocketPlan::of(nic, Role::HearAll, own.address);
+            let mut plans: Vec<_> = nic.addresses.iter().map(plan).collect();
+            if let Some(first) = plans.first_mut() {
+                first.joins = self.joins(nic);
+            }
+            plans
+        };
+        self.selected.iter().flat_map(of_nic).collect()
+    }
 
-fn broadcasts(nic: &Nic) -> impl Iterator<Item = (Class, Ipv4Addr)> {
-    let subnets = nic.addresses.iter().filter_map(|own| own.broadcast);
-    subnets
-        .map(|broadcast| (Class::Subnet, broadcast))
-        .chain([(Class::Limited, Ipv4Addr::BROADCAST)])
+    fn by_class(&self) -> Vec<SocketPlan> {
+        let mut plans = vec![SocketPlan::new(Role::Send, NO_GROUP)];
+        plans.extend(self.unicast_sockets());
+        plans.extend(self.subnet_sockets());
+        let (limited, has_devices) = (Role::Hear(Class::Limited), self.has_devices());
+        if !has_devices {
+            plans.push(SocketPlan::new(limited, Ipv4Addr::BROADCAST));
+        }
+        for nic in self.selected {
+            if has_devices {
+                plans.push(SocketPlan::on(nic, limited, Ipv4Addr::BROADCAST));
+            }
+            // A socket that has joined a group on one NIC hears no other NIC. It needs no device.
+            plans.extend(self.settings.groups.iter().map(|&group| SocketPlan {
+                joins: vec![(group, nic.index)],
+                is_device_bound: has_devices,
+                ..SocketPlan::of(nic, Role::Hear(Class::Group), group)
+            }));
+        }
+        plans
+    }
+
+    /// A socket for each address; one on 0.0.0.0 where addresses are too many to be listed.
+    fn unicast_sockets(&self) -> Vec<SocketPlan> {
+        let mut plans: Vec<SocketPlan> = Vec::new();
+        let mut rest: Vec<(&Nic, Subnet)> = Vec::new();
+        for nic in self.selected {
+            let mut taken: Vec<_> = nic
+                .addresses
+                .iter()
+                .filter(|own| self.settings.takes_unicasts_at(nic, own))
+                .map(|own| own.address)
+                .collect();
+            for &subnet in &nic.local_subnets {
+                match subnet.prefix_len() {
+                    _ if !self.settings.takes_unicasts_of(nic, subnet) => {}
+                    32 => taken.push(subnet.network()),
+                    _ => rest.push((nic, subnet)),
+                }
+            }
+            plans.extend(
+                taken.iter().map(|own| SocketPlan::of(nic, Role::Hear(Class::Unicast), *own)),
+            );
+        }
+        // NICs may share an address. Then the first one stands for all.
+        plans.sort_by_key(|plan| (plan.address, plan.nic_index()));
+        plans.dedup_by_key(|plan| plan.address);
+        plans.extend(self.rest_sockets(&rest));
+        plans
+    }
+
+    fn rest_sockets(&self, rest: &[(&Nic, Subnet)]) -> Vec<SocketPlan> {
+        let is_loopback = |(nic, subnet): &(&Nic, Subnet)| nic.is_loopback && subnet.is_loopback();
+        let unspecified = Ipv4Addr::UNSPECIFIED;
+        if rest.iter().all(is_loopback) && self.has_devices() {
+            // They never leave `lo`. A socket that hears only `lo` gets no copy of what others hear.
+            let mut nics: Vec<_> = rest.iter().map(|(nic, _)| *nic).collect();
+            nics.dedup_by_key(|nic| nic.index);
+            return nics
+                .iter()
+                .map(|nic| SocketPlan::on(nic, Role::HearRest, unspecified))
+                .collect();
+        }
+        if rest.is_empty() {
+            return Vec::new();
+        }
+        let is_everything = self.nics.iter().filter(|nic| nic.is_up).eq(self.selected.iter());
+        if is_everything && self.settings.left.is_empty() {
+            return vec![SocketPlan::new(Role::HearRest, unspecified)];
+        }
+        // Where something was not chosen, it is not to be taken from others.
+        self.selected.iter().map(|nic| SocketPlan::on(nic, Role::HearRest, unspecified)).collect()
+    }
+
+    fn subnet_sockets(&self) -> Vec<SocketPlan> {
+        let (role, broadcasts) = (Role::Hear(Class::Subnet), self.broadcasts());
+        if self.subnet_sockets == SubnetSockets::Shared || !self.has_devices() {
+            return broadcasts.into_iter().map(|address| SocketPlan::new(role, address)).collect();
+        }
+        let of_nic = |nic: &Nic| {
+            let may_arrive = |address: &&Ipv4Addr| match self.subnet_sockets {
+                SubnetSockets::AtHome => nic.broadcasts.contains(address),
+                // What is sent to 127.255.255.255 never leaves `lo`.
+                _ => nic.is_loopback || !address.is_loopback(),
+            };
+            let addresses = broadcasts.iter().filter(may_arrive);
+            addresses.map(|address| SocketPlan::on(nic, role, *address)).collect::<Vec<_>>()
+        };
+        self.selected.iter().flat_map(of_nic).collect()
+    }
+
+    /// The broadcast addresses of all subnets.
+    fn broadcasts(&self) -> Vec<Ipv4Addr> {
+        let all = self.selected.iter().flat_map(|nic| nic.broadcasts.iter().copied());
+        let mut broadcasts: Vec<_> = all.filter(|address| !address.is_broadcast()).collect();
+        broadcasts.sort();
+        broadcasts.dedup();
+        broadcasts
+    }
+
+    fn joins(&self, nic: &Nic) -> Vec<(Ipv4Addr, u32)> {
+        self.settings.groups.iter().map(|group| (*group, nic.index)).collect()
+    }
+
+    fn has_devices(&self) -> bool {
+        self.layout == SocketLayout::ClassByDevice
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nics::samples::nic;
+    use crate::{nics::samples::nic, path::sockets::settings::Unicast};
 
     fn summary(plans: &[SocketPlan]) -> Vec<String> {
         let one = |plan: &SocketPlan| {
@@ -223,10 +364,20 @@ mod tests {
         plans.iter().map(one).collect()
     }
 
+    fn plan(nics: &Nics, settings: &ListenSettings, layout: SocketLayout) -> Vec<SocketPlan> {
+        let selected = &settings.select(nics);
+        let subnet_sockets = SubnetSockets::Paired;
+        Listeners { settings, layout, nics, selected, subnet_sockets }.plan()
+    }
+
+    fn settings(groups: &[Ipv4Addr], unicast: Unicast) -> ListenSettings {
+        ListenSettings { groups: groups.to_vec(), unicast, ..ListenSettings::default() }
+    }
+
     #[test]
     fn an_alias_shares_the_sockets_of_its_nic() {
         let nics = Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24), ("10.1.0.2", 24)])]);
-        let plans = plan(&nics, &[], Unicast::Take, SocketLayout::ClassByDevice);
+        let plans = plan(&nics, &settings(&[], Unicast::Take), SocketLayout::ClassByDevice);
         assert_eq!(
             summary(&plans),
             [
@@ -243,7 +394,7 @@ mod tests {
     fn a_nic_without_a_broadcast_address_still_hears_the_limited_one_and_groups() {
         let nics = Nics::from_iter([nic("p", 3, &[("10.9.0.1", 32)])]);
         let group = Ipv4Addr::new(224, 0, 0, 128);
-        let plans = plan(&nics, &[group], Unicast::Leave, SocketLayout::ClassByDevice);
+        let plans = plan(&nics, &settings(&[group], Unicast::Leave), SocketLayout::ClassByDevice);
         assert_eq!(
             summary(&plans),
             ["Hear(Limited) 255.255.255.255 p", "Hear(Group) 224.0.0.128 p", "Send 224.0.0.0 -",]
@@ -252,41 +403,163 @@ mod tests {
     }
 
     #[test]
-    fn without_devices_nics_on_one_subnet_share_the_broadcast_sockets() {
+    fn without_devices_a_group_still_has_a_socket_for_each_nic() {
         let nics =
             Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24)]), nic("b", 3, &[("10.1.0.2", 24)])]);
         let group = Ipv4Addr::new(239, 1, 1, 1);
-        let plans = plan(&nics, &[group], Unicast::Leave, SocketLayout::ClassWithoutDevice);
+        let settings = settings(&[group], Unicast::Leave);
+        let plans = plan(&nics, &settings, SocketLayout::ClassWithoutDevice);
         assert_eq!(
             summary(&plans),
             [
                 "Hear(Subnet) 10.1.0.255 -",
                 "Hear(Limited) 255.255.255.255 -",
                 "Hear(Group) 239.1.1.1 -",
+                "Hear(Group) 239.1.1.1 -",
                 "Send 224.0.0.0 -",
             ]
         );
-        assert_eq!(plans[2].joins, [(group, 2), (group, 3)]);
+        assert_eq!(
+            (&plans[2].joins[..], &plans[3].joins[..]),
+            (&[(group, 2)][..], &[(group, 3)][..])
+        );
+    }
+
+    #[test]
+    fn a_broadcast_of_one_nic_is_heard_on_the_others_and_loopback_s_only_on_lo() {
+        let nics = Nics::from_iter([
+            nic("lo", 1, &[("127.0.0.1", 8)]),
+            nic("a", 2, &[("10.1.0.1", 24)]),
+            nic("b", 3, &[("10.2.0.1", 24)]),
+        ]);
+        let settings = settings(&[], Unicast::Leave);
+        let mut listeners = Listeners {
+            settings: &settings,
+            layout: SocketLayout::ClassByDevice,
+            nics: &nics,
+            selected: &nics,
+            subnet_sockets: SubnetSockets::Paired,
+        };
+        let subnets = |listeners: Listeners<'_>| {
+            let mut plans = listeners.plan();
+            plans.retain(|plan| plan.role == Role::Hear(Class::Subnet));
+            let texts = summary(&plans);
+            texts.iter().map(|text| text.replace("Hear(Subnet) ", "")).collect::<Vec<_>>()
+        };
+        assert!(listeners.can_pair());
+        let pairs = [
+            "10.1.0.255 a",
+            "10.1.0.255 b",
+            "10.1.0.255 lo",
+            "10.2.0.255 a",
+            "10.2.0.255 b",
+            "10.2.0.255 lo",
+            "127.255.255.255 lo",
+        ];
+        assert_eq!(subnets(listeners), pairs);
+        listeners.subnet_sockets = SubnetSockets::AtHome;
+        assert_eq!(subnets(listeners), ["10.1.0.255 a", "10.2.0.255 b", "127.255.255.255 lo"]);
+        listeners.subnet_sockets = SubnetSockets::Shared;
+        let single = ["10.1.0.255 -", "10.2.0.255 -", "127.255.255.255 -"];
+        assert_eq!(subnets(listeners), single);
+        let name = |index: u32| format!("nic{index}");
+        let address = |index: u32| format!("10.{index}.0.1");
+        let many = |index| nic(&name(index), index, &[(&address(index), 24)]);
+        let nics = (1..12).map(many).collect();
+        listeners.selected = &nics;
+        assert!(!listeners.can_pair());
+    }
+
+    #[test]
+    fn an_address_of_two_nics_has_one_socket() {
+        let nics =
+            Nics::from_iter([nic("a", 2, &[("10.8.0.1", 32)]), nic("b", 3, &[("10.8.0.1", 32)])]);
+        let plans = plan(&nics, &settings(&[], Unicast::Take), SocketLayout::ClassByDevice);
+        let unicast = plans.iter().filter(|plan| plan.role == Role::Hear(Class::Unicast));
+        assert_eq!(unicast.map(SocketPlan::nic_name).collect::<Vec<_>>(), ["a"]);
+    }
+
+    /// lo with 127.0.0.0/8, and a NIC.
+    fn host(local_subnets: &[&str]) -> Nics {
+        let mut lo = nic("lo", 1, &[("127.0.0.1", 8)]);
+        lo.local_subnets = local_subnets.iter().map(|text| text.parse().unwrap()).collect();
+        Nics::from_iter([lo, nic("a", 2, &[("10.1.0.1", 24)])])
+    }
+
+    fn rest(nics: &Nics, settings: &ListenSettings, layout: SocketLayout) -> Vec<String> {
+        let mut plans = plan(nics, settings, layout);
+        let last = plans.last().map(|plan| plan.role);
+        plans.retain(|plan| plan.role == Role::HearRest);
+        assert!(plans.is_empty() || last == Some(Role::HearRest), "the rest is bound last");
+        summary(&plans)
+    }
+
+    #[test]
+    fn local_subnets_are_heard_by_a_socket_for_the_rest_and_left_where_unicasts_are() {
+        use SocketLayout::{ClassByDevice, ClassWithoutDevice};
+        let take = settings(&[], Unicast::Take);
+        let leave = settings(&[], Unicast::Leave);
+        let loopback = host(&["127.0.0.0/8"]);
+        assert_eq!(rest(&loopback, &take, ClassByDevice), ["HearRest 0.0.0.0 lo"]);
+        assert_eq!(rest(&loopback, &take, ClassWithoutDevice), ["HearRest 0.0.0.0 -"]);
+        let other = host(&["127.0.0.0/8", "10.78.0.0/24"]);
+        assert_eq!(rest(&other, &take, ClassByDevice), ["HearRest 0.0.0.0 -"]);
+        let single = host(&["10.78.0.9/32"]);
+        let none: [&str; 0] = [];
+        assert_eq!(rest(&single, &take, ClassByDevice), none);
+        assert!(plan(&single, &take, ClassByDevice).iter().any(|plan| {
+            plan.role == Role::Hear(Class::Unicast) && plan.address == Ipv4Addr::new(10, 78, 0, 9)
+        }));
+        for nics in [&loopback, &other] {
+            assert_eq!(rest(nics, &leave, ClassByDevice), none);
+        }
+    }
+
+    #[test]
+    fn what_was_not_chosen_is_not_taken_with_the_rest() {
+        let nics = host(&["127.0.0.0/8", "10.78.0.0/24"]);
+        let mut some = settings(&[], Unicast::Take);
+        some.chosen = vec!["lo".parse().unwrap()];
+        assert_eq!(rest(&nics, &some, SocketLayout::ClassByDevice), ["HearRest 0.0.0.0 lo"]);
+        let mut left = settings(&[], Unicast::Take);
+        left.left = vec!["10.1.0.1".parse().unwrap()];
+        let by_nic = ["HearRest 0.0.0.0 a", "HearRest 0.0.0.0 lo"];
+        assert_eq!(rest(&nics, &left, SocketLayout::ClassByDevice), by_nic);
+        let plans = plan(&nics, &left, SocketLayout::ClassByDevice);
+        let unicast = plans.iter().filter(|plan| plan.role == Role::Hear(Class::Unicast));
+        assert_eq!(unicast.map(SocketPlan::nic_name).collect::<Vec<_>>(), ["lo"]);
+    }
+
+    #[test]
+    fn a_wildcard_socket_leaves_memberships_to_others_where_it_hears_their_groups() {
+        let nics =
+            Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24)]), nic("b", 3, &[("10.2.0.1", 24)])]);
+        let group = Ipv4Addr::new(239, 1, 1, 1);
+        let plans = plan(&nics, &settings(&[group], Unicast::Take), SocketLayout::Wildcard);
+        let joins: Vec<_> = plans.iter().flat_map(|plan| plan.joins.clone()).collect();
+        assert_eq!(joins, [(group, 2), (group, 3)]);
+        let of_wildcard = plans.iter().find(|plan| plan.role == Role::HearAll).unwrap().joins.len();
+        assert_eq!(of_wildcard == 0, platform::HEARS_GROUPS_JOINED_BY_OTHER_SOCKETS);
     }
 
     #[test]
     fn where_addresses_hear_broadcasts_each_has_one_socket_and_groups_are_joined_once() {
         let nics = Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24), ("10.1.0.2", 24)])]);
         let group = Ipv4Addr::new(239, 1, 1, 1);
-        let plans = plan(&nics, &[group], Unicast::Take, SocketLayout::ByAddress);
+        let plans = plan(&nics, &settings(&[group], Unicast::Take), SocketLayout::ByAddress);
         assert_eq!(summary(&plans), ["HearAll 10.1.0.1 -", "HearAll 10.1.0.2 -"]);
         assert_eq!((plans[0].joins.len(), plans[1].joins.len()), (1, 0));
     }
 
     #[test]
     fn auto_never_takes_unicasts_that_were_to_be_left() {
-        use {SocketLayout::*, Unicast::*};
-        let choose = |listen, unicast, device| SocketLayout::choose(listen, unicast, device).ok();
-        assert_eq!(choose(Listen::Auto, Take, true), Some(ClassByDevice));
-        assert_eq!(choose(Listen::Auto, Leave, true), Some(ClassByDevice));
-        assert_eq!(choose(Listen::Auto, Take, false), Some(Wildcard));
-        assert_eq!(choose(Listen::Auto, Leave, false), Some(ClassWithoutDevice));
-        assert_eq!(choose(Listen::Wildcard, Take, true), Some(Wildcard));
-        assert_eq!(choose(Listen::Wildcard, Leave, true), None);
+        use SocketLayout::*;
+        let choose = |listen, leaves, device| SocketLayout::choose(listen, leaves, device).ok();
+        assert_eq!(choose(Listen::Auto, false, true), Some(ClassByDevice));
+        assert_eq!(choose(Listen::Auto, true, true), Some(ClassByDevice));
+        assert_eq!(choose(Listen::Auto, false, false), Some(Wildcard));
+        assert_eq!(choose(Listen::Auto, true, false), Some(ClassWithoutDevice));
+        assert_eq!(choose(Listen::Wildcard, false, true), Some(Wildcard));
+        assert_eq!(choose(Listen::Wildcard, true, true), None);
     }
 }

@@ -1,8 +1,9 @@
 //! What the user chooses about the sockets.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
-use crate::nics::{Nic, NicAddress, NicFilter, Nics};
+use crate::error::{Error, Result};
+use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
 
 /// Which sockets hear the datagrams of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,16 +35,18 @@ pub enum Unicast {
     Leave,
 }
 
-/// What to do about a NIC whose sockets cannot be opened.
+/// What to do about a socket that cannot be opened when the engine opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnFailedNic {
-    /// Opening the engine fails with an error that names the NIC.
+    /// A warning is logged, and what the socket was for stays unheard until it can be opened: it is
+    /// tried again and again. [`Handle::failed_nics`](crate::Handle::failed_nics) lists it. Opening
+    /// fails only if no socket is left that hears anything, if this process may open no more
+    /// descriptors, or if a port that is to be [exclusive](crate::Builder::exclusive) is held.
     #[default]
-    Fail,
-    /// A warning is logged, and the NIC stays unheard.
-    /// [`Handle::failed_nics`](crate::Handle::failed_nics) lists it.
     Warn,
+    /// Opening the engine fails with an error that names the NIC.
+    Fail,
 }
 
 /// The settings that decide which sockets there are.
@@ -55,7 +58,15 @@ pub(crate) struct ListenSettings {
     pub excluded: Vec<NicFilter>,
     pub listen: Listen,
     pub unicast: Unicast,
+    /// Where unicasts are left to others, whatever `unicast` says.
+    pub left: Vec<NicFilter>,
     pub on_failed_nic: OnFailedNic,
+    /// Whether a chosen NIC may come later.
+    pub waits_for_nics: bool,
+    /// Whether NICs that come and go are followed.
+    pub follows_nics: bool,
+    /// How often to list them where the system does not tell of them.
+    pub list_nics_every: Duration,
     pub is_exclusive: bool,
     pub recv_buffer_bytes: usize,
     pub wants_kernel_time: bool,
@@ -70,7 +81,11 @@ impl Default for ListenSettings {
             excluded: Vec::new(),
             listen: Listen::Auto,
             unicast: Unicast::Take,
-            on_failed_nic: OnFailedNic::Fail,
+            left: Vec::new(),
+            on_failed_nic: OnFailedNic::Warn,
+            waits_for_nics: false,
+            follows_nics: true,
+            list_nics_every: Duration::from_secs(2),
             is_exclusive: false,
             recv_buffer_bytes: 1 << 20,
             wants_kernel_time: false,
@@ -79,17 +94,121 @@ impl Default for ListenSettings {
 }
 
 impl ListenSettings {
-    /// The NICs to listen on, each with the addresses to listen at.
+    /// Whether every filter names a NIC that is up, or may wait for one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`], which names the filter and the NICs that there are.
+    pub fn check_chosen(&self, nics: &Nics) -> Result<()> {
+        let is_there = |filter: &NicFilter| {
+            let mut up = nics.iter().filter(|nic| nic.is_up);
+            up.any(|nic| nic.addresses.iter().any(|own| filter.matches(nic, own)))
+        };
+        if self.waits_for_nics {
+            return Ok(());
+        }
+        if let Some(absent) = self.chosen.iter().find(|filter| !is_there(filter)) {
+            let reason = format!(
+                "{absent}: no NIC of this host that is up matches; there are {nics} \
+                 (Builder::wait_for_nics waits for it)"
+            );
+            return Err(Error::setting("nic", reason));
+        }
+        if self.select(nics).is_empty() {
+            let reason = "no NIC that is up has an address that was chosen and not excluded";
+            return Err(Error::setting("nic", reason));
+        }
+        Ok(())
+    }
+
+    /// The NICs to listen on, each with what of it to listen at.
     pub fn select(&self, nics: &Nics) -> Nics {
-        let is_chosen = |nic: &Nic, own: &NicAddress| {
+        nics.iter().filter_map(|nic| self.select_of(nic)).collect()
+    }
+
+    fn select_of(&self, nic: &Nic) -> Option<Nic> {
+        let is_chosen = |own: &NicAddress| {
             let any = |filters: &[NicFilter]| filters.iter().any(|filter| filter.matches(nic, own));
             (self.chosen.is_empty() || any(&self.chosen)) && !any(&self.excluded)
         };
-        let select = |nic: &Nic| {
-            let mut selected = nic.clone();
-            selected.addresses.retain(|own| is_chosen(nic, own));
-            (nic.is_up && !selected.addresses.is_empty()).then_some(selected)
+        let mut selected = nic.clone();
+        selected.addresses.retain(is_chosen);
+        let is_whole = selected.addresses.len() == nic.addresses.len();
+        selected.broadcasts.retain(|broadcast| {
+            let mut of_subnet = nic.addresses.iter().filter(|own| own.has_broadcast(*broadcast));
+            match of_subnet.next() {
+                // A route without an address goes with the whole NIC.
+                None => is_whole,
+                Some(first) => is_chosen(first) || of_subnet.any(is_chosen),
+            }
+        });
+        selected.local_subnets.retain(|subnet| {
+            let covers = |filter: &NicFilter| filter.covers(nic, *subnet);
+            (self.chosen.is_empty() || self.chosen.iter().any(covers))
+                && !self.excluded.iter().any(|filter| filter.touches(nic, *subnet))
+        });
+        let is_chosen = !selected.addresses.is_empty() || !selected.local_subnets.is_empty();
+        (nic.is_up && is_chosen).then_some(selected)
+    }
+
+    /// Whether this port is shared with nobody. One that the settings do not name was an unused one
+    /// (port 0): it stays unshared.
+    pub fn is_exclusive(&self, port: u16) -> bool {
+        self.is_exclusive || port == 0 || !self.ports.contains(&port)
+    }
+
+    /// Whether any unicasts are left to others.
+    pub fn leaves_unicasts(&self) -> bool {
+        self.unicast == Unicast::Leave || !self.left.is_empty()
+    }
+
+    /// Whether the unicasts to this address of a NIC are heard.
+    pub fn takes_unicasts_at(&self, nic: &Nic, own: &NicAddress) -> bool {
+        self.unicast == Unicast::Take && !self.left.iter().any(|filter| filter.matches(nic, own))
+    }
+
+    /// Whether the unicasts to this local subnet of a NIC are heard.
+    pub fn takes_unicasts_of(&self, nic: &Nic, subnet: Subnet) -> bool {
+        self.unicast == Unicast::Take && !self.left.iter().any(|filter| filter.touches(nic, subnet))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nics::samples::nic;
+
+    #[test]
+    fn a_broadcast_address_goes_with_the_addresses_of_its_subnet() {
+        let mut eth0 = nic("eth0", 2, &[("10.1.0.1", 24), ("10.1.0.2", 24), ("10.2.0.1", 24)]);
+        eth0.broadcasts.push([10, 9, 9, 9].into());
+        let nics = Nics::from_iter([eth0]);
+        let select = |chosen: &[&str]| {
+            let chosen = chosen.iter().map(|filter| filter.parse().unwrap()).collect();
+            let settings = ListenSettings { chosen, ..ListenSettings::default() };
+            let selected = settings.select(&nics);
+            selected.iter().flat_map(|nic| nic.broadcasts.clone()).collect::<Vec<_>>()
         };
-        nics.iter().filter_map(select).collect()
+        let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        assert_eq!(select(&["10.1.0.2"]), [address("10.1.0.255")]);
+        assert_eq!(select(&["10.2.0.1"]), [address("10.2.0.255")]);
+        assert_eq!(select(&["eth0"]).len(), 3);
+        assert_eq!(select(&[]).len(), 3);
+    }
+
+    #[test]
+    fn a_local_subnet_is_heard_unless_an_address_of_it_is_excluded() {
+        let mut lo = nic("lo", 1, &[("127.0.0.1", 8)]);
+        lo.local_subnets = vec!["127.0.0.0/8".parse().unwrap()];
+        let nics = Nics::from_iter([lo, nic("eth0", 2, &[("10.1.0.1", 24)])]);
+        let hears = |chosen: &[&str], excluded: &[&str]| {
+            let filters = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+            let (chosen, excluded) = (filters(chosen), filters(excluded));
+            let settings = ListenSettings { chosen, excluded, ..ListenSettings::default() };
+            settings.select(&nics).iter().any(|nic| !nic.local_subnets.is_empty())
+        };
+        assert!(hears(&[], &[]) && hears(&["lo"], &[]) && hears(&[], &["eth0"]));
+        assert!(!hears(&["127.0.0.1"], &[]) && !hears(&["eth0"], &[]));
+        assert!(!hears(&[], &["127.0.0.1"]) && !hears(&[], &["lo"]));
     }
 }

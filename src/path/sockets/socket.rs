@@ -14,7 +14,7 @@ use socket2::Socket;
 use super::{
     open::{self, OpenSocket, SocketOptions},
     plan::{Role, SocketPlan},
-    settings::{ListenSettings, OnFailedNic},
+    settings::ListenSettings,
 };
 use crate::{
     datagram::Class,
@@ -64,7 +64,7 @@ pub enum Hears {
     Class(Class),
     /// The datagrams of every class.
     EveryClass,
-    /// Nothing: it sends what leaves by the kernel's route.
+    /// Nothing: it sends what leaves by the kernel's route, or it keeps the host in groups.
     Nothing,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Hears {
         match self {
             Self::Class(class) => class.fmt(f),
             Self::EveryClass => f.pad("every class"),
-            Self::Nothing => f.pad("nothing (sends by route)"),
+            Self::Nothing => f.pad("nothing (sends, or keeps groups)"),
         }
     }
 }
@@ -107,9 +107,8 @@ pub struct FailedNic {
 }
 
 impl FailedNic {
-    pub(crate) fn new(plan: &SocketPlan, port: u16, error: Error) -> Self {
-        let address = SocketAddrV4::new(plan.address, port);
-        Self { nic: plan.nic.clone(), address, error: Arc::new(error) }
+    pub(crate) fn new(nic: Option<NicId>, address: SocketAddrV4, error: Error) -> Self {
+        Self { nic, address, error: Arc::new(error) }
     }
 }
 
@@ -138,16 +137,16 @@ pub(crate) struct ListenSocket {
 }
 
 impl ListenSocket {
-    /// Opens a socket for an engine; see [`open::open`].
+    /// Opens a socket for an engine; see [`open::open`]. It has joined no group yet.
     pub fn open(
         plan: &SocketPlan,
         port: u16,
         settings: &ListenSettings,
-        is_exclusive: bool,
         stats: &StatsTable,
+        beside: &[&Socket],
     ) -> Result<Self> {
         let with = SocketOptions {
-            is_shared: !is_exclusive,
+            is_shared: !settings.is_exclusive(port),
             may_broadcast: true,
             recv_buffer_bytes: Some(settings.recv_buffer_bytes),
             wants_kernel_time: settings.wants_kernel_time,
@@ -157,7 +156,7 @@ impl ListenSocket {
             Some(nic) => stats.nic(nic.index, &nic.name),
             None => stats.unattributed(),
         };
-        Ok(Self::new(open::open(plan, port, &with)?, plan.clone(), counters))
+        Ok(Self::new(open::open(plan, port, &with, beside)?, plan.clone(), counters))
     }
 
     pub(super) fn new(open: OpenSocket, plan: SocketPlan, counters: Arc<NicCounters>) -> Self {
@@ -167,14 +166,15 @@ impl ListenSocket {
             port: open.port,
             counters,
             number: OPENED_COUNT.fetch_add(1, Relaxed),
-            joins: Mutex::new(plan.joins.clone()),
+            joins: Mutex::default(),
             plan,
             drops: DropCount::default(),
         }
     }
 
     /// Joins and leaves groups until it has joined exactly `joins`. Loses no datagram meanwhile.
-    pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Result<()> {
+    /// Returns what it could not join.
+    pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Vec<(Ipv4Addr, Error)> {
         let mut joined = lock(&self.joins);
         joined.retain(|join| {
             let stays = joins.contains(join);
@@ -185,14 +185,17 @@ impl ListenSocket {
             }
             stays
         });
+        let mut failed = Vec::new();
         for &join in joins {
-            if !joined.contains(&join) {
-                open::join_group(&self.socket, join, self.plan.address)
-                    .map_err(|source| self.failed("joining the group of", source))?;
-                joined.push(join);
+            if joined.contains(&join) {
+                continue;
+            }
+            match open::join_group(&self.socket, join, self.plan.address) {
+                Ok(()) => joined.push(join),
+                Err(source) => failed.push((join.0, self.failed("joining the group of", source))),
             }
         }
-        Ok(())
+        failed
     }
 
     /// The error for an operation on this socket that failed.
@@ -217,86 +220,24 @@ impl ListenSocket {
         }
     }
 
-    /// What the user sees of it.
-    pub fn info(&self) -> SocketInfo {
+    /// What the user sees of it, by a plan with its key.
+    pub fn info_as(&self, plan: &SocketPlan) -> SocketInfo {
         SocketInfo {
-            nic: self.plan.nic.clone(),
-            address: SocketAddrV4::new(self.plan.address, self.port),
-            hears: match self.plan.role {
+            nic: plan.nic.clone(),
+            address: SocketAddrV4::new(plan.address, self.port),
+            hears: match plan.role {
                 Role::Hear(class) => Hears::Class(class),
+                Role::HearRest => Hears::Class(Class::Unicast),
                 Role::HearAll | Role::Unjudged => Hears::EveryClass,
-                Role::Send => Hears::Nothing,
+                Role::Send | Role::Join => Hears::Nothing,
             },
-            is_device_bound: self.plan.is_device_bound,
+            is_device_bound: plan.is_device_bound,
         }
     }
 }
 
 impl fmt::Display for ListenSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.info().fmt(f)
+        self.info_as(&self.plan).fmt(f)
     }
-}
-
-/// How many unused ports are tried for one set of sockets.
-const UNUSED_PORT_ATTEMPT_MAX: usize = 8;
-
-/// Opens the sockets for one port. Returns the open ones and the failures.
-///
-/// # Errors
-///
-/// The first failure, unless the settings say that a NIC may fail and the port is not 0. Then it is
-/// an error only if no socket is left that hears.
-pub(crate) fn open_port(
-    plans: &[SocketPlan],
-    port: u16,
-    settings: &ListenSettings,
-    stats: &StatsTable,
-) -> Result<(Vec<ListenSocket>, Vec<FailedNic>)> {
-    let mut attempt_count = 0;
-    loop {
-        attempt_count += 1;
-        match open_all(plans, port, settings, stats) {
-            // The system chose the port for the first socket of the set. At the address of a later
-            // one another program holds that port.
-            Err(error)
-                if port == 0
-                    && error.kind() == io::ErrorKind::AddrInUse
-                    && attempt_count < UNUSED_PORT_ATTEMPT_MAX => {}
-            result => return result,
-        }
-    }
-}
-
-fn open_all(
-    plans: &[SocketPlan],
-    port: u16,
-    settings: &ListenSettings,
-    stats: &StatsTable,
-) -> Result<(Vec<ListenSocket>, Vec<FailedNic>)> {
-    let is_exclusive = settings.is_exclusive || port == 0;
-    let may_fail = settings.on_failed_nic == OnFailedNic::Warn && port != 0;
-    let mut bound_port = port;
-    let mut sockets: Vec<ListenSocket> = Vec::with_capacity(plans.len());
-    let mut failures = Vec::new();
-    for plan in plans {
-        match ListenSocket::open(plan, bound_port, settings, is_exclusive, stats) {
-            Ok(socket) => {
-                bound_port = socket.port;
-                sockets.push(socket);
-            }
-            Err(error) if may_fail => failures.push((plan, error)),
-            Err(error) => return Err(error),
-        }
-    }
-    let hears = sockets.iter().any(|socket| socket.plan.hears());
-    match failures.pop() {
-        Some((_, error)) if !hears => return Err(error),
-        last => failures.extend(last),
-    }
-    let failed = |(plan, error): (&SocketPlan, Error)| {
-        tracing::warn!(%error, "a NIC stays unheard");
-        FailedNic::new(plan, port, error)
-    };
-    Ok((sockets, failures.into_iter().map(failed).collect()))
 }

@@ -4,8 +4,12 @@
 //! - [`segments`]: replies that leave by one `sendmsg` (GSO).
 //! - [`mmsg`]: `recvmmsg` and `sendmmsg`.
 //! - [`meminfo`]: what a socket has dropped.
+//! - [`netlink`]: what the kernel tells of links, addresses and routes.
+//! - [`nic_watch`]: the NICs that follow from it.
 
 pub(crate) mod cmsg;
 pub(crate) mod meminfo;
 pub(crate) mod mmsg;
+mod netlink;
+pub(crate) mod nic_watch;
 pub(crate) mod segments;

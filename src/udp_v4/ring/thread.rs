@@ -20,7 +20,7 @@ use crate::{
         Admission, BackendDriver, BackendSettings, Batch, Coalesce, Dispatch, ListenSocket,
         SLOT_COUNT_MAX, Turn,
     },
-    stats::{NicCounters, StatsTable},
+    stats::StatsTable,
 };
 
 /// Each buffer has room for the longest payload: 4 MiB in all, of which only the part that
@@ -52,16 +52,14 @@ pub(super) fn start() -> io::Result<Arc<Hub>> {
         hub: Arc::clone(&hub),
         batch: driver.new_batch(),
         driver,
-        admission: Admission::new(Arc::default(), Nics::default(), &stats),
+        admission: Admission::new(Arc::default(), Nics::default(), Vec::new(), &stats),
         dispatch: Dispatch::new(&[], &Nics::default(), &stats),
-        counters: stats.unattributed(),
         stats,
         posted: Outbox::new(1),
         bundles: Vec::new(),
         owners: Vec::new(),
         has_pending_steps: false,
         idle_since: None,
-        error_count: 0,
         called: Vec::new(),
         to_wake: Vec::new(),
     };
@@ -146,7 +144,6 @@ pub(super) struct RingThread {
     admission: Admission,
     dispatch: Dispatch,
     stats: StatsTable,
-    counters: Arc<NicCounters>,
     posted: Outbox,
     bundles: Vec<Bundle>,
     /// Indexed by slot.
@@ -155,8 +152,6 @@ pub(super) struct RingThread {
     has_pending_steps: bool,
     /// Since when there has been no bundle.
     idle_since: Option<Instant>,
-    /// How many receive errors have been looked at.
-    error_count: u64,
     called: Vec<Arc<Feed>>,
     to_wake: Vec<Arc<Feed>>,
 }
@@ -247,14 +242,11 @@ impl RingThread {
 
     /// Finds sockets that the ring has given up.
     fn look_for_deaf_sockets(&mut self) {
-        let error_count = self.counters.receive_error_count.load(Ordering::Relaxed);
-        if mem::replace(&mut self.error_count, error_count) == error_count {
-            return;
-        }
-        for bundle in &mut self.bundles {
-            let is_deaf = |own: &InSlot| own.slot.is_some_and(|slot| self.driver.is_deaf(slot));
-            if !bundle.is_leaving_slots && bundle.sockets.iter().any(is_deaf) {
-                tracing::warn!("io_uring gave up a socket: its bundle receives by readiness");
+        while let Some((slot, error)) = self.driver.take_deaf() {
+            let has_it =
+                |bundle: &&mut Bundle| bundle.sockets.iter().any(|own| own.slot == Some(slot));
+            if let Some(bundle) = self.bundles.iter_mut().find(has_it) {
+                tracing::warn!(%error, "io_uring gave up a socket: its bundle receives by readiness");
                 bundle.has_failed = true;
                 self.has_pending_steps = true;
             }

@@ -82,7 +82,7 @@ impl<D: BackendDriver> Rig<D> {
         let nics = Nics::enumerate().expect("NICs");
         let mut rig = Self {
             dispatch: Dispatch::new(&[], &nics, &stats),
-            admission: Admission::new(Arc::new(nics.clone()), nics, &stats),
+            admission: Admission::new(Arc::new(nics.clone()), nics, Vec::new(), &stats),
             batch: driver.new_batch(),
             driver,
             sockets: Vec::new(),
@@ -196,5 +196,5 @@ fn socket(stats: &StatsTable, recv_buffer_bytes: usize) -> ListenSocket {
         nic: nics.loopback().map(|lo| lo.id()),
         ..SocketPlan::new(Role::Hear(Class::Unicast), Ipv4Addr::LOCALHOST)
     };
-    ListenSocket::open(&plan, 0, &settings, true, stats).expect("a socket on loopback")
+    ListenSocket::open(&plan, 0, &settings, stats, &[]).expect("a socket on loopback")
 }

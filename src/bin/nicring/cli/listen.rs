@@ -1,9 +1,6 @@
 //! Decides where to listen, from the command line, the environment and the holders of the ports.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use clap::{Args, ValueEnum};
 use nicring::{
@@ -18,9 +15,6 @@ use super::{
     parse::setting,
     port_holders::{Holder, is_held},
 };
-
-/// How often new NICs are looked for.
-const FOLLOW_NICS: Duration = Duration::from_secs(2);
 
 /// Where and how to listen.
 #[derive(Debug, Args)]
@@ -52,7 +46,7 @@ pub struct ListenArguments {
     backend: Backend,
 
     /// Whether to hear SEARCHes sent to the unicast addresses of this host [default: take, but
-    /// leave where another server holds the port]
+    /// leave at each address where another server holds the port]
     ///
     /// take: hear them. Other servers of this host at the same port then hear none of them.
     /// leave: leave them to the other servers; broadcasts and groups are heard by all.
@@ -89,6 +83,8 @@ pub struct Way {
     pub filters: Vec<NicFilter>,
     pub groups: Vec<Ipv4Addr>,
     pub unicast: Unicast,
+    /// Addresses where unicasts are left to others, whatever `unicast` says.
+    pub left: Vec<Ipv4Addr>,
 }
 
 impl ListenArguments {
@@ -121,16 +117,21 @@ impl ListenArguments {
         let mut groups = vec![FORWARD_GROUP];
         groups.extend(interfaces.groups.iter().filter(|group| **group != FORWARD_GROUP));
         let filters = self.filters(&interfaces, nics)?;
-        let holders = if is_held(port) { Some(host::port_holders(port)) } else { None };
-        let affected = holders.map(|holders| Affected::new(&holders, nics));
-        let chosen = match self.unicast {
-            Some(UnicastChoice::Take) => Unicast::Take,
-            Some(UnicastChoice::Leave) => Unicast::Leave,
-            None if affected.as_ref().is_some_and(Affected::is_any) => Unicast::Leave,
-            None => Unicast::Take,
+        let holders = if is_held(port) { host::port_holders(port) } else { Vec::new() };
+        let affected = is_held(port).then(|| Affected::new(&holders, nics));
+        let mut left = Vec::new();
+        let chosen = match (self.unicast, &affected) {
+            (Some(UnicastChoice::Leave), _) => Unicast::Leave,
+            (None, Some(affected)) if affected.is_everywhere => Unicast::Leave,
+            (None, Some(affected)) => {
+                left.clone_from(&affected.addresses);
+                Unicast::Take
+            }
+            (Some(UnicastChoice::Take), _) | (None, None) => Unicast::Take,
         };
-        let note = affected.and_then(|affected| affected.note(port, chosen));
-        Ok(ListenPlan { protocol, port, way: Way { filters, groups, unicast: chosen }, note })
+        let way = Way { filters, groups, unicast: chosen, left };
+        let note = affected.and_then(|affected| affected.note(port, &way));
+        Ok(ListenPlan { protocol, port, way, note })
     }
 
     /// The NICs to listen on. Every filter must match a NIC that is up.
@@ -145,8 +146,7 @@ impl ListenArguments {
             let mut up = nics.iter().filter(|nic| nic.is_up);
             if !up.any(|nic| nic.addresses.iter().any(|own| filter.matches(nic, own))) {
                 return Err(Failure::Usage(format!(
-                    "{source}: {filter}: no NIC of this host that is up matches; there are {}",
-                    describe_nics(nics)
+                    "{source}: {filter}: no NIC of this host that is up matches; there are {nics}"
                 )));
             }
         }
@@ -156,9 +156,10 @@ impl ListenArguments {
     /// A builder for one engine. All plans must have the same way.
     pub fn builder(&self, plans: &[ListenPlan]) -> Builder {
         let way = &plans[0].way;
-        let mut builder =
-            Engine::builder().backend(self.backend).unicast(way.unicast).follow_nics(FOLLOW_NICS);
+        let mut builder = Engine::builder().backend(self.backend).unicast(way.unicast);
         builder = way.filters.iter().cloned().fold(builder, Builder::nic);
+        let left = way.left.iter().copied().map(NicFilter::Address);
+        builder = left.fold(builder, Builder::leave_unicast);
         builder = way.groups.iter().copied().fold(builder, Builder::join);
         builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
         match self.recv_buffer_bytes {
@@ -177,6 +178,7 @@ impl ListenArguments {
             filters: vec![NicFilter::Address(Ipv4Addr::LOCALHOST)],
             groups: vec![FORWARD_GROUP],
             unicast: Unicast::Take,
+            left: Vec::new(),
         };
         Protocol::ALL.map(|protocol| ListenPlan { protocol, port: 0, way: way.clone(), note: None })
     }
@@ -191,55 +193,62 @@ pub fn by_engine(plans: [ListenPlan; 2]) -> Vec<Vec<ListenPlan>> {
     }
 }
 
-pub fn describe_nics(nics: &Nics) -> String {
-    let describe = |nic: &nicring::Nic| {
-        let addresses = nic.addresses.iter().map(|own| own.address.to_string());
-        let state = if nic.is_up { "" } else { ", down" };
-        format!("{} ({}{state})", nic.name, addresses.collect::<Vec<_>>().join(", "))
-    };
-    nics.iter().map(describe).collect::<Vec<_>>().join(", ")
-}
-
 /// The programs that would hear no more unicast.
 struct Affected {
     programs: Vec<String>,
-    is_known: bool,
+    /// Where they would hear none.
+    addresses: Vec<Ipv4Addr>,
+    /// Whether that may be at every address.
+    is_everywhere: bool,
 }
 
 impl Affected {
     fn new(holders: &[Holder], nics: &Nics) -> Self {
-        let hears_unicast = |holder: &&Holder| match holder.address {
-            IpAddr::V4(address) => address.is_unspecified() || nics.is_local(address),
-            IpAddr::V6(address) => address.is_unspecified(),
+        let is_unspecified = |holder: &&Holder| holder.address.is_unspecified();
+        let address = |holder: &Holder| match holder.address {
+            IpAddr::V4(address) if nics.is_local(address) => Some(address),
+            _ => None,
         };
-        let mut programs: Vec<_> =
-            holders.iter().filter(hears_unicast).map(Holder::program).collect();
-        programs.sort();
-        programs.dedup();
-        Self { programs, is_known: !holders.is_empty() }
+        let hears_unicast = |holder: &&Holder| is_unspecified(holder) || address(holder).is_some();
+        let sorted = |mut programs: Vec<String>| {
+            programs.sort();
+            programs.dedup();
+            programs
+        };
+        let mut addresses: Vec<_> = holders.iter().filter_map(address).collect();
+        addresses.sort();
+        addresses.dedup();
+        Self {
+            programs: sorted(holders.iter().filter(hears_unicast).map(Holder::program).collect()),
+            addresses,
+            // A program that cannot be seen may be anywhere.
+            is_everywhere: holders.is_empty() || holders.iter().any(|one| is_unspecified(&one)),
+        }
     }
 
-    fn is_any(&self) -> bool {
-        !self.programs.is_empty() || !self.is_known
-    }
-
-    fn note(&self, port: u16, chosen: Unicast) -> Option<String> {
-        if !self.is_any() {
+    fn note(&self, port: u16, way: &Way) -> Option<String> {
+        if self.addresses.is_empty() && !self.is_everywhere {
             return None;
         }
         let who = match self.programs.as_slice() {
             [] => "another program".to_owned(),
             programs => programs.join(", "),
         };
-        let what = match chosen {
-            Unicast::Take => {
-                "taking the unicasts: SEARCHes sent to an address of this host no longer reach it \
-                 (--unicast leave leaves them)"
-            }
-            Unicast::Leave => {
-                "leaving the unicasts: SEARCHes sent to an address of this host go there and not \
-                 here, broadcasts and groups reach both (--unicast take overrules)"
-            }
+        let listed: Vec<_> = self.addresses.iter().map(Ipv4Addr::to_string).collect();
+        let (here, there) = match self.is_everywhere {
+            true => ("an address of this host".to_owned(), ""),
+            false => (listed.join(" or "), " (other addresses are answered here)"),
+        };
+        let what = if way.unicast == Unicast::Leave || !way.left.is_empty() {
+            format!(
+                "leaving the unicasts: SEARCHes sent to {here} go there and not here{there}, \
+                 broadcasts and groups reach both (--unicast take overrules)"
+            )
+        } else {
+            format!(
+                "taking the unicasts: SEARCHes sent to {here} no longer reach it (--unicast leave \
+                 leaves them)"
+            )
         };
         Some(format!("UDP port {port} is also held by {who}; {what}"))
     }
@@ -249,9 +258,12 @@ impl Affected {
 mod tests {
     use super::*;
 
+    fn way(unicast: Unicast) -> Way {
+        Way { filters: vec![], groups: vec![], unicast, left: vec![] }
+    }
+
     #[test]
     fn protocols_share_an_engine_unless_their_ways_differ() {
-        let way = |unicast| Way { filters: vec![], groups: vec![], unicast };
         let plan =
             |protocol, unicast| ListenPlan { protocol, port: 0, way: way(unicast), note: None };
         let (ca, pva) = (plan(Protocol::Ca, Unicast::Take), plan(Protocol::Pva, Unicast::Take));
@@ -259,17 +271,31 @@ mod tests {
         assert_eq!(by_engine([ca, plan(Protocol::Pva, Unicast::Leave)]).len(), 2);
     }
 
+    fn holder(address: &str) -> Holder {
+        let process = Some((7, "softIoc".to_owned()));
+        Holder { process, address: address.parse().unwrap() }
+    }
+
     #[test]
     fn only_those_who_hear_unicasts_are_affected() {
         let nics = Nics::default();
-        let holder = |address: &str| Holder {
-            process: Some((7, "softIoc".to_owned())),
-            address: address.parse().unwrap(),
-        };
-        let note = |holders: &[Holder]| Affected::new(holders, &nics).note(5064, Unicast::Leave);
+        let note =
+            |holders: &[Holder]| Affected::new(holders, &nics).note(5064, &way(Unicast::Leave));
         assert_eq!(note(&[holder("255.255.255.255")]), None);
         let text = note(&[holder("0.0.0.0"), holder("127.0.0.1")]).unwrap();
         assert!(text.contains("5064 is also held by softIoc (pid 7);"), "{text}");
         assert!(note(&[]).unwrap().contains("another program"));
+    }
+
+    #[test]
+    fn one_holder_at_one_address_does_not_take_the_unicasts_of_all_addresses() {
+        let affected = Affected::new(&[holder("127.0.0.1")], &Nics::default());
+        assert!(!affected.is_everywhere);
+        assert_eq!(affected.addresses, [Ipv4Addr::LOCALHOST]);
+        let way = Way { left: affected.addresses.clone(), ..way(Unicast::Take) };
+        let text = affected.note(5064, &way).unwrap();
+        assert!(text.contains("sent to 127.0.0.1 go there and not here (other"), "{text}");
+        assert!(Affected::new(&[holder("0.0.0.0")], &Nics::default()).is_everywhere);
+        assert!(Affected::new(&[], &Nics::default()).is_everywhere);
     }
 }

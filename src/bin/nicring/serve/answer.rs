@@ -7,10 +7,8 @@ use std::{
 };
 
 use nicring::{
-    Batch, Class, Datagram, ReplyPath,
-    search::{
-        Asked, CaResponder, Protocol, PvaResponder, SearchCounts, Subnet, pva::FORWARD_GROUP,
-    },
+    Batch, Class, Datagram, ReplyPath, Subnet,
+    search::{Asked, CaResponder, Protocol, PvaResponder, SearchCounts, pva::FORWARD_GROUP},
 };
 
 use super::tables::TableReader;

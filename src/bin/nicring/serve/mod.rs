@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::Args;
-use nicring::search::{Protocol, Subnet};
+use nicring::{Subnet, search::Protocol};
 use serde_json::json;
 
 use self::{

@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nicring::{
-    Backend, Engine, Handle, Stats, Unicast,
-    search::{Protocol, Subnet},
-};
+use nicring::{Backend, Engine, Handle, Stats, Subnet, Unicast, search::Protocol};
 
 use super::{
     answer::{Answerer, Board, Instructions},

@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 /// An IPv4 subnet, as `192.0.2.0/24`.
 ///
 /// ```
-/// use nicring::search::Subnet;
+/// use nicring::Subnet;
 ///
 /// let subnet: Subnet = "192.0.2.7/24".parse()?;
 /// assert_eq!(subnet.to_string(), "192.0.2.0/24");
@@ -26,6 +26,30 @@ impl Subnet {
         let host_bits = 32u32.checked_sub(u32::from(prefix_len))?;
         let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
         Some(Self { network: address.to_bits() & mask, mask })
+    }
+
+    /// The subnet that has only this address.
+    #[must_use]
+    pub fn of_host(address: Ipv4Addr) -> Self {
+        Self { network: address.to_bits(), mask: u32::MAX }
+    }
+
+    /// Whether it contains all of `other`.
+    #[must_use]
+    pub fn covers(&self, other: Self) -> bool {
+        self.prefix_len() <= other.prefix_len() && self.contains(other.network())
+    }
+
+    /// Its lowest address.
+    #[must_use]
+    pub fn network(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network)
+    }
+
+    /// Whether it is in 127.0.0.0/8.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.prefix_len() >= 8 && self.network().is_loopback()
     }
 
     /// How many bits are fixed.
@@ -52,7 +76,7 @@ impl Subnet {
 
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix_len())
+        write!(f, "{}/{}", self.network(), self.prefix_len())
     }
 }
 
