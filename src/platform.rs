@@ -47,3 +47,9 @@ pub(crate) fn is_out_of_memberships(error: &io::Error) -> bool {
     let codes = [10_055]; // WSAENOBUFS
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
+
+/// Whether a datagram was received, of which only a part fitted the buffer. Only Windows has an
+/// error for that (WSAEMSGSIZE).
+pub(crate) fn is_longer_than_the_buffer(error: &io::Error) -> bool {
+    cfg!(windows) && error.raw_os_error() == Some(10_040)
+}

@@ -86,7 +86,7 @@ counters! {
     /// Datagrams not handed out because another socket of the engine hears them too: the copies of
     /// a broadcast that a socket on 0.0.0.0 gets, or on Windows the further addresses of a NIC.
     pub copy_count,
-    /// Datagrams that were still queued in a socket when it was closed.
+    /// Datagrams that were still queued in a socket when it was closed, and so were not received.
     pub left_count,
     /// Datagrams whose control messages did not fit, and completions that make no sense.
     pub malformed_count,

@@ -159,9 +159,9 @@ impl Core {
             posted: &mut self.posted,
         };
         let flushed = self.driver.flush(turn, batch);
-        let stats = self.shared.stats();
+        // Closing counts what is left in the sockets.
         self.close();
-        flushed.map(|()| stats)
+        flushed.map(|()| self.shared.stats())
     }
 
     /// Closes every socket. When it returns, the ports are free.

@@ -224,6 +224,9 @@ impl SocketSet {
     fn close(&mut self, slot: usize, driver: &mut dyn BackendDriver) {
         if let Some(seated) = self.slots[slot].take() {
             seated.socket.refresh_drop_count();
+            // Before others join. When a socket closes, and io_uring takes a while to close it,
+            // Linux takes its memberships from whichever NIC has the index by then.
+            seated.socket.follow(&[]);
             drop(seated);
             driver.remove(slot as u16);
         }

@@ -31,7 +31,7 @@ use super::{
 use crate::{datagram::Outbox, error::Result, stats::StatsTable, sys::nic_watch::NicWatch};
 
 /// How many sockets a backend has room for.
-pub(crate) const SLOT_COUNT_MAX: usize = 4096;
+pub(crate) const SLOT_COUNT_MAX: usize = 8192;
 /// After so many errors in a row a socket is left alone.
 pub(crate) const ERROR_COUNT_MAX: u32 = 8;
 

@@ -15,7 +15,11 @@
 //! socket that has the slot now.
 #![allow(unsafe_code)]
 
-use std::{fmt, io, mem, os::fd::AsRawFd, sync::Arc};
+use std::{
+    fmt, io, mem,
+    os::fd::AsRawFd,
+    sync::{Arc, atomic::Ordering},
+};
 
 use io_uring::types::RecvMsgOut;
 
@@ -260,9 +264,14 @@ impl Arms {
 
     /// Takes a completion while the engine closes: nothing is handed out or armed any more.
     pub fn discard(&mut self, (slot, generation): (u16, u32), completion: Completion) {
-        let is_of_arm = |arm: &Arm| arm.generation == generation;
         let arm = self.arms.get(usize::from(slot)).and_then(Option::as_ref);
-        if arm.is_some_and(is_of_arm) && !completion.has_more() {
+        let Some(arm) = arm.filter(|arm| arm.generation == generation) else {
+            return;
+        };
+        if completion.result >= 0 && completion.buffer().is_some() {
+            arm.socket.counters.left_count.fetch_add(1, Ordering::Relaxed);
+        }
+        if !completion.has_more() {
             self.set_state(slot, ArmState::Idle);
         }
     }

@@ -1,5 +1,10 @@
 //! Runs the program `nicring` as its users do.
 
+#[cfg(target_os = "linux")]
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(target_os = "linux")]
+mod hosts;
 #[cfg(unix)]
 mod unix;
 
@@ -161,7 +166,7 @@ fn the_doctor_tells_what_is_there() {
     let ports = ["--ca-port", "0", "--pva-port", "0", "--interface", "127.0.0.1"];
     let told = stdout_of(nicring(&[&["doctor"], &ports[..]].concat()));
     for part in
-        ["System\n", "io_uring", "portable", "NICs\n", "Ports\n", "127.0.0.1:", "would work here."]
+        ["System\n", "io_uring", "portable", "NICs\n", "Ports\n", "Outside\n", "would work here."]
     {
         assert!(told.contains(part), "{part:?} is not in:\n{told}");
     }
@@ -226,11 +231,22 @@ impl Served {
         if !given("--interface") && !set("INTF_ADDR_LIST") {
             all.extend(["--interface", "127.0.0.1"]);
         }
-        let file = TemporaryFile::new(TABLE);
-        all.extend(["--pvs", file.as_str()]);
         all.extend(arguments);
-        let mut command = nicring(&all);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command = |all: &[&str]| {
+            let mut command = nicring(all);
+            command.envs(environment.iter().copied());
+            command
+        };
+        Self::start_by(command, &all[1..])
+    }
+
+    /// Starts it by a command that is made of all its arguments.
+    fn start_by(command: impl FnOnce(&[&str]) -> Command, arguments: &[&str]) -> Self {
+        let given = |name: &str| arguments.contains(&name);
+        let file = TemporaryFile::new(TABLE);
+        let all = [&["serve", "--pvs", file.as_str()], arguments].concat();
+        let mut command = command(&all);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = Lines::read(child.stdout.take().unwrap());
         let stderr = Lines::read(child.stderr.take().unwrap());

@@ -259,6 +259,11 @@ impl Server {
         heard
     }
 
+    /// What it has heard by now and nobody has taken.
+    pub fn take_ready(&self) -> Vec<Heard> {
+        self.heard.try_iter().collect()
+    }
+
     /// Everything that it hears until nothing comes for [`SETTLE`].
     pub fn drain(&self) -> Vec<Heard> {
         let mut heard = Vec::new();
@@ -349,12 +354,13 @@ impl Client {
     /// address.
     #[track_caller]
     pub fn sharing(port: u16) -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
-        socket.set_reuse_address(true).expect("SO_REUSEADDR");
-        share_port(&socket);
-        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        socket.bind(&any.into()).expect("a shared port");
-        let socket = UdpSocket::from(socket);
+        Self::sharing_at(Ipv4Addr::UNSPECIFIED, port)
+    }
+
+    /// As [`Client::sharing`], on one address.
+    #[track_caller]
+    pub fn sharing_at(address: Ipv4Addr, port: u16) -> Self {
+        let socket = shared_socket_at(address, port).expect("a shared port");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self(socket)
     }
@@ -412,6 +418,15 @@ impl Client {
         }
         self.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     }
+}
+
+/// A socket that shares its port with whoever shares it too.
+pub fn shared_socket_at(address: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    share_port(&socket);
+    socket.bind(&SocketAddr::from((address, port)).into())?;
+    Ok(UdpSocket::from(socket))
 }
 
 fn v4(address: SocketAddr) -> SocketAddrV4 {

@@ -73,6 +73,14 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), commands).map(drop)
     }
 
+    /// What `ip` prints for a command inside.
+    #[track_caller]
+    pub fn shown(&self, command: &str) -> String {
+        let arguments = ["-n", &self.name].into_iter().chain(command.split(' '));
+        let shown = run(Command::new("ip").args(arguments), "");
+        shown.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// As [`Namespace::ip`], but panics on failure.
     #[track_caller]
     pub fn configure(&self, commands: &str) {
@@ -91,7 +99,7 @@ impl Namespace {
         Ok(())
     }
 
-    fn is_up(&self, nic: &str) -> bool {
+    pub fn is_up(&self, nic: &str) -> bool {
         let show = ["-n", &self.name, "-brief", "link", "show", nic];
         let shown = run(Command::new("ip").args(show), "");
         shown.is_ok_and(|line| line.split_whitespace().nth(1) == Some("UP"))

@@ -8,7 +8,10 @@ use std::{
 };
 
 use nicring::Backend;
-use seccompiler::{SeccompAction, SeccompFilter, apply_filter, apply_filter_all_threads};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter, apply_filter_all_threads,
+};
 
 use super::spawn;
 
@@ -24,13 +27,35 @@ pub fn sandboxed<R: Send>(call: i64, errno: i32, what: impl FnOnce() -> R + Send
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Makes a system call fail with `errno` from now on, on this thread or on all threads.
-pub fn deny(call: i64, errno: i32, on_all_threads: bool) {
-    let rules = BTreeMap::from([(call, Vec::new())]);
+/// Calls `what` on a new thread on which no socket can be bound to a device, as before Linux 5.7
+/// without CAP_NET_RAW.
+#[track_caller]
+pub fn without_devices<R: Send>(what: impl FnOnce() -> R + Send) -> R {
+    let argument = |index, value: i32| {
+        let (len, is) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+        SeccompCondition::new(index, len, is, value as u64).expect("an argument")
+    };
+    let binds = vec![argument(1, libc::SOL_SOCKET), argument(2, libc::SO_BINDTODEVICE)];
+    let rule = SeccompRule::new(binds).expect("conditions");
+    let inside = || {
+        let rules = BTreeMap::from([(libc::SYS_setsockopt, vec![rule])]);
+        apply_filter(&program(rules, libc::EPERM)).expect("no privilege is needed");
+        what()
+    };
+    let result = thread::scope(|scope| scope.spawn(inside).join());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> BpfProgram {
     let (allow, fail) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
     let architecture = env::consts::ARCH.try_into().expect("an architecture with seccomp");
     let filter = SeccompFilter::new(rules, allow, fail, architecture).expect("a filter");
-    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
+    filter.try_into().expect("a program")
+}
+
+/// Makes a system call fail with `errno` from now on, on this thread or on all threads.
+pub fn deny(call: i64, errno: i32, on_all_threads: bool) {
+    let program = program(BTreeMap::from([(call, Vec::new())]), errno);
     let applied =
         if on_all_threads { apply_filter_all_threads(&program) } else { apply_filter(&program) };
     applied.expect("no privilege is needed");

@@ -228,4 +228,6 @@ fn what_a_nic_dropped_is_counted_though_it_has_gone(backend: Backend) {
     let stats = star.server.run(run).expect("it ends at once");
     let dropped = stats.total().kernel_drop_count().expect("Linux counts them");
     assert!((COUNT - 20..COUNT).contains(&dropped), "{stats}");
+    // The rest was in the sockets when they closed.
+    assert_eq!(dropped + stats.total().left_count, COUNT, "{stats}");
 }

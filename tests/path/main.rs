@@ -7,6 +7,7 @@
 mod common;
 
 mod buffers;
+mod left;
 mod overflow;
 mod stop;
 mod thread_use;

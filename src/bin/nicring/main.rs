@@ -66,6 +66,7 @@ Exit codes: 0 all is well; 1 it failed while running; 2 it was asked for somethi
 fn main() -> ExitCode {
     // Prints usage errors, help and version itself, and ends with 2 or 0.
     let arguments = Arguments::parse();
+    cli::host::raise_open_files_limit();
     match start_logging().and_then(|()| run(arguments.command)) {
         Ok(code) => code,
         Err(failure) => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::sys::{
-    resource::{UsageWho, getrusage},
+    resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
     time::TimeValLike,
 };
 
@@ -23,6 +23,17 @@ pub fn thread_cpu() -> Option<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
     let us = (usage.user_time() + usage.system_time()).num_microseconds();
     Some(Duration::from_micros(us.try_into().ok()?))
+}
+
+/// Raises the limit of open files as far as this process may: each NIC takes several sockets. The
+/// soft limit is low for the sake of programs that use select(2).
+pub fn raise_open_files_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        if soft < hard {
+            // It stays as it is where a sandbox forbids it, and errors name it if it is too low.
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
+    }
 }
 
 /// Facts that decide what works here, each with its meaning.
@@ -43,8 +54,16 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("kernel", format!("Linux {release}, {}", std::env::consts::ARCH)),
         ("kernel.io_uring_disabled", uring_disabled),
         ("RLIMIT_MEMLOCK", memlock_limit(&read("/proc/self/limits").unwrap_or_default())),
+        ("RLIMIT_NOFILE", open_files_limit()),
         ("net.core.rmem_max", rmem_max),
     ]
+}
+
+fn open_files_limit() -> String {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((limit, _)) => format!("{limit}, of which a NIC takes about four a port"),
+        Err(_) => "unknown".to_owned(),
+    }
 }
 
 fn memlock_limit(limits: &str) -> String {

@@ -12,6 +12,9 @@ pub fn thread_cpu() -> Option<Duration> {
     None
 }
 
+/// Nothing to raise here.
+pub fn raise_open_files_limit() {}
+
 /// Facts that decide what works here.
 pub fn facts() -> Vec<(&'static str, String)> {
     vec![("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH))]

@@ -1,10 +1,14 @@
 //! Decides where to listen, from the command line, the environment and the holders of the ports.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, ValueEnum};
 use nicring::{
-    Backend, Builder, Engine, NicFilter, Nics, Unicast,
+    Backend, Builder, Engine, NicFilter, Nics, OnFailedNic, Unicast,
     search::{Protocol, pva::FORWARD_GROUP},
 };
 
@@ -27,6 +31,19 @@ pub struct ListenArguments {
     /// them.
     #[arg(long, value_name = "NAME|ADDRESS", value_parser = setting::<NicFilter>)]
     interface: Vec<NicFilter>,
+
+    /// Wait for NICs named by --interface that are not there yet
+    ///
+    /// Otherwise each of them has to be there, and up, at the start. Once it serves, NICs may come
+    /// and go in any case.
+    #[arg(long)]
+    wait_for_nics: bool,
+
+    /// End at once if a NIC, an address or a group cannot be heard at the start
+    ///
+    /// Otherwise it warns, serves the rest, and tries again until all is heard.
+    #[arg(long)]
+    strict: bool,
 
     /// UDP port for CA, 0 for an unused one [default: EPICS_CAS_SERVER_PORT, else
     /// EPICS_CA_SERVER_PORT, else 5064]
@@ -77,6 +94,13 @@ pub struct ListenPlan {
     pub note: Option<String>,
 }
 
+impl ListenPlan {
+    /// Whether the unicasts to this address are left to another server.
+    pub fn leaves(&self, address: Ipv4Addr) -> bool {
+        self.way.unicast == Unicast::Leave || self.way.left.contains(&address)
+    }
+}
+
 /// Settings that all ports of an engine share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
@@ -117,8 +141,7 @@ impl ListenArguments {
         let mut groups = vec![FORWARD_GROUP];
         groups.extend(interfaces.groups.iter().filter(|group| **group != FORWARD_GROUP));
         let filters = self.filters(&interfaces, nics)?;
-        let holders = if is_held(port) { host::port_holders(port) } else { Vec::new() };
-        let affected = is_held(port).then(|| Affected::new(&holders, nics));
+        let affected = holders(port).map(|holders| Affected::new(&holders, nics));
         let mut left = Vec::new();
         let chosen = match (self.unicast, &affected) {
             (Some(UnicastChoice::Leave), _) => Unicast::Leave,
@@ -142,11 +165,12 @@ impl ListenArguments {
         } else {
             ("--interface", self.interface.clone())
         };
-        for filter in &filters {
+        for filter in filters.iter().filter(|_| !self.wait_for_nics) {
             let mut up = nics.iter().filter(|nic| nic.is_up);
             if !up.any(|nic| nic.addresses.iter().any(|own| filter.matches(nic, own))) {
                 return Err(Failure::Usage(format!(
-                    "{source}: {filter}: no NIC of this host that is up matches; there are {nics}"
+                    "{source}: {filter}: no NIC of this host that is up matches; there are {nics} \
+                     (--wait-for-nics waits for it)"
                 )));
             }
         }
@@ -158,6 +182,12 @@ impl ListenArguments {
         let way = &plans[0].way;
         let mut builder = Engine::builder().backend(self.backend).unicast(way.unicast);
         builder = way.filters.iter().cloned().fold(builder, Builder::nic);
+        if self.wait_for_nics {
+            builder = builder.wait_for_nics();
+        }
+        if self.strict {
+            builder = builder.on_failed_nic(OnFailedNic::Fail);
+        }
         let left = way.left.iter().copied().map(NicFilter::Address);
         builder = left.fold(builder, Builder::leave_unicast);
         builder = way.groups.iter().copied().fold(builder, Builder::join);
@@ -181,6 +211,25 @@ impl ListenArguments {
             left: Vec::new(),
         };
         Protocol::ALL.map(|protocol| ListenPlan { protocol, port: 0, way: way.clone(), note: None })
+    }
+}
+
+/// The sockets of a process that was killed outlive it for a moment.
+const LEAVING_TIME_MAX: Duration = Duration::from_millis(300);
+
+/// Who holds a port; `None` if nobody does.
+fn holders(port: u16) -> Option<Vec<Holder>> {
+    let end = Instant::now() + LEAVING_TIME_MAX;
+    loop {
+        if !is_held(port) {
+            return None;
+        }
+        let holders = host::port_holders(port);
+        let is_known = !holders.is_empty() && holders.iter().all(|one| one.process.is_some());
+        if is_known || Instant::now() > end {
+            return Some(holders);
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

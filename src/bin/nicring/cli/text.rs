@@ -33,6 +33,32 @@ impl Console {
     }
 }
 
+/// The width of the terminals that lines for people have to fit.
+const WIDTH: usize = 80;
+
+/// A text behind a head. Further lines are indented like the first.
+pub fn wrapped(head: &str, text: &str) -> Vec<String> {
+    let indent = head.chars().count();
+    let mut lines = Vec::new();
+    let mut line = head.to_owned();
+    let mut len = indent;
+    for word in text.split_whitespace() {
+        let word_len = word.chars().count();
+        if len > indent && len + 1 + word_len > WIDTH {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+            len = indent;
+        }
+        if len > indent {
+            line.push(' ');
+            len += 1;
+        }
+        line.push_str(word);
+        len += word_len;
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
+}
+
 /// 1234567 as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -88,6 +114,16 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_wrapped_behind_its_head() {
+        assert_eq!(wrapped("  head  ", ""), ["  head"]);
+        assert_eq!(wrapped("  head  ", "short"), ["  head  short"]);
+        let lines = wrapped("  head  ", &"word ".repeat(30));
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:#?}");
+        assert!(lines[1].starts_with("        word"), "{lines:#?}");
+    }
 
     #[test]
     fn numbers_are_grouped_by_three() {

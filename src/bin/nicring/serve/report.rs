@@ -204,9 +204,25 @@ impl Report {
             ("from ignored sources", ignored_count),
             ("asking for a sign of life only", total.ping_count),
         ];
-        let remarks = remarks.into_iter().filter(|(_, count)| *count > 0);
+        let remarks = remarks.into_iter().chain(self.set_aside());
+        let remarks = remarks.filter(|(_, count)| *count > 0);
         let remarks = remarks.map(|(what, count)| format!("{what}: {}", grouped(count)));
         lines.into_iter().chain(remarks).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What the kernel delivered and nobody looked at, by reason.
+    fn set_aside(&self) -> [(&'static str, u64); 5] {
+        let sum = |count: fn(&Counts) -> u64| self.nics.iter().map(|nic| count(&nic.counts)).sum();
+        [
+            (
+                "set aside, from a source that cannot be answered",
+                sum(|counts| counts.guarded_count),
+            ),
+            ("set aside, at a NIC or address not chosen", sum(|counts| counts.unchosen_count)),
+            ("set aside, further copies of a broadcast", sum(|counts| counts.copy_count)),
+            ("set aside, still queued when a socket closed", sum(|counts| counts.left_count)),
+            ("cut off, longer than a buffer", sum(|counts| counts.truncated_count)),
+        ]
     }
 
     /// The totals as a JSON object.
@@ -236,6 +252,10 @@ impl Report {
             "rejected_count": self.rejected_count(),
             "lost_count": self.lost_count(),
             "unsent_count": self.unsent_count(),
+            "guarded_count": self.set_aside()[0].1,
+            "unchosen_count": self.set_aside()[1].1,
+            "copy_count": self.set_aside()[2].1,
+            "left_count": self.set_aside()[3].1,
             "turn_count": self.turn_count,
             "overflow_count": self.overflow_count,
             "cpu_ns": ns(self.cpu),
@@ -259,6 +279,27 @@ fn counts_object(counts: impl Iterator<Item = (&'static str, u64)>) -> Map<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_set_aside_is_in_the_totals_by_reason() {
+        let mut report = Report::new(Duration::from_secs(1), Backend::Portable);
+        let mut counts = Counts::default();
+        (counts.guarded_count, counts.unchosen_count) = (1, 2);
+        (counts.copy_count, counts.left_count) = (3, 4);
+        let (name, tallies) = ("lo".to_owned(), Default::default());
+        report.nics.push(NicReport { name, index: 1, tallies, counts });
+        let text = report.text();
+        for line in [
+            "set aside, from a source that cannot be answered: 1",
+            "set aside, at a NIC or address not chosen: 2",
+            "set aside, further copies of a broadcast: 3",
+            "set aside, still queued when a socket closed: 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let json = report.json();
+        assert_eq!((&json["copy_count"], &json["left_count"]), (&json!(3), &json!(4)));
+    }
 
     #[test]
     fn two_engines_on_one_nic_are_one_row_and_cpu_is_divided() {

@@ -1,5 +1,14 @@
 //! `nicring doctor`: what works here, and what prevents the rest.
 
+#[cfg(target_os = "linux")]
+mod firewall;
+mod hearing;
+#[cfg(target_os = "linux")]
+mod outside;
+#[cfg(not(target_os = "linux"))]
+#[path = "outside_absent.rs"]
+mod outside;
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,7 +20,7 @@ use crate::cli::{
     host,
     listen::{ListenArguments, ListenPlan, by_engine},
     port_holders::is_held,
-    text::Console,
+    text::{Console, wrapped},
 };
 
 /// Tells what io_uring grants here, the NICs and sockets, who else holds the ports, and what to do
@@ -28,31 +37,41 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     let console = Console::new(false);
     console.say("System");
     for (name, value) in host::facts() {
-        console.say(&format!("  {name:<26}{value}"));
+        say_row(console, name, &value);
     }
     console.say("\nBackends");
     for backend in [Backend::IoUring, Backend::Portable] {
-        console.say(&format!("  {:<26}{}", backend.to_string(), try_backend(backend)));
+        say_row(console, &backend.to_string(), &try_backend(backend));
     }
     let chosen = match std::env::var(Backend::ENVIRONMENT_VARIABLE) {
         Ok(value) => format!("{}={value}", Backend::ENVIRONMENT_VARIABLE),
         Err(_) => format!("{} is not set", Backend::ENVIRONMENT_VARIABLE),
     };
     let asked = arguments.listen.backend();
-    console.say(&format!("  {:<26}--backend {asked}, {chosen}", "chosen by"));
-    tell_nics(console)?;
+    say_row(console, "chosen by", &format!("--backend {asked}, {chosen}"));
+    let nics = Nics::enumerate()?;
+    tell_nics(&nics, console);
     let plans = arguments.listen.plans(environment)?;
+    let ports = plans.each_ref().map(|plan| plan.port);
     tell_holders(&plans, console);
-    match tell_sockets(&arguments.listen, plans, console) {
-        Ok(()) => {
-            console.say("\nnicring serve would work here.");
-            Ok(ExitCode::SUCCESS)
+    let opened = tell_sockets(&arguments.listen, plans, console);
+    console.say("\nOutside");
+    outside::lines(&ports, &nics).iter().for_each(|line| console.say(line));
+    match opened {
+        Ok(0) => console.say("\nnicring serve would work here."),
+        Ok(count) => {
+            console.say(&format!("\nnicring serve would work here, but for {count} sockets."));
         }
         Err(failure) => {
             console.say(&format!("\nnicring serve would not work here: {failure}"));
-            Ok(failure.exit_code())
+            return Ok(failure.exit_code());
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say_row(console: Console, name: &str, text: &str) {
+    wrapped(&format!("  {name:<26}"), text).iter().for_each(|line| console.say(line));
 }
 
 /// Opens a backend on an unused port of the loopback interface, and describes the result.
@@ -65,9 +84,9 @@ fn try_backend(backend: Backend) -> String {
     }
 }
 
-fn tell_nics(console: Console) -> Result<(), Failure> {
+fn tell_nics(nics: &Nics, console: Console) {
     console.say("\nNICs");
-    for nic in &Nics::enumerate()? {
+    for nic in nics {
         let addresses = nic.addresses.iter().map(|own| {
             let prefix_len = own.netmask.to_bits().leading_ones();
             match own.broadcast {
@@ -77,9 +96,9 @@ fn tell_nics(console: Console) -> Result<(), Failure> {
         });
         let state = if nic.is_up { "up" } else { "down: not listened on" };
         let addresses = addresses.collect::<Vec<_>>().join(", ");
-        console.say(&format!("  {:<16}{:<10}{addresses}", nic.name, state));
+        let head = format!("  {:<16} {state:<10}", nic.name);
+        wrapped(&head, &addresses).iter().for_each(|line| console.say(line));
     }
-    Ok(())
 }
 
 fn tell_holders(plans: &[ListenPlan], console: Console) {
@@ -99,25 +118,28 @@ fn tell_holders(plans: &[ListenPlan], console: Console) {
             console.say(&format!("  {name:<26}held by {program} at {address}"));
         }
         if let Some(note) = &plan.note {
-            console.say(&format!("  {:<26}{note}", ""));
+            wrapped(&" ".repeat(28), note).iter().for_each(|line| console.say(line));
         }
     }
 }
 
-/// Opens what `nicring serve` would open.
+/// Opens what `nicring serve` would open. Returns how many sockets could not be opened.
 fn tell_sockets(
     arguments: &ListenArguments,
     plans: [ListenPlan; 2],
     console: Console,
-) -> Result<(), Failure> {
-    console.say("\nSockets");
+) -> Result<usize, Failure> {
+    let mut failed_count = 0;
     for plans in by_engine(plans) {
+        let ports: Vec<_> =
+            plans.iter().map(|plan| format!("{} {}", plan.protocol, plan.port)).collect();
+        console.say(&format!("\nHeard, and by which socket: {}", ports.join(", ")));
         let engine = arguments.builder(&plans).open()?;
         let handle = engine.handle();
-        console.say(&format!("  backend: {}", handle.backend()));
-        for socket in handle.sockets() {
-            console.say(&format!("  {socket}"));
-        }
+        hearing::lines(&handle, &plans[0]).iter().for_each(|line| console.say(line));
+        let count = handle.sockets().len();
+        console.say(&format!("  {count} sockets, backend: {}", handle.backend().backend));
+        failed_count += handle.failed_nics().len();
     }
-    Ok(())
+    Ok(failed_count)
 }

@@ -1,0 +1,133 @@
+//! What is heard, by which socket, and what is not, and why.
+
+use std::net::Ipv4Addr;
+
+use nicring::{Class, FailedNic, Handle, Hears, Nic, SocketInfo};
+
+use crate::cli::{listen::ListenPlan, text::wrapped};
+
+/// Lines about what an engine hears. All its ports hear alike, but for what failed.
+pub fn lines(handle: &Handle, plan: &ListenPlan) -> Vec<String> {
+    let (nics, mut sockets) = (handle.nics(), handle.sockets());
+    sockets.retain(|socket| socket.address.port() == sockets_port(handle, plan));
+    let hearing = Hearing { plan, sockets, failed: handle.failed_nics() };
+    let mut lines: Vec<String> = nics.iter().flat_map(|nic| hearing.of_nic(nic)).collect();
+    if !hearing.failed.is_empty() {
+        lines.push("  Not heard, and tried again until it is:".to_owned());
+    }
+    lines.extend(hearing.failed.iter().flat_map(|failed| wrapped("    ", &failed.to_string())));
+    lines
+}
+
+/// The port that the plan stands for, also if it asked for an unused one.
+fn sockets_port(handle: &Handle, plan: &ListenPlan) -> u16 {
+    let first = || handle.sockets().first().map_or(0, |socket| socket.address.port());
+    if plan.port == 0 { first() } else { plan.port }
+}
+
+struct Hearing<'a> {
+    plan: &'a ListenPlan,
+    /// For one port.
+    sockets: Vec<SocketInfo>,
+    failed: Vec<FailedNic>,
+}
+
+impl Hearing<'_> {
+    fn of_nic(&self, nic: &Nic) -> Vec<String> {
+        let row = |what: &str, class: &str, how: &str| {
+            format!("  {:<10} {what:<19}{class:<11}{how}", nic.name)
+        };
+        if !nic.is_up {
+            return vec![row("everything", "", "not heard: the NIC is down")];
+        }
+        if !self.listens_on(nic) {
+            return vec![row("everything", "", "not heard: it was not chosen")];
+        }
+        let mut rows = Vec::new();
+        for own in &nic.addresses {
+            rows.push(row(&own.address.to_string(), "unicast", &self.unicast(nic, own.address)));
+        }
+        for subnet in &nic.local_subnets {
+            let how = self.unicast(nic, subnet.network());
+            rows.push(row(&subnet.to_string(), "unicast", &how));
+        }
+        for broadcast in &nic.broadcasts {
+            let how = self.broadcast(nic, *broadcast, Class::Subnet);
+            rows.push(row(&broadcast.to_string(), "broadcast", &how));
+        }
+        let how = self.broadcast(nic, Ipv4Addr::BROADCAST, Class::Limited);
+        rows.push(row("255.255.255.255", "broadcast", &how));
+        for group in &self.plan.way.groups {
+            let how = self.broadcast(nic, *group, Class::Group);
+            rows.push(row(&group.to_string(), "group", &how));
+        }
+        rows
+    }
+
+    fn listens_on(&self, nic: &Nic) -> bool {
+        let is_of = |socket: &SocketInfo| {
+            socket.nic.as_ref().is_some_and(|own| own.index == nic.index)
+                || socket.hears == Hears::EveryClass && socket.nic.is_none()
+        };
+        let has_failed =
+            |failed: &FailedNic| failed.nic.as_ref().is_some_and(|own| own.index == nic.index);
+        self.sockets.iter().any(is_of) || self.failed.iter().any(has_failed)
+    }
+
+    fn unicast(&self, nic: &Nic, address: Ipv4Addr) -> String {
+        let is_at = |at: Ipv4Addr| {
+            move |socket: &&SocketInfo| {
+                *socket.address.ip() == at
+                    && matches!(socket.hears, Hears::Class(Class::Unicast) | Hears::EveryClass)
+            }
+        };
+        if self.sockets.iter().any(|socket| is_at(address)(&socket)) {
+            return "a socket of its own".to_owned();
+        }
+        if self.has_failed(nic, address) || self.plan.leaves(address) {
+            return self.not_heard(nic, address);
+        }
+        if let Some(rest) = self.sockets.iter().find(is_at(Ipv4Addr::UNSPECIFIED)) {
+            let device = rest.nic.as_ref().filter(|_| rest.is_device_bound);
+            let on = device.map_or_else(String::new, |own| format!(" on {own}"));
+            return format!("the socket on 0.0.0.0{on}");
+        }
+        self.not_heard(nic, address)
+    }
+
+    fn broadcast(&self, nic: &Nic, address: Ipv4Addr, class: Class) -> String {
+        let hears = |socket: &&SocketInfo| match socket.hears {
+            Hears::Class(of) => of == class && *socket.address.ip() == address,
+            Hears::EveryClass => socket.nic.as_ref().is_none_or(|own| own.index == nic.index),
+            _ => false,
+        };
+        let hearing: Vec<_> = self.sockets.iter().filter(hears).collect();
+        let is_own =
+            |socket: &&&SocketInfo| socket.nic.as_ref().is_some_and(|own| own.index == nic.index);
+        match hearing.iter().filter(is_own).count() {
+            _ if hearing.is_empty() => self.not_heard(nic, address),
+            0 => "one socket for all NICs".to_owned(),
+            _ if class == Class::Subnet && hearing.len() > 1 => "a socket on each NIC".to_owned(),
+            _ => "a socket on the NIC".to_owned(),
+        }
+    }
+
+    fn has_failed(&self, nic: &Nic, address: Ipv4Addr) -> bool {
+        let is_it = |failed: &FailedNic| {
+            *failed.address.ip() == address
+                && failed.nic.as_ref().is_none_or(|own| own.index == nic.index)
+        };
+        self.failed.iter().any(is_it)
+    }
+
+    fn not_heard(&self, nic: &Nic, address: Ipv4Addr) -> String {
+        let text = if self.has_failed(nic, address) {
+            "NOT HEARD: see below"
+        } else if self.plan.leaves(address) {
+            "left to other servers"
+        } else {
+            "not heard: it was not chosen"
+        };
+        text.to_owned()
+    }
+}

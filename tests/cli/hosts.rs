@@ -1,0 +1,212 @@
+//! The program on hosts that are not as simple as a laboratory's: in network namespaces.
+
+use std::process::{Command, Stdio};
+
+use super::{
+    Served,
+    common::{
+        Client,
+        netns::{self, Namespace},
+        skip, wait_until,
+    },
+    failure_of, nicring, stdout_of, text,
+};
+
+/// A host with NICs `s1` and so on, which have 10.201.N.1/24, and a neighbour behind all of them.
+fn host(nic_count: u8) -> Option<(Namespace, Namespace)> {
+    if !netns::can_be_made() {
+        return None;
+    }
+    let made = |label: &str| Namespace::new(label).unwrap_or_else(|error| panic!("{error}"));
+    let (server, neighbour) = (made("s"), made("c"));
+    for number in 1..=nic_count {
+        let connected = server.connect(&format!("s{number}"), &neighbour, &format!("c{number}"));
+        connected.unwrap_or_else(|error| panic!("{error}"));
+        server.configure(&format!("address add 10.201.{number}.1/24 brd + dev s{number}"));
+        neighbour.configure(&format!("address add 10.201.{number}.2/24 brd + dev c{number}"));
+    }
+    Some((server, neighbour))
+}
+
+/// A command of `nicring` on a host.
+fn nicring_on(host: &Namespace, arguments: &[&str]) -> Command {
+    let there = ["netns", "exec", &host.name, env!("CARGO_BIN_EXE_nicring")];
+    let mut command = Command::new("ip");
+    command.args(there).args(arguments).stdin(Stdio::null());
+    // As `nicring` does.
+    nicring(&[]).get_envs().for_each(|(name, _)| _ = command.env_remove(name));
+    command
+}
+
+const BACKENDS: [&str; 2] = ["auto", "portable"];
+
+/// Asks for `test:ca` from an address of the neighbour.
+fn is_answered(neighbour: &Namespace, to: &str) -> bool {
+    let storm = ["storm", to, "--name", "test:ca", "--protocol", "ca"];
+    let brief = ["--duration-s", "0.05", "--timeout-ms", "500"];
+    let output = nicring_on(neighbour, &[&storm[..], &brief].concat()).output().unwrap();
+    output.status.success()
+}
+
+fn serve_on(host: &Namespace, arguments: &[&str]) -> Served {
+    Served::start_by(|all| nicring_on(host, all), arguments)
+}
+
+#[test]
+fn an_odd_address_is_warned_of_and_the_rest_is_served_unless_told_otherwise() {
+    let Some((server, neighbour)) = host(2) else { return };
+    server.configure("route del table local local 10.201.2.1 dev s2");
+    for backend in BACKENDS {
+        let served = serve_on(&server, &["--backend", backend]);
+        let warned = served.stderr.wait_for("s2: binding 10.201.2.1:5064");
+        assert!(warned.is_some(), "{}", served.stderr.all());
+        for to in ["10.201.1.1", "10.201.1.255", "10.201.2.255"] {
+            assert!(is_answered(&neighbour, to), "{to} by {backend}");
+        }
+        // The kernel closes the sockets of an io_uring some time after their process has ended. Nobody
+        // is to take them for those of another server.
+        drop(served);
+        let file = super::TemporaryFile::new(super::TABLE);
+        let brief = ["serve", "--pvs", file.as_str(), "--duration-s", "10"];
+        let strict = [&brief[..], &["--strict", "--backend", backend]].concat();
+        let failure = failure_of(nicring_on(&server, &strict), 1);
+        assert!(failure.contains("10.201.2.1"), "{failure}");
+    }
+}
+
+#[test]
+fn a_nic_that_was_named_is_waited_for_if_asked() {
+    let Some((server, neighbour)) = host(1) else { return };
+    server.configure("link set s1 down");
+    let file = super::TemporaryFile::new(super::TABLE);
+    let named = ["serve", "--pvs", file.as_str(), "--interface", "s1"];
+    let failure = failure_of(nicring_on(&server, &named), 2);
+    assert!(failure.contains("--wait-for-nics"), "{failure}");
+    for backend in BACKENDS {
+        let served =
+            serve_on(&server, &["--interface", "s1", "--wait-for-nics", "--backend", backend]);
+        server.configure("link set s1 up");
+        wait_until("the link is up", || server.is_up("s1"));
+        wait_until("the NIC is heard", || is_answered(&neighbour, "10.201.1.255"));
+        server.configure("link set s1 down");
+        drop(served);
+    }
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised() {
+    let Some((server, neighbour)) = host(4) else { return };
+    for backend in BACKENDS {
+        let limited = |all: &[&str]| {
+            let mut command = Command::new("ip");
+            let shell = ["netns", "exec", &server.name, "sh", "-c"];
+            let script = "ulimit -Sn 40 && exec \"$0\" \"$@\"";
+            command.args(shell).args([script, env!("CARGO_BIN_EXE_nicring")]).args(all);
+            command
+        };
+        let served = Served::start_by(limited, &["--backend", backend]);
+        assert!(is_answered(&neighbour, "10.201.4.255"), "{}", served.stderr.all());
+    }
+}
+
+#[test]
+fn the_unicasts_are_left_where_another_server_holds_the_port_and_nowhere_else() {
+    for backend in BACKENDS {
+        let Some((server, neighbour)) = host(2) else { return };
+        let other = server.run(|| Client::sharing_at([10, 201, 2, 1].into(), 5064));
+        let served = serve_on(&server, &["--backend", backend]);
+        let noted = served.stdout.wait_for("also held by").expect("a note");
+        assert!(noted.contains("sent to 10.201.2.1 go there"), "{noted}");
+        assert!(is_answered(&neighbour, "10.201.1.1"), "by {backend}");
+        assert!(is_answered(&neighbour, "10.201.2.255"), "by {backend}");
+        let client = neighbour.client([10, 201, 2, 2]);
+        for round in 0..20 {
+            client.ask(&round.to_string(), [10, 201, 2, 1], 5064);
+            assert_eq!(other.receive().0, round.to_string().as_bytes());
+        }
+    }
+}
+
+/// What the doctor says, with each run of blanks as one.
+fn told(host: &Namespace, arguments: &[&str]) -> String {
+    let told = stdout_of(nicring_on(host, &[&["doctor"], arguments].concat()));
+    assert!(told.lines().all(|line| line.chars().count() <= 80), "wider than 80 columns:\n{told}");
+    told.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[track_caller]
+fn assert_tells(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "{part:?} is not in:\n{told}");
+    }
+}
+
+#[test]
+fn the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not() {
+    let Some((server, _neighbour)) = host(2) else { return };
+    server.configure(
+        "address add 10.78.0.1/24 brd + dev lo\n\
+         route del table local local 10.201.2.1 dev s2\n\
+         address add 10.201.7.1/24 brd 10.201.63.255 dev s1 label anything",
+    );
+    let ports = ["--ca-port", "5064", "--pva-port", "5076"];
+    let everything = told(&server, &ports);
+    let parts = [
+        "lo 127.0.0.1 unicast a socket of its own",
+        "lo 127.0.0.0/8 unicast the socket on 0.0.0.0",
+        "lo 10.78.0.0/24 unicast the socket on 0.0.0.0",
+        "s1 10.201.1.255 broadcast a socket on each NIC",
+        "s1 10.201.63.255 broadcast a socket on each NIC",
+        "s1 10.201.7.255 broadcast a socket on each NIC",
+        "s1 224.0.0.128 group a socket on the NIC",
+        "s2 10.201.2.1 unicast NOT HEARD: see below",
+        "s2: binding 10.201.2.1:5064",
+        "not in the kernel's table `local`",
+        "would work here, but for 2 sockets.",
+    ];
+    assert_tells(&everything, &parts);
+    let chosen = [&ports[..], &["--interface", "s1", "--unicast", "leave"]].concat();
+    let parts = [
+        "s1 10.201.1.1 unicast left to other servers",
+        "s2 everything not heard: it was not chosen",
+        "would work here.",
+    ];
+    assert_tells(&told(&server, &chosen), &parts);
+    server.configure("link set s2 down");
+    assert_tells(&told(&server, &ports), &["s2 everything not heard: the NIC is down"]);
+    let _other = server.run(|| Client::sharing_at([10, 201, 1, 1].into(), 5064));
+    let parts = ["s1 10.201.1.1 unicast left to other servers", "s1 10.201.7.1 unicast a socket"];
+    assert_tells(&told(&server, &ports), &parts);
+}
+
+#[test]
+fn the_doctor_tells_the_usual_causes_outside() {
+    let Some((server, _neighbour)) = host(2) else { return };
+    let ports = ["--ca-port", "5064", "--pva-port", "5076"];
+    assert_tells(&told(&server, &ports), &["rp_filter not strict", "groups 20 a socket"]);
+    server.set("ipv4/conf/s2/rp_filter", "1");
+    server.set("ipv4/igmp_max_memberships", "0");
+    let parts = ["rp_filter strict on s2:", "NO GROUP CAN BE JOINED", "igmp_max_memberships"];
+    assert_tells(&told(&server, &ports), &parts);
+    let nft = |rule: &str| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &server.name, "nft", rule]);
+        let output = command.output().expect("ip");
+        if !output.status.success() {
+            skip("nft", &text(&output.stderr));
+        }
+        output.status.success()
+    };
+    let chain = "add chain inet t in { type filter hook input priority 0; policy accept; }";
+    if !nft("add table inet t") || !nft(chain) {
+        return;
+    }
+    assert_tells(&told(&server, &ports), &["firewall, UDP 5064 lets it pass"]);
+    nft("add rule inet t in udp dport 5064 drop");
+    nft("add rule inet t in ip saddr 10.0.0.0/8 udp dport { 5070-5080 } reject");
+    let parts = [
+        "firewall, UDP 5064 DROPS IT: rule 2 of inet t in",
+        "firewall, UDP 5076 lets it pass only from some",
+    ];
+    assert_tells(&told(&server, &ports), &parts);
+}
