@@ -41,8 +41,9 @@ impl QueuedBatch {
         port: u16,
         depth: usize,
     ) -> io::Result<Self> {
-        let connected = |address| {
+        let connected = |address: Ipv4Addr| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.set_broadcast(true)?;
             socket.connect(SocketAddrV4::new(address, port))?;
             Ok(socket)
         };

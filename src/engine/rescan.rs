@@ -31,8 +31,8 @@ pub(super) struct Listening {
     nics: Arc<Nics>,
     /// The NICs that the engine listens on, each with what of it the engine listens at.
     selected: Nics,
-    /// Once there were too many pairs, it stays so. Otherwise sockets would be opened and closed each
-    /// time that the number of NICs crosses the bound.
+    /// Once there were too many pairs, it stays so. Otherwise sockets would be opened and closed
+    /// each time that the number of NICs crosses the bound.
     subnet_sockets: SubnetSockets,
     sockets: SocketSet,
     timer: RescanTimer,

@@ -1,5 +1,5 @@
-//! What ends the wait of an engine in its ring, beside datagrams: descriptors that the ring watches.
-//! One is an eventfd, which other threads write to. Another one tells news of the NICs.
+//! What ends the wait of an engine in its ring, beside datagrams: descriptors that the ring
+//! watches. One is an eventfd, which other threads write to. Another one tells news of the NICs.
 
 use std::{
     io,

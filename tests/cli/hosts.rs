@@ -63,8 +63,8 @@ fn an_odd_address_is_warned_of_and_the_rest_is_served_unless_told_otherwise() {
         for to in ["10.201.1.1", "10.201.1.255", "10.201.2.255"] {
             assert!(is_answered(&neighbour, to), "{to} by {backend}");
         }
-        // The kernel closes the sockets of an io_uring some time after their process has ended. Nobody
-        // is to take them for those of another server.
+        // The kernel closes the sockets of an io_uring some time after their process has ended.
+        // Nobody is to take them for those of another server.
         drop(served);
         let file = super::TemporaryFile::new(super::TABLE);
         let brief = ["serve", "--pvs", file.as_str(), "--duration-s", "10"];

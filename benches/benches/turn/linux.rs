@@ -30,6 +30,7 @@ const SLICE: Duration = Duration::from_millis(40);
 pub fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let is_test = arguments.iter().any(|argument| argument == "--test");
+    let is_broadcast = arguments.iter().any(|argument| argument == "--broadcast");
     let named = arguments.into_iter().filter(|argument| !argument.starts_with("--"));
     let mut contestants: Vec<String> = named.collect();
     if contestants.is_empty() {
@@ -55,7 +56,7 @@ pub fn main() {
             let names = contestants.iter();
             let racers: Vec<_> = names
                 .zip(&mut ports)
-                .map(|(name, port)| start(&network, name, port, *depth))
+                .map(|(name, port)| start(&network, name, port, *depth, is_broadcast))
                 .collect();
             show(&contestants, &race(&racers, round_count));
             racers.iter().for_each(|racer| racer.stop.store(true, Relaxed));
@@ -99,7 +100,13 @@ fn show(names: &[String], rows: &[Vec<f64>]) {
 
 /// Starts a contestant in its own thread, which ends with the program at the latest. It has no
 /// batch to receive yet.
-fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress> {
+fn start(
+    network: &Network,
+    name: &str,
+    port: u16,
+    depth: usize,
+    is_broadcast: bool,
+) -> Arc<Progress> {
     let contestant: Contestant = name.parse().expect("a contestant");
     let (ready, is_ready) = mpsc::channel();
     let namespace = network.namespace(Host::Server);
@@ -107,7 +114,12 @@ fn start(network: &Network, name: &str, port: u16, depth: usize) -> Arc<Progress
     thread::spawn(move || {
         network::enter(&namespace).expect("the server's namespace");
         affinity::leave_first_cpu_if_pinned().expect("a CPU");
-        let batch = QueuedBatch::new(addresses.iter().copied(), port, depth).expect("sockets");
+        let broadcasts = (0..addresses.len() as u8).map(Network::broadcast_address);
+        let batch = match is_broadcast {
+            true => QueuedBatch::new(broadcasts, port, depth),
+            false => QueuedBatch::new(addresses.iter().copied(), port, depth),
+        };
+        let batch = batch.expect("sockets");
         let progress = Arc::new(Progress { queued_batch: Some(batch), ..Progress::default() });
         let service = Service::new(Task::Count, Arc::clone(&progress));
         let look_every = Some(Duration::from_millis(20));

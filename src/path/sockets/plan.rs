@@ -20,8 +20,8 @@ pub(crate) enum Role {
     HearAll,
     /// Hears nothing; sends what leaves by the kernel's route.
     Send,
-    /// Hears the unicasts that no socket with an address of its own hears. A plan has it last: where
-    /// ports are not shared, it needs the consent of the sockets that are bound before.
+    /// Hears the unicasts that no socket with an address of its own hears. A plan has it last:
+    /// where ports are not shared, it needs the consent of the sockets that are bound before.
     HearRest,
     /// Hears nothing, and is bound to nothing: it keeps the host in groups.
     Join,
@@ -108,8 +108,8 @@ pub(crate) enum SocketLayout {
 }
 
 impl SocketLayout {
-    /// The layout for this system with these NICs. `leaves` says whether any unicasts are to be left
-    /// to others.
+    /// The layout for this system with these NICs. `leaves` says whether any unicasts are to be
+    /// left to others.
     pub fn of_system(listen: Listen, leaves: bool, nics: &Nics) -> Result<Self> {
         if platform::SENDS_FROM_OTHER_ADDRESSES {
             return Self::choose(listen, leaves, options::can_bind_device(nics));
@@ -297,7 +297,8 @@ impl Listeners<'_> {
         let is_loopback = |(nic, subnet): &(&Nic, Subnet)| nic.is_loopback && subnet.is_loopback();
         let unspecified = Ipv4Addr::UNSPECIFIED;
         if rest.iter().all(is_loopback) && self.has_devices() {
-            // They never leave `lo`. A socket that hears only `lo` gets no copy of what others hear.
+            // They never leave `lo`. A socket that hears only `lo` gets no copy of what others
+            // hear.
             let mut nics: Vec<_> = rest.iter().map(|(nic, _)| *nic).collect();
             nics.dedup_by_key(|nic| nic.index);
             return nics
