@@ -20,11 +20,16 @@
 //! | `Egress::ifindex` chooses the interface | kept | kept | kept | not offered: the system's route to the destination is taken | in user space | `api::reply::a_batch_sends_what_answers_nothing` |
 //! | `Listen::Wildcard` | kept | kept | kept | kept | not offered: `Error::Setting` names `listen` | `api::platforms::the_table_tells_what_is_so` |
 //! | `Unicast::Leave` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_reach_the_plain_server` |
+//! | `leave_unicast` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_at_one_address_reach_the_plain_server` |
+//! | every address of 127.0.0.0/8 is heard | kept | kept | not offered: the system has 127.0.0.1 only | not offered: the system has 127.0.0.1 only | not offered: the addresses that the system lists are heard | `api::platforms::the_table_tells_what_is_so` |
+//! | what cannot be opened costs only itself, and is tried again | kept | kept | kept | kept | kept | `os_semantics::sharing::a_held_address_costs_only_itself_until_it_is_free` |
+//! | a named NIC that is not there is waited for if asked | kept | kept | kept | kept | kept | `api::settings::a_nic_that_is_not_there_is_an_error_unless_it_is_waited_for` |
 //! | a port is shared unless told otherwise | kept | kept | kept | kept | kept | `api::settings::two_engines_share_a_port_unless_told_otherwise` |
 //! | `exclusive` refuses a port that is held | kept | kept | kept | kept | kept | `api::settings::an_exclusive_port_is_refused_with_the_name_of_the_nic` |
 //! | `exclusive` keeps out who sets SO_REUSEADDR later | kept | kept | kept | kept | not offered: programs of the same user get in, and take unicasts | `os_semantics::sharing::an_exclusive_port_keeps_out_who_would_share_it`, `os_semantics::windows::an_exclusive_port_cannot_keep_out_who_sets_reuseaddr` |
 //! | `kernel_time` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::the_kernel_tells_when_it_received_if_asked` |
 //! | `kernel_drop_count` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::every_drop_of_the_kernel_is_counted` |
+//! | NICs that come and go are followed | kept | kept | in user space | in user space | in user space | `api::life::nics_that_are_listed_every_ten_milliseconds_cost_nothing_that_is_heard` |
 //! | a rescan follows the NICs and disturbs none that stays | kept | kept | kept | kept | kept | `api::life::a_rescan_without_a_change_loses_nothing` |
 //! | a stop ends `run` at once, and the ports are free | kept | kept | kept | kept | kept | `api::life::the_port_is_free_when_run_returns` |
 //! | many datagrams per system call | kept | kept | not offered: one datagram per call | not offered: one datagram per call | not offered: one datagram per call | `api::receive::a_burst_beyond_buffers_and_batch_loses_nothing` |
@@ -43,7 +48,7 @@
 //!   `IP_SENDSRCADDR`.
 //! - **Windows** delivers broadcasts to the sockets that are bound to a NIC's addresses, and binds
 //!   no broadcast address: one socket an address hears every class. A broadcast that several
-//!   addresses of a NIC hear is handed out once and the copies are counted as guarded. `WSARecvMsg`
+//!   addresses of a NIC hear is handed out once and the copies are counted. `WSARecvMsg`
 //!   tells destination and interface (`IP_PKTINFO`). A datagram is received whole and cut by
 //!   nicring, because what Windows itself cuts (`WSAEMSGSIZE`) comes without its sender.
 //!   `WSAECONNRESET` and `WSAENETRESET`, which report ICMP errors to a receive, are counted
@@ -52,8 +57,15 @@
 //!   by the socket that is bound to its source, hence by the NIC that has the address.
 //!   `SO_REUSEADDR` is all there is to share a port, and `SO_EXCLUSIVEADDRUSE`, which alone would
 //!   keep out whoever sets it later, takes unsafe code too.
-//! - Interfaces are listed by `getifaddrs` or `GetAdaptersAddresses` at each rescan
-//!   ([`Builder::follow_nics`] makes them regular); no system's notifications are awaited.
+//! - **Linux** lists links, addresses and the routes of its table `local` by rtnetlink(7), and
+//!   tells of their changes; the ring itself waits for that, or the poller. So what the kernel
+//!   delivers to this host is known, and not computed: every broadcast address, configured or not,
+//!   and every subnet that is local as a whole. A broadcast to one NIC's subnet that comes in by
+//!   another NIC is heard, as a socket on 0.0.0.0 would hear it. The other systems do not deliver
+//!   such ones.
+//! - Elsewhere interfaces are listed by `getifaddrs` or `GetAdaptersAddresses`, again and again
+//!   ([`Builder::list_nics_every`]). A NIC that is made again under its name and index between two
+//!   lists is not noticed there.
 //! - [`Builder::buffer_count`] is for io_uring; the portable backend needs no such number.
 //!
 //! What is checked where: Linux natively, on both backends; Windows by its conformance cases under
@@ -61,6 +73,6 @@
 //! workflow in `.github/` runs all of it natively on Windows and macOS.
 //!
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
-//! [`Builder::follow_nics`]: crate::Builder::follow_nics
+//! [`Builder::list_nics_every`]: crate::Builder::list_nics_every
 //! [`Counts::icmp_error_count`]: crate::Counts::icmp_error_count
 //! [`Listen::Auto`]: crate::Listen::Auto

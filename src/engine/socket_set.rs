@@ -123,6 +123,10 @@ impl SocketSet {
                 failures.push((plan, failed));
             }
         }
+        if port == 0 {
+            let reason = "an unused one takes a socket, and no NIC is there yet: name a port";
+            return Err(Error::setting("port", reason));
+        }
         if !hears {
             let last = failures.pop().and_then(|(_, mut failed)| failed.pop());
             let none = || Error::setting("nic", "no socket is left that hears anything");

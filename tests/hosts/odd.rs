@@ -40,7 +40,8 @@ fn an_address_that_is_not_in_table_local_costs_only_itself(backend: Backend) {
     let mut host = Host::new(2);
     host.server.configure("route del table local local 10.201.2.1 dev s2");
     host.neighbour_asks(1, ["10.201.1.1", "10.201.1.255", "255.255.255.255", "224.0.0.128"])
-        .neighbour_asks(2, ["10.201.2.255", "255.255.255.255", "224.0.0.128"]);
+        .neighbour_asks(2, ["10.201.2.255", "255.255.255.255", "224.0.0.128"])
+        .neighbour_asks_in_vain(2, ["10.201.2.1"]);
     assert_heard_as_by_a_plain_server(&host, backend);
     let class = || builder(backend).listen(Listen::Class);
     let server = host.server.run(|| Server::echo(class()));

@@ -246,7 +246,7 @@ impl RingThread {
             let has_it =
                 |bundle: &&mut Bundle| bundle.sockets.iter().any(|own| own.slot == Some(slot));
             if let Some(bundle) = self.bundles.iter_mut().find(has_it) {
-                tracing::warn!(%error, "io_uring gave up a socket: its bundle receives by readiness");
+                tracing::warn!(%error, "a socket failed: its bundle receives by readiness");
                 bundle.has_failed = true;
                 self.has_pending_steps = true;
             }

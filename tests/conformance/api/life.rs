@@ -25,6 +25,7 @@ for_each_backend!(crate::common::on:
     an_engine_opened_on_one_thread_runs_on_another,
     engines_come_and_go_many_times,
     a_rescan_without_a_change_loses_nothing,
+    nics_that_are_listed_every_ten_milliseconds_cost_nothing_that_is_heard,
 );
 
 fn a_tick_comes_with_an_empty_batch_when_nothing_else_does(backend: Backend) {
@@ -186,6 +187,20 @@ fn a_rescan_without_a_change_loses_nothing(backend: Backend) {
     }
     assert_eq!((server.handle.sockets(), server.handle.failed_nics().len()), (sockets, 0));
     server.take(100);
+    server.stop_having_heard_all();
+}
+
+fn nics_that_are_listed_every_ten_milliseconds_cost_nothing_that_is_heard(backend: Backend) {
+    let server = Server::echo(on_loopback(backend).list_nics_every(Duration::from_millis(10)));
+    let sockets = server.handle.sockets();
+    let client = Client::on_loopback();
+    for number in 0..50 {
+        client.send(number.to_string(), server.address());
+        client.expect(number.to_string(), server.address());
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!((server.handle.sockets(), server.handle.failed_nics().len()), (sockets, 0));
+    server.take(50);
     server.stop_having_heard_all();
 }
 

@@ -1,9 +1,9 @@
 //! Checks the table of `src/platforms.rs`. The tests that a row names must exist. The cell for the
 //! system and backend of this run must agree with what is observed.
 
-use std::env::consts::OS;
+use std::{env::consts::OS, net::Ipv4Addr};
 
-use nicring::{Backend, BackendSetup, Egress, Listen, Unicast};
+use nicring::{Backend, BackendSetup, Egress, Listen, Nics, Unicast};
 
 use crate::common::{self, Client, Server, for_each_backend, on_loopback};
 
@@ -29,12 +29,17 @@ const CASES: [(&str, &str); 9] = [
 /// How to find out whether a promise is offered here. There is one probe for each promise that is
 /// not offered everywhere and that nicring's own code decides. What the system decides has its case
 /// in `os_semantics`.
-const PROBES: [(&str, Probe); 8] = [
+const PROBES: [(&str, Probe); 10] = [
     ("the destination of a datagram", |backend| hears(backend).destination.is_some()),
     ("the interface it arrived on", |backend| hears(backend).ifindex.is_some()),
     ("`Egress::ifindex` chooses the interface", minds_the_interface),
     ("`Listen::Wildcard`", |backend| on_loopback(backend).listen(Listen::Wildcard).open().is_ok()),
     ("`Unicast::Leave`", |backend| on_loopback(backend).unicast(Unicast::Leave).open().is_ok()),
+    ("`leave_unicast`", |backend| {
+        let left = "127.0.0.1".parse().expect("an address");
+        on_loopback(backend).leave_unicast(left).open().is_ok()
+    }),
+    ("every address of 127.0.0.0/8 is heard", hears_all_of_127),
     ("`kernel_time`", |backend| hears(backend).kernel_time.is_some()),
     ("`kernel_drop_count`", |backend| {
         common::open(on_loopback(backend)).handle().stats().total().kernel_drop_count().is_some()
@@ -135,6 +140,19 @@ fn hears(backend: Backend) -> common::Heard {
     std::thread::sleep(common::SETTLE);
     client.send("what is told", server.address());
     server.next()
+}
+
+fn hears_all_of_127(backend: Backend) -> bool {
+    let lo = Nics::enumerate().expect("NICs").loopback().expect("every host has one").name.clone();
+    let builder = common::builder(backend).port(common::unused_port());
+    let server = Server::echo(builder.nic(lo.parse().expect("a name")));
+    let client = Client::on_loopback();
+    // Where the system does not know the address, it refuses or sends it elsewhere.
+    let _ = client.0.send_to(b"at 127.0.1.1", (Ipv4Addr::new(127, 0, 1, 1), server.port));
+    client.send("at 127.0.0.1", server.address());
+    let mut heard = server.take(1);
+    heard.extend(server.drain());
+    heard.iter().any(|heard| heard.text() == "at 127.0.1.1")
 }
 
 /// Whether sending heeds the interface that it is given. No interface has this index.

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use nicring::{Backend, Builder, Coalesce, Engine, Error, Listen, OnFailedNic, Unicast};
+use nicring::{
+    Backend, Builder, Coalesce, Engine, Error, Hears, Listen, Nics, OnFailedNic, SocketInfo,
+    Unicast,
+};
 
 use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, refused};
 
@@ -12,6 +15,7 @@ for_each_backend!(crate::common::on:
     a_held_port_is_an_error_even_where_nics_may_fail,
     settings_that_cannot_be_right_are_refused_by_name,
     no_nic_that_matches_is_an_error,
+    a_nic_that_is_not_there_is_an_error_unless_it_is_waited_for,
     the_smallest_settings_work,
     coalescing_loses_nothing,
 );
@@ -78,7 +82,9 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
         let wait_max = Duration::from_millis(wait_ms);
         base().coalesce(Coalesce::Fixed { datagram_count, wait_max })
     };
-    let rows: [(Builder, &str, &str); 16] = [
+    let too_often = base().list_nics_every(Duration::from_millis(9));
+    let left = base().listen(Listen::Wildcard).leave_unicast("127.0.0.1".parse().expect("one"));
+    let rows: [(Builder, &str, &str); 18] = [
         (without_port(), "port", "Builder::port"),
         (without_port().port(5076).port(5064).port(5076), "port", "5076 is given twice"),
         (base().join([192, 0, 2, 1].into()), "join", "224.0.0.0/4"),
@@ -95,6 +101,8 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
         (waits(0, 1), "coalesce", "0 is not between"),
         (waits(1, 101), "coalesce", "longer than 100ms"),
         (wildcard(), "listen", "Listen::Class"),
+        (too_often, "list_nics_every", "shorter than 10ms"),
+        (left, "leave_unicast", "Listen::Class"),
     ];
     for (builder, name, excerpt) in rows {
         let error = refused(builder.clone());
@@ -116,6 +124,32 @@ fn no_nic_that_matches_is_an_error(backend: Backend) {
     let everything = "0.0.0.0/0".parse().expect("a filter by subnet");
     let error = refused(on_loopback(backend).exclude_nic(everything));
     assert!(error.to_string().starts_with("nic: "), "{error}");
+}
+
+fn a_nic_that_is_not_there_is_an_error_unless_it_is_waited_for(backend: Backend) {
+    let named = |name: &str| {
+        let builder = common::builder(backend).port(common::unused_port());
+        builder.nic(name.parse().expect("a name")).fixed_nics()
+    };
+    let error = refused(named("absent0"));
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    let text = error.to_string();
+    assert!(text.contains("absent0: no NIC") && text.contains("wait_for_nics"), "{text}");
+    // One of two is not enough.
+    let lo = Nics::enumerate().expect("NICs").loopback().expect("every host has one").name.clone();
+    let both = || named(&lo).nic("absent0".parse().expect("a name"));
+    assert!(refused(both()).to_string().contains("absent0: no NIC"));
+    let server = Server::echo(both().wait_for_nics());
+    let client = Client::on_loopback();
+    client.send("one is there", server.address());
+    client.expect("one is there", server.address());
+    // Nothing is heard for the time being.
+    let engine = common::open(named("absent0").wait_for_nics());
+    let hears = |socket: &SocketInfo| socket.hears != Hears::Nothing;
+    let sockets = engine.handle().sockets();
+    assert!(!sockets.iter().any(hears) || sockets.len() == 1, "a wildcard socket at most");
+    engine.handle().stop();
+    engine.run(|_| panic!("nothing is heard")).expect("it ends when told to");
 }
 
 fn the_smallest_settings_work(backend: Backend) {

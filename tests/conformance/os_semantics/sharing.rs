@@ -1,8 +1,8 @@
 //! Which sockets may share a port, by the socket options of Unix.
 
-use std::io;
+use std::{io, net::UdpSocket};
 
-use nicring::{Backend, Class, Hears, Unicast};
+use nicring::{Backend, Class, FailedNic, Hears, Listen, Unicast};
 
 use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, refused};
 
@@ -10,6 +10,8 @@ for_each_backend!(crate::common::on:
     a_port_that_nobody_used_is_shared_with_nobody,
     an_exclusive_port_keeps_out_who_would_share_it,
     unicasts_that_are_left_reach_the_plain_server,
+    unicasts_that_are_left_at_one_address_reach_the_plain_server,
+    a_held_address_costs_only_itself_until_it_is_free,
 );
 
 fn a_port_that_nobody_used_is_shared_with_nobody(backend: Backend) {
@@ -42,4 +44,36 @@ fn unicasts_that_are_left_reach_the_plain_server(backend: Backend) {
         plain.expect(number.to_string(), client.address());
     }
     server.stop_having_heard_all();
+}
+
+fn unicasts_that_are_left_at_one_address_reach_the_plain_server(backend: Backend) {
+    let port = common::unused_port();
+    let plain = Client::sharing(port);
+    let left = "127.0.0.1".parse().expect("an address");
+    let builder = common::on_loopback_without_port(backend).port(port).leave_unicast(left);
+    let server = Server::echo(builder);
+    let client = Client::on_loopback();
+    for number in 0..20 {
+        client.ask(&number.to_string(), LOCALHOST, port);
+        plain.expect(number.to_string(), client.address());
+    }
+    server.stop_having_heard_all();
+}
+
+fn a_held_address_costs_only_itself_until_it_is_free(backend: Backend) {
+    let port = common::unused_port();
+    let holder = UdpSocket::bind((LOCALHOST, port)).expect("an unused port, unshared");
+    // Broadcasts on lo are still heard.
+    let builder = common::on_loopback_without_port(backend).port(port).listen(Listen::Class);
+    let server = Server::echo(builder);
+    let failed = server.handle.failed_nics();
+    let is_it = |failed: &FailedNic| {
+        *failed.address.ip() == LOCALHOST && failed.error.kind() == io::ErrorKind::AddrInUse
+    };
+    assert!(failed.len() == 1 && is_it(&failed[0]), "{failed:#?}");
+    drop(holder);
+    common::wait_until("all is heard", || server.handle.failed_nics().is_empty());
+    let client = Client::on_loopback();
+    client.send("heard by now", server.address());
+    client.expect("heard by now", server.address());
 }

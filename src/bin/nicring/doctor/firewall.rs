@@ -275,7 +275,10 @@ mod tests {
     fn a_policy_that_drops_needs_a_rule_that_accepts() {
         let (accept, established) = (json!({"accept": null}), json!(["established", "related"]));
         let usual = json!([state(&established), accept]);
-        assert_eq!(fate("drop", &[usual.clone()]), "dropped: the policy of inet filter input");
+        assert_eq!(
+            fate("drop", std::slice::from_ref(&usual)),
+            "dropped: the policy of inet filter input"
+        );
         let opened = json!([state(&json!("new")), dport(&json!(5064)), accept]);
         assert_eq!(fate("drop", &[usual.clone(), opened]), "passes");
         let from_one = json!([source(), dport(&json!(5064)), accept]);
