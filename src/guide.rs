@@ -37,22 +37,44 @@
 //!
 //! | socket | bound to | to the device | hears |
 //! |---|---|---|---|
-//! | unicast | the NIC's address | no | unicast to it, from outside and from this host |
-//! | subnet | the broadcast address, one per device | yes | subnet broadcast; on `lo` 127.255.255.255 |
+//! | unicast | each address of the host | no | unicast to it, from outside and from this host |
+//! | rest | 0.0.0.0 | on `lo` | unicast to a subnet that is local as a whole: 127.0.0.0/8 |
+//! | subnet | each broadcast address, on each device | yes | subnet broadcast; on `lo` 127.255.255.255 |
 //! | limited | 255.255.255.255 | yes | limited broadcast |
 //! | group | each group, joined on the NIC | yes | that group on that NIC |
 //! | sender | 224.0.0.0, which no group ever is (RFC 1112) | no | nothing; sends by the kernel's route |
 //!
 //! So each frame is heard exactly once, by the socket of its class on the NIC that it came by. Two
-//! NICs on one segment hear two frames. An idle socket costs nothing on a ring.
+//! NICs on one segment hear two frames. An idle socket costs nothing on a ring. All together hear
+//! what one socket on 0.0.0.0 would hear through the same NICs, in the same groups.
+//!
+//! Which addresses are the host's, and which are broadcast addresses, is what the kernel's routing
+//! table `local` says (`ip route show table local`), not what a netmask lets expect:
+//!
+//! - A broadcast address may be configured beside the one of the mask. Both are heard.
+//! - A whole subnet may be local, as 127.0.0.0/8 is on every host. Its addresses are too many for a
+//!   socket each: one socket on 0.0.0.0 hears them. What else it gets a copy of is counted
+//!   ([`Counts::copy_count`]) and not handed out again.
+//! - Where the host is a router, a broadcast to one NIC's subnet arrives by another NIC. So each
+//!   NIC has a socket for the broadcast addresses of all of them. With more than 100 such pairs
+//!   each broadcast address has one socket, for all NICs, which asks for the NIC (`IP_PKTINFO`).
+//! - One address on two NICs (unnumbered links) has one socket.
+//! - A NIC without an IPv4 address, such as the port of a bridge, is no NIC here: no answer could
+//!   come from it.
 //!
 //! Another server of the same host, on 0.0.0.0, keeps its own copy of every broadcast. It loses its
 //! unicasts, because the kernel prefers a socket that is bound to the address. With
-//! [`Unicast::Leave`] nicring opens no unicast sockets, and the other server keeps them.
+//! [`Unicast::Leave`] nicring opens no unicast sockets, and the other server keeps them;
+//! [`Builder::leave_unicast`] does so for some of the addresses.
 //!
 //! Binding to a device needs no privilege since Linux 5.7. Where it is refused, [`Listen::Auto`]
 //! opens one socket on 0.0.0.0 and asks `IP_PKTINFO` for the NIC. Such a socket takes unicasts, so
 //! [`Unicast::Leave`] has one socket per broadcast address and group instead, for all NICs.
+//!
+//! What was delivered and is handed out to nobody is counted by its reason: at a NIC or address
+//! that was not chosen ([`Counts::unchosen_count`]), a second copy, a source that no answer can be
+//! right for ([`Counts::guarded_count`]), still queued when its socket was closed
+//! ([`Counts::left_count`]).
 //!
 //! # The way of a reply
 //!
@@ -88,10 +110,19 @@
 //!
 //! # NICs that come and go
 //!
-//! [`Handle::rescan`] lists the NICs again. It closes the sockets of those that left or changed,
-//! opens those of new ones, and touches no other. A NIC that is made again under its name has
-//! another index, and its old sockets are deaf: a rescan replaces them. [`Builder::follow_nics`]
-//! has the engine list the NICs every so often by itself, and rescan if they have changed.
+//! On Linux the kernel tells of links, addresses and routes that change (rtnetlink(7)). The ring
+//! waits for that as for datagrams. A few milliseconds later, when no more is told, the engine
+//! compares the sockets that there should be with those that there are. It closes those of NICs
+//! that left or changed, opens those of new ones, and touches no other. If more was told than the
+//! kernel queues (`ENOBUFS`), the engine lists everything anew. Elsewhere it lists the NICs every
+//! so often ([`Builder::list_nics_every`]). [`Builder::fixed_nics`] keeps to the NICs of the start,
+//! and [`Handle::rescan`] compares at once.
+//!
+//! A NIC that is made again under its name has another index, or has the same index and joined no
+//! group: it gets new sockets. One that only gets another name keeps its sockets.
+//!
+//! What cannot be opened costs only itself. It is in [`Handle::failed_nics`] with its cause and its
+//! remedy, and is tried again, first after 2 ms and then ever more rarely, up to once a second.
 //!
 //! # Which face for which program
 //!
@@ -151,13 +182,20 @@
 //! [`Builder::buffer_bytes`]: crate::Builder::buffer_bytes
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
 //! [`Builder::coalesce`]: crate::Builder::coalesce
+//! [`Builder::fixed_nics`]: crate::Builder::fixed_nics
 //! [`Builder::kernel_time`]: crate::Builder::kernel_time
+//! [`Builder::leave_unicast`]: crate::Builder::leave_unicast
+//! [`Builder::list_nics_every`]: crate::Builder::list_nics_every
 //! [`Builder::recv_buffer_bytes`]: crate::Builder::recv_buffer_bytes
 //! [`Builder::replies_max`]: crate::Builder::replies_max
-//! [`Builder::follow_nics`]: crate::Builder::follow_nics
 //! [`Builder::spin`]: crate::Builder::spin
 //! [`Coalesce::Adaptive`]: crate::Coalesce::Adaptive
+//! [`Counts::copy_count`]: crate::Counts::copy_count
+//! [`Counts::guarded_count`]: crate::Counts::guarded_count
+//! [`Counts::left_count`]: crate::Counts::left_count
+//! [`Counts::unchosen_count`]: crate::Counts::unchosen_count
 //! [`Engine::run`]: crate::Engine::run
+//! [`Handle::failed_nics`]: crate::Handle::failed_nics
 //! [`Handle::rescan`]: crate::Handle::rescan
 //! [`Listen::Auto`]: crate::Listen::Auto
 //! [`Unicast::Leave`]: crate::Unicast::Leave

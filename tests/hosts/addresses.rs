@@ -1,18 +1,19 @@
 //! What addresses a host may have.
 
-use std::process::Command;
+use std::{net::Ipv4Addr, process::Command};
 
 use nicring::Backend;
 
 use crate::{
     common::{for_each_backend, netns, skip, spawn, wait_until},
     host::Host,
-    oracle::assert_heard_as_by_a_plain_server,
+    oracle::{PORT, assert_heard_as_by_a_plain_server, builder},
 };
 
 for_each_backend!(crate::common::netns::on:
     all_of_127_is_this_host,
     every_address_of_a_local_subnet_is_this_host,
+    the_copies_of_broadcasts_that_come_for_a_local_subnet_are_counted_and_not_handed_out,
     a_tunnel_with_a_prefix_hears_its_broadcasts,
     a_broadcast_address_that_was_configured_is_heard_beside_the_one_of_the_mask,
     an_address_with_any_label_is_an_address,
@@ -20,6 +21,7 @@ for_each_backend!(crate::common::netns::on:
     one_address_on_two_nics_is_heard_once,
     aliases_and_addresses_without_a_subnet_are_heard,
     bridges_and_macvlans_are_nics,
+    a_nic_without_an_address_keeps_nothing_from_the_others,
 );
 
 fn all_of_127_is_this_host(backend: Backend) {
@@ -50,6 +52,22 @@ fn every_address_of_a_local_subnet_is_this_host(backend: Backend) {
         .asks_itself("127.0.0.1", ["10.78.0.9", "192.0.2.3", "127.0.1.1"])
         .asks_itself("10.201.1.1", ["10.78.0.255", "203.0.113.5", "10.201.1.255"]);
     assert_heard_as_by_a_plain_server(&host, backend);
+}
+
+fn the_copies_of_broadcasts_that_come_for_a_local_subnet_are_counted_and_not_handed_out(
+    backend: Backend,
+) {
+    let host = Host::new(1);
+    host.server.configure("route add local 203.0.113.0/24 dev s1");
+    let server = host.server.echo(builder(backend));
+    let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);
+    for to in [[10, 201, 1, 255], [255; 4], [203, 0, 113, 9]] {
+        client.ask("once", to, PORT);
+        assert_eq!(client.receive().0, b"once");
+        server.next();
+    }
+    wait_until("both copies are counted", || server.handle.stats().total().copy_count == 2);
+    server.stop_having_heard_all();
 }
 
 fn a_tunnel_with_a_prefix_hears_its_broadcasts(backend: Backend) {
@@ -172,5 +190,15 @@ fn bridges_and_macvlans_are_nics(backend: Backend) {
     host.neighbour_asks(1, ["10.201.1.1", "10.201.1.255", "255.255.255.255", "224.0.0.128"])
         .neighbour_asks(2, ["10.201.2.1", "10.201.2.9", "10.201.2.255", "255.255.255.255"])
         .neighbour_asks(2, ["224.0.0.128"]);
+    assert_heard_as_by_a_plain_server(&host, backend);
+}
+
+/// A plain server hears limited broadcasts there: an exception.
+fn a_nic_without_an_address_keeps_nothing_from_the_others(backend: Backend) {
+    let mut host = Host::without_addresses(2);
+    host.server.configure("address add 10.201.1.1/24 brd + dev s1");
+    host.neighbour_asks(1, ["10.201.1.1", "10.201.1.255", "255.255.255.255", "224.0.0.128"])
+        .neighbour_asks(2, ["255.255.255.255"])
+        .neighbour_asks_in_vain(2, ["10.201.2.255"]);
     assert_heard_as_by_a_plain_server(&host, backend);
 }

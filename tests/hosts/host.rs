@@ -27,6 +27,8 @@ pub struct Question {
     pub to: Ipv4Addr,
     /// Whether a plain server on 0.0.0.0 hears it.
     pub is_heard: bool,
+    /// Whether it comes by a NIC that the engine listens on.
+    pub is_chosen: bool,
 }
 
 /// Who sends.
@@ -86,6 +88,18 @@ impl Host {
         self.asks(From::Neighbour(number), &to, true)
     }
 
+    /// A neighbour asks at each of these addresses, by a NIC that the engine does not listen on.
+    pub fn neighbour_asks_elsewhere<const N: usize>(
+        &mut self,
+        number: u8,
+        to: [&str; N],
+    ) -> &mut Self {
+        let first = self.questions.len();
+        self.neighbour_asks(number, to);
+        self.questions[first..].iter_mut().for_each(|question| question.is_chosen = false);
+        self
+    }
+
     /// The host asks itself, from an address, at each of these addresses.
     pub fn asks_itself<const N: usize>(&mut self, from: &str, to: [&str; N]) -> &mut Self {
         self.asks(From::Itself(address(from)), &to, true)
@@ -101,13 +115,20 @@ impl Host {
     }
 
     fn asks(&mut self, from: From, to: &[&str], is_heard: bool) -> &mut Self {
-        let question = |to: &&str| Question { from, to: address(to), is_heard };
+        let question = |to: &&str| Question { from, to: address(to), is_heard, is_chosen: true };
         self.questions.extend(to.iter().map(question));
         self
     }
 
     pub fn questions(&self) -> &[Question] {
         &self.questions
+    }
+
+    /// Whether a NIC of the host has an IPv4 address.
+    pub fn has_address(&self, nic: &str) -> bool {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.server.name, "-4", "address", "show", "dev", nic]);
+        !run(&mut command, "").unwrap_or_default().is_empty()
     }
 
     /// A socket of whoever asks a question.

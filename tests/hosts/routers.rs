@@ -2,12 +2,17 @@
 
 use nicring::Backend;
 
-use crate::{common::for_each_backend, host::Host, oracle::assert_heard_as_by_a_plain_server};
+use crate::{
+    common::for_each_backend,
+    host::Host,
+    oracle::{MODES, assert_heard_as_by_a_plain_server, builder, compare},
+};
 
 for_each_backend!(crate::common::netns::on:
     a_broadcast_of_one_nic_that_comes_in_by_another_is_heard,
     so_it_is_where_there_are_too_many_nics_for_a_socket_for_each_pair,
     two_nics_on_one_subnet_hear_each_broadcast_twice_as_a_plain_server_does,
+    what_comes_by_nics_that_were_not_chosen_is_left_to_others,
 );
 
 fn a_broadcast_of_one_nic_that_comes_in_by_another_is_heard(backend: Backend) {
@@ -54,4 +59,19 @@ fn two_nics_on_one_subnet_hear_each_broadcast_twice_as_a_plain_server_does(backe
     host.neighbour_asks(1, ["10.201.1.255", "255.255.255.255", "224.0.0.128", "10.201.1.1"])
         .neighbour_asks(1, ["10.201.1.3"]);
     assert_heard_as_by_a_plain_server(&host, backend);
+}
+
+fn what_comes_by_nics_that_were_not_chosen_is_left_to_others(backend: Backend) {
+    let mut host = Host::new(3);
+    host.server.configure("route add local 203.0.113.0/24 dev s1");
+    host.neighbour_asks(1, ["10.201.1.1", "10.201.1.255", "255.255.255.255", "224.0.0.128"])
+        .neighbour_asks(2, ["10.201.2.1", "10.201.2.255", "255.255.255.255", "224.0.0.128"])
+        .neighbour_asks(1, ["203.0.113.9"])
+        .neighbour_asks_elsewhere(3, ["10.201.3.1", "10.201.3.255", "224.0.0.128"])
+        .neighbour_asks_elsewhere(3, ["255.255.255.255"]);
+    let nic = |name: &str| name.parse().expect("the name of a NIC");
+    for mode in MODES {
+        let builder = builder(backend).nic(nic("s1")).nic(nic("s2"));
+        compare(&host, mode, builder.listen(mode.listen).unicast(mode.unicast));
+    }
 }

@@ -294,9 +294,14 @@ impl Listeners<'_> {
     }
 
     fn rest_sockets(&self, rest: &[(&Nic, Subnet)]) -> Vec<SocketPlan> {
+        if rest.is_empty() {
+            return Vec::new();
+        }
         let is_loopback = |(nic, subnet): &(&Nic, Subnet)| nic.is_loopback && subnet.is_loopback();
         let unspecified = Ipv4Addr::UNSPECIFIED;
-        if rest.iter().all(is_loopback) && self.has_devices() {
+        let is_everything = self.nics.iter().filter(|nic| nic.is_up).eq(self.selected.iter())
+            && self.settings.left.is_empty();
+        if rest.iter().all(is_loopback) && (self.has_devices() || !is_everything) {
             // They never leave `lo`. A socket that hears only `lo` gets no copy of what others
             // hear.
             let mut nics: Vec<_> = rest.iter().map(|(nic, _)| *nic).collect();
@@ -306,11 +311,7 @@ impl Listeners<'_> {
                 .map(|nic| SocketPlan::on(nic, Role::HearRest, unspecified))
                 .collect();
         }
-        if rest.is_empty() {
-            return Vec::new();
-        }
-        let is_everything = self.nics.iter().filter(|nic| nic.is_up).eq(self.selected.iter());
-        if is_everything && self.settings.left.is_empty() {
+        if is_everything {
             return vec![SocketPlan::new(Role::HearRest, unspecified)];
         }
         // Where something was not chosen, it is not to be taken from others.
