@@ -31,8 +31,12 @@ impl Transport {
     pub const DATAGRAMS_PER_CALL_MAX: usize = mmsg::COUNT_MAX;
 
     /// Each datagram is received into `stride` bytes.
-    pub fn new(stride: usize) -> Self {
-        Self { mmsg: Mmsg::new(), stride }
+    pub fn new(stride: usize, uses_gso: bool) -> Self {
+        let mut mmsg = Mmsg::new();
+        if !uses_gso {
+            mmsg.turn_segments_off();
+        }
+        Self { mmsg, stride }
     }
 
     /// Prepares to send by `socket`: turns segments off if the kernel does not know them.

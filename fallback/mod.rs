@@ -97,7 +97,7 @@ impl Portable {
             waker: Arc::new(Waker(waker)),
             entries: Vec::new(),
             ready: VecDeque::new(),
-            transport: Transport::new(settings.buffer_bytes),
+            transport: Transport::new(settings.buffer_bytes, settings.uses_gso),
             settings: *settings,
             pace: Pace::new(settings.coalesce),
             has_news: false,
@@ -205,23 +205,60 @@ impl Portable {
     }
 
     fn send(&mut self, dispatch: &Dispatch, outbox: &mut Outbox) {
-        let mut first = 0;
-        while first < outbox.len() {
-            let slot = dispatch.sending_slot(outbox.outgoing(first));
-            let run = outbox.outgoing_from(first).iter();
-            let len = run.take_while(|outgoing| dispatch.sending_slot(outgoing) == slot).count();
-            let run = &outbox.outgoing_from(first)[..len];
-            match slot.and_then(|slot| Some((slot, self.entries.get(usize::from(slot))?.as_ref()?)))
-            {
-                Some((slot, entry)) => {
-                    let socket = &entry.socket;
-                    send_run(&mut self.transport, dispatch, (slot, socket), outbox, run);
-                }
-                None => run.iter().for_each(|one| dispatch.count_sent(one, None, Sent::Failed, 1)),
-            }
-            first += len;
+        let slot_of = |outgoing: &Outgoing| dispatch.sending_slot(outgoing);
+        let mut rest = outbox.outgoing_from(0);
+        while let Some(first) = rest.first() {
+            let slot = slot_of(first);
+            let len = rest.iter().take_while(|outgoing| slot_of(outgoing) == slot).count();
+            let (run, others) = rest.split_at(len);
+            self.send_run(dispatch, slot, outbox, run);
+            rest = others;
         }
         outbox.clear();
+    }
+
+    /// Sends `run` from the socket in a slot, and skips what the socket refuses. A spare sender
+    /// gets what the socket has no room for.
+    fn send_run(
+        &mut self,
+        dispatch: &Dispatch,
+        slot: Option<u16>,
+        outbox: &Outbox,
+        mut run: &[Outgoing],
+    ) {
+        while let Some(first) = run.first() {
+            let mut attempt = self.try_send(slot, outbox, run);
+            if let (Err((count, error)), Some(spare)) = (&attempt, dispatch.spare_slot(first)) {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    attempt = self.try_send(Some(spare), outbox, &run[..*count]);
+                }
+            }
+            let (sent, count) = match attempt {
+                Ok(count) => (Sent::Yes, count),
+                Err((_, error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err((count, error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    (Sent::WouldBlock, count)
+                }
+                Err((count, _)) => (Sent::Failed, count),
+            };
+            let (done, rest) = run.split_at(count);
+            done.iter().for_each(|outgoing| dispatch.count_sent(outgoing, sent, 1));
+            run = rest;
+        }
+    }
+
+    /// See [`Transport::send`].
+    fn try_send(
+        &mut self,
+        slot: Option<u16>,
+        outbox: &Outbox,
+        run: &[Outgoing],
+    ) -> Result<usize, (usize, io::Error)> {
+        let entry = slot.and_then(|slot| self.entries.get(usize::from(slot))?.as_ref());
+        match entry {
+            Some(entry) => self.transport.send(&entry.socket, outbox, run),
+            None => Err((run.len(), io::ErrorKind::NotConnected.into())),
+        }
     }
 }
 
@@ -229,29 +266,6 @@ impl Portable {
 /// the next receive. It says nothing about the socket.
 pub(crate) fn is_icmp_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
-}
-
-/// Sends `run` from one socket, and skips what the socket refuses.
-fn send_run(
-    transport: &mut Transport,
-    dispatch: &Dispatch,
-    (slot, socket): (u16, &ListenSocket),
-    outbox: &Outbox,
-    mut run: &[Outgoing],
-) {
-    while !run.is_empty() {
-        let (sent, count) = match transport.send(socket, outbox, run) {
-            Ok(count) => (Sent::Yes, count),
-            Err((_, error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err((count, error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                (Sent::WouldBlock, count)
-            }
-            Err((count, _)) => (Sent::Failed, count),
-        };
-        let (done, rest) = run.split_at(count);
-        done.iter().for_each(|outgoing| dispatch.count_sent(outgoing, Some(slot), sent, 1));
-        run = rest;
-    }
 }
 
 impl BackendDriver for Portable {

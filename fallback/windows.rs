@@ -33,7 +33,7 @@ impl Transport {
     pub const DATAGRAMS_PER_CALL_MAX: usize = 1;
 
     /// Each datagram is received into `stride` bytes.
-    pub fn new(stride: usize) -> Self {
+    pub fn new(stride: usize, _uses_gso: bool) -> Self {
         let nobody = Arrival::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         Self { whole: vec![0; PAYLOAD_LEN_MAX + 1].into(), stride, last: (nobody, 0) }
     }

@@ -10,7 +10,17 @@ use std::{
     },
 };
 
-use crate::{datagram::Class, lock::lock, nics::Nics, platform::COUNTS_KERNEL_DROPS};
+use crate::{
+    datagram::{Class, Refusals},
+    lock::lock,
+    nics::Nics,
+    platform::COUNTS_KERNEL_DROPS,
+};
+
+/// How many NICs that are gone keep counters of their own.
+const GONE_COUNT_MAX: usize = 16;
+/// The name of what belongs to no NIC.
+const NO_NIC: &str = "(any)";
 
 /// Makes the atomic counters of a NIC, their snapshot and their sum from one list.
 macro_rules! counters {
@@ -145,11 +155,14 @@ impl Counts {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// One entry per NIC that the engine has listened on. If anything was counted that belongs to
-    /// no known NIC, there is an entry with the index 0 for it.
+    /// One entry per NIC that the engine listens on, or has listened on lately. If anything was
+    /// counted that belongs to no known NIC, or to NICs that are long gone, there is an entry with
+    /// the index 0 for it.
     pub nics: Vec<NicStats>,
     /// Datagrams refused by the outbox ([`Queued::Full`](crate::Queued::Full)).
     pub outbox_full_count: u64,
+    /// Answers refused because they were for no host ([`Queued::NoHost`](crate::Queued::NoHost)).
+    pub no_host_count: u64,
     /// Turns of the engine's loop: submissions, waits and batches.
     pub turn_count: u64,
     /// Completion queue overflows (io_uring only; the queue is sized so that receives cannot
@@ -212,7 +225,10 @@ impl Deref for NicCounters {
 #[derive(Debug, Default)]
 pub(crate) struct StatsTable {
     nics: Mutex<BTreeMap<u32, Arc<NicCounters>>>,
-    pub outbox_full_count: AtomicU64,
+    /// The counts of NICs that are long gone.
+    gone: Mutex<Counts>,
+    outbox_full_count: AtomicU64,
+    no_host_count: AtomicU64,
     pub turn_count: AtomicU64,
     pub overflow_count: AtomicU64,
 }
@@ -234,14 +250,39 @@ impl StatsTable {
         Arc::clone(counters)
     }
 
-    /// The counters of these NICs.
+    /// The counters of these NICs, which are all that the engine listens on. Of the others the last
+    /// few keep theirs.
     pub fn of(&self, nics: &Nics) -> Vec<Arc<NicCounters>> {
-        nics.iter().map(|nic| self.nic(nic.index, &nic.name)).collect()
+        let counters = nics.iter().map(|nic| self.nic(nic.index, &nic.name)).collect();
+        self.fold_gone();
+        counters
+    }
+
+    fn fold_gone(&self) {
+        let mut nics = lock(&self.nics);
+        // Nobody else has the counters: no socket counts there any more.
+        let is_gone = |(index, counters): &(&u32, &Arc<NicCounters>)| {
+            **index != 0 && Arc::strong_count(counters) == 1
+        };
+        let gone: Vec<u32> = nics.iter().filter(is_gone).map(|(index, _)| *index).collect();
+        let folded = gone.len().saturating_sub(GONE_COUNT_MAX);
+        for index in &gone[..folded] {
+            if let Some(counters) = nics.remove(index) {
+                *lock(&self.gone) += counters.snapshot();
+            }
+        }
+    }
+
+    pub fn note_refusals(&self, refusals: Refusals) {
+        if refusals != Refusals::default() {
+            add(&self.outbox_full_count, refusals.full_count);
+            add(&self.no_host_count, refusals.no_host_count);
+        }
     }
 
     /// Counters for datagrams that belong to no known NIC.
     pub fn unattributed(&self) -> Arc<NicCounters> {
-        self.nic(0, "(any)")
+        self.nic(0, NO_NIC)
     }
 
     pub fn snapshot(&self) -> Stats {
@@ -252,9 +293,19 @@ impl StatsTable {
             counts: nic.counters.snapshot(),
         };
         let has_any = |nic: &NicStats| nic.index != 0 || nic.counts != Counts::default();
+        let mut nics: Vec<_> = nics.values().map(of_nic).filter(has_any).collect();
+        let gone = *lock(&self.gone);
+        if gone != Counts::default() {
+            if nics.first().is_none_or(|nic| nic.index != 0) {
+                let (name, counts) = (NO_NIC.to_owned(), Counts::default());
+                nics.insert(0, NicStats { name, index: 0, counts });
+            }
+            nics[0].counts += gone;
+        }
         Stats {
-            nics: nics.values().map(of_nic).filter(has_any).collect(),
+            nics,
             outbox_full_count: self.outbox_full_count.load(Relaxed),
+            no_host_count: self.no_host_count.load(Relaxed),
             turn_count: self.turn_count.load(Relaxed),
             overflow_count: self.overflow_count.load(Relaxed),
         }
@@ -284,5 +335,22 @@ mod tests {
         assert_eq!((total.received_in(Class::Subnet), total.received_count()), (6, 6));
         let named: u64 = total.iter().map(|(_, count)| count).sum();
         assert_eq!(named, 6 + 3);
+    }
+
+    #[test]
+    fn nics_that_are_long_gone_share_one_row_and_no_count_is_lost() {
+        let (table, mut kept) = (StatsTable::default(), None);
+        for index in 1..=1000 {
+            let nic = table.nic(index, &format!("veth{index}"));
+            add(&nic.sent_count, 1);
+            kept = (index == 7).then(|| Arc::clone(&nic)).or(kept);
+            drop(nic);
+            table.of(&Nics::default());
+        }
+        let stats = table.snapshot();
+        assert_eq!(stats.nics.len(), 1 + 1 + GONE_COUNT_MAX, "the old ones, one in use, the last");
+        assert_eq!((stats.nics[0].index, stats.nics[1].index), (0, 7));
+        assert_eq!(stats.total().sent_count, 1000);
+        drop(kept);
     }
 }

@@ -24,9 +24,9 @@ use std::{
 pub use class::Class;
 pub use egress::Egress;
 pub use outbox::Queued;
-pub(crate) use outbox::{Outbox, Outgoing, PAYLOAD_LEN_MAX};
+pub(crate) use outbox::{Outbox, Outgoing, PAYLOAD_LEN_MAX, Refusals};
 pub(crate) use payloads::Payloads;
-pub(crate) use record::{Arrival, Record, SocketKey, Span};
+pub(crate) use record::{Arrival, Origin, Record, SocketKey, Span};
 #[allow(unused_imports, reason = "for what only Linux has")]
 pub(crate) use {payloads::LentBuffers, record::KernelTime};
 
@@ -101,9 +101,9 @@ impl<'a> Datagram<'a> {
     /// How a reply to it leaves.
     #[must_use]
     pub fn reply_path(&self) -> ReplyPath {
-        let Record { arrival, heard_by, class, nic, .. } = *self.record;
+        let Record { arrival, port, class, nic, .. } = *self.record;
         ReplyPath {
-            heard_by,
+            port,
             destination: arrival.destination,
             class,
             asker: *arrival.source.ip(),
@@ -157,7 +157,8 @@ impl fmt::Debug for Datagram<'_> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplyPath {
-    pub(crate) heard_by: SocketKey,
+    /// The port that was asked.
+    pub(crate) port: u16,
     /// The address that was asked; unspecified where unknown.
     pub(crate) destination: Ipv4Addr,
     pub(crate) class: Class,
@@ -167,4 +168,10 @@ pub struct ReplyPath {
     pub(crate) ifindex: u32,
     /// The NIC that heard it, 0 where unknown.
     pub(crate) nic: u32,
+}
+
+impl ReplyPath {
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { port: self.port, ifindex: self.ifindex }
+    }
 }

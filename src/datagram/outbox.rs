@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use super::{egress::Egress, record::SocketKey};
+use super::{egress::Egress, record::Origin};
 
 /// Whether a datagram was accepted for sending.
 ///
@@ -23,6 +23,9 @@ pub enum Queued {
     Full,
     /// No: it is longer than the payload of a UDP datagram can be (65,507 bytes).
     TooLong,
+    /// No: an answer goes to one host, and this is a broadcast address, a group or port 0.
+    /// [`Batch::send`](crate::Batch::send) may send there.
+    NoHost,
     /// No: the engine has been told to stop.
     Stopped,
 }
@@ -41,8 +44,8 @@ pub(crate) const PAYLOAD_LEN_MAX: usize = 65_507;
 /// One datagram to send: where its payload lies in the arena, and where it goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing {
-    /// The socket that heard the datagram that this one answers; `None` if it answers nothing.
-    pub heard_by: Option<SocketKey>,
+    /// Where the question came in that it answers; `None` if it answers nothing.
+    pub origin: Option<Origin>,
     pub egress: Egress,
     pub destination: SocketAddrV4,
     pub start: u32,
@@ -55,7 +58,18 @@ pub(crate) struct Outgoing {
 pub(crate) struct Outbox {
     outgoing: Vec<Outgoing>,
     arena: Vec<u8>,
-    full_count: u64,
+    refusals: Refusals,
+    /// What answers are composed in, so that nobody composes under a lock.
+    draft: Vec<u8>,
+}
+
+/// How many datagrams an outbox has refused.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    /// As [`Queued::Full`].
+    pub full_count: u64,
+    /// As [`Queued::NoHost`].
+    pub no_host_count: u64,
 }
 
 impl Outbox {
@@ -65,13 +79,14 @@ impl Outbox {
         Self {
             outgoing: Vec::with_capacity(replies_max),
             arena: Vec::with_capacity(arena_len),
-            full_count: 0,
+            refusals: Refusals::default(),
+            draft: Vec::new(),
         }
     }
 
     pub fn push(
         &mut self,
-        heard_by: Option<SocketKey>,
+        origin: Option<Origin>,
         egress: Egress,
         destination: SocketAddrV4,
         payload: &[u8],
@@ -82,27 +97,44 @@ impl Outbox {
         }
         let start = self.arena.len();
         self.arena.extend_from_slice(payload);
-        self.commit(heard_by, egress, destination, start)
+        self.commit(origin, egress, destination, start)
     }
 
-    pub fn push_with(
-        &mut self,
-        heard_by: Option<SocketKey>,
-        egress: Egress,
-        destination: SocketAddrV4,
-        len_max: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) -> Queued {
+    /// Counts an answer that is for no host.
+    pub fn refuse(&mut self) -> Queued {
+        self.refusals.no_host_count += 1;
+        Queued::NoHost
+    }
+
+    /// Memory to compose a datagram of up to `len_max` bytes in, all zeros. It does not allocate
+    /// if it comes back by [`Outbox::push_draft`].
+    ///
+    /// # Errors
+    ///
+    /// Such a datagram would be refused.
+    pub fn draft(&mut self, len_max: usize) -> Result<Vec<u8>, Queued> {
         let admitted = self.admit(len_max);
         if !admitted.is_queued() {
-            return admitted;
+            return Err(admitted);
         }
-        let start = self.arena.len();
-        // If `write` panics, these bytes stay unused until the outbox is cleared.
-        self.arena.resize(start + len_max, 0);
-        let len = write(&mut self.arena[start..]).min(len_max);
-        self.arena.truncate(start + len);
-        self.commit(heard_by, egress, destination, start)
+        let mut draft = std::mem::take(&mut self.draft);
+        draft.clear();
+        draft.resize(len_max, 0);
+        Ok(draft)
+    }
+
+    /// As [`Outbox::push`], with the first `len` bytes of a draft as the payload.
+    pub fn push_draft(
+        &mut self,
+        origin: Option<Origin>,
+        egress: Egress,
+        destination: SocketAddrV4,
+        draft: Vec<u8>,
+        len: usize,
+    ) -> Queued {
+        let queued = self.push(origin, egress, destination, &draft[..len.min(draft.len())]);
+        self.draft = draft;
+        queued
     }
 
     fn admit(&mut self, len: usize) -> Queued {
@@ -112,7 +144,7 @@ impl Outbox {
         let has_room = self.outgoing.len() < self.outgoing.capacity()
             && self.arena.len() + len <= self.arena.capacity();
         if !has_room {
-            self.full_count += 1;
+            self.refusals.full_count += 1;
             return Queued::Full;
         }
         Queued::Yes
@@ -120,13 +152,13 @@ impl Outbox {
 
     fn commit(
         &mut self,
-        heard_by: Option<SocketKey>,
+        origin: Option<Origin>,
         egress: Egress,
         destination: SocketAddrV4,
         start: usize,
     ) -> Queued {
         self.outgoing.push(Outgoing {
-            heard_by,
+            origin,
             egress,
             destination,
             start: start as u32,
@@ -163,9 +195,9 @@ impl Outbox {
         self.arena.clear();
     }
 
-    /// How many datagrams were refused as [`Queued::Full`] since the last call.
-    pub fn take_full_count(&mut self) -> u64 {
-        std::mem::take(&mut self.full_count)
+    /// How many datagrams were refused since the last call.
+    pub fn take_refusals(&mut self) -> Refusals {
+        std::mem::take(&mut self.refusals)
     }
 }
 
@@ -181,17 +213,15 @@ mod tests {
     fn what_is_pushed_comes_out_in_order() {
         let mut outbox = Outbox::new(8);
         let egress = Egress::default();
-        let heard_by = |slot| Some(SocketKey { slot, number: 7 });
-        assert!(outbox.push(heard_by(3), egress, destination(), b"one").is_queued());
-        let write = |buffer: &mut [u8]| {
-            buffer[..3].copy_from_slice(b"two");
-            3
-        };
-        assert!(outbox.push_with(heard_by(4), egress, destination(), 100, write).is_queued());
-        assert!(outbox.push(heard_by(5), egress, destination(), b"").is_queued());
+        let from = |ifindex| Some(Origin { port: 5064, ifindex });
+        assert!(outbox.push(from(3), egress, destination(), b"one").is_queued());
+        let mut draft = outbox.draft(100).expect("room");
+        draft[..3].copy_from_slice(b"two");
+        assert!(outbox.push_draft(from(4), egress, destination(), draft, 3).is_queued());
+        assert!(outbox.push(from(5), egress, destination(), b"").is_queued());
         let payloads: Vec<_> =
-            outbox.outgoing_from(0).iter().map(|one| (one.heard_by, outbox.payload(one))).collect();
-        let expected = [(heard_by(3), &b"one"[..]), (heard_by(4), b"two"), (heard_by(5), b"")];
+            outbox.outgoing_from(0).iter().map(|one| (one.origin, outbox.payload(one))).collect();
+        let expected = [(from(3), &b"one"[..]), (from(4), b"two"), (from(5), b"")];
         assert_eq!(payloads, expected);
     }
 
@@ -205,7 +235,7 @@ mod tests {
             assert_eq!(outbox.push(None, egress, destination(), &longest), Queued::Yes);
             assert_eq!(outbox.push(None, egress, destination(), &longest), Queued::Yes);
             assert_eq!(outbox.push(None, egress, destination(), b"x"), Queued::Full);
-            assert_eq!(outbox.take_full_count(), 1);
+            assert_eq!(outbox.take_refusals().full_count, 1);
             assert_eq!(outbox.arena.as_ptr(), arena, "the arena moved");
             outbox.clear();
         }
@@ -216,23 +246,9 @@ mod tests {
     #[test]
     fn a_writer_that_claims_more_than_it_was_given_sends_no_more_than_that() {
         let mut outbox = Outbox::new(2);
-        let queued = outbox.push_with(None, Egress::default(), destination(), 4, |_| 400);
+        let draft = outbox.draft(4).expect("room");
+        let queued = outbox.push_draft(None, Egress::default(), destination(), draft, 400);
         assert_eq!(queued, Queued::Yes);
         assert_eq!(outbox.outgoing(0).len, 4);
-    }
-
-    #[test]
-    fn a_writer_that_panics_leaves_what_was_queued_before() {
-        let mut outbox = Outbox::new(4);
-        let egress = Egress::default();
-        outbox.push(None, egress, destination(), b"first");
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            outbox.push_with(None, egress, destination(), 9, |_| panic!("a bug in the handler"))
-        }));
-        assert!(panicked.is_err());
-        outbox.push(None, egress, destination(), b"second");
-        let outgoing = outbox.outgoing_from(0).iter();
-        let payloads: Vec<_> = outgoing.map(|one| outbox.payload(one)).collect();
-        assert_eq!(payloads, [&b"first"[..], b"second"]);
     }
 }

@@ -75,6 +75,15 @@ pub(crate) struct SocketKey {
     pub number: u32,
 }
 
+/// Where a question came in. Its answers leave by a sender for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The port that was asked.
+    pub port: u16,
+    /// The interface that it arrived on, 0 where unknown.
+    pub ifindex: u32,
+}
+
 /// A [`Datagram`](super::Datagram) without its payload, as a batch keeps it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {

@@ -59,6 +59,7 @@ impl Default for Builder {
                 replies_max: 1024,
                 coalesce: Coalesce::Adaptive,
                 spin: Duration::ZERO,
+                uses_gso: true,
             },
             tick: None,
         }
@@ -184,6 +185,19 @@ impl Builder {
         self
     }
 
+    /// How many bytes each sender may have under way, as `SO_SNDBUF` counts them (a short datagram
+    /// counts as about 800); 4 MiB unless called. More than `net.core.wmem_max` needs
+    /// CAP_NET_ADMIN.
+    ///
+    /// Answers to hosts that are gone wait in the kernel for three seconds each, and while they do
+    /// they take room from the answers to others. 4 MiB carry 1,700 such answers per second. Where
+    /// they are refused, spare senders help ([the guide](crate::guide#the-way-of-a-reply)).
+    #[must_use]
+    pub fn send_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.listen.send_buffer_bytes = bytes;
+        self
+    }
+
     /// Asks the kernel when it received each datagram (`SO_TIMESTAMPNS`, Linux only).
     #[must_use]
     pub fn kernel_time(mut self) -> Self {
@@ -248,6 +262,20 @@ impl Builder {
         self
     }
 
+    /// Whether replies to one client that are equally long may leave by one `sendmsg`
+    /// (`UDP_SEGMENT`, generic segmentation offload, Linux only); yes unless called. Where a
+    /// kernel, a device or a firewall refuses that, they leave one by one by themselves.
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(5076).gso(false);
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn gso(mut self, uses_gso: bool) -> Self {
+        self.sizes.uses_gso = uses_gso;
+        self
+    }
+
     /// Calls the handler of [`Engine::run`] at least this often, with an empty batch if nothing
     /// came.
     #[must_use]
@@ -308,6 +336,7 @@ impl Builder {
         in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;
         in_range("replies_max", self.sizes.replies_max, 1, 32_768)?;
         in_range("recv_buffer_bytes", self.listen.recv_buffer_bytes, 1, 1 << 30)?;
+        in_range("send_buffer_bytes", self.listen.send_buffer_bytes, 1, 1 << 30)?;
         if let Coalesce::Fixed { datagram_count, wait_max } = self.sizes.coalesce {
             in_range("coalesce", datagram_count as usize, 1, 32_768)?;
             if wait_max > COALESCE_WAIT_MAX {

@@ -14,7 +14,9 @@ use crate::{
     datagram::Outbox,
     error::Result,
     lock::lock,
-    path::{Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Turn},
+    path::{
+        Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Strangers, Turn,
+    },
     stats::{Stats, StatsTable, add},
 };
 
@@ -33,6 +35,7 @@ pub(super) struct Core {
     pub driver: Box<dyn BackendDriver>,
     pub shared: Arc<Shared>,
     posted: Outbox,
+    strangers: Arc<Strangers>,
     is_closed: bool,
 }
 
@@ -56,6 +59,7 @@ impl Core {
             driver,
             shared: Arc::new(shared),
             posted: Outbox::new(replies_max),
+            strangers: Arc::default(),
             is_closed: false,
         })
     }
@@ -98,6 +102,7 @@ impl Core {
         self.shared.is_waiting.store(false, Ordering::SeqCst);
         add(&self.shared.stats.turn_count, 1);
         batch.nics = Arc::clone(&self.admission.nics);
+        batch.strangers = Arc::clone(&self.strangers);
         result
     }
 
@@ -105,15 +110,12 @@ impl Core {
     fn take_posted(&mut self) {
         if self.posted.is_empty() && self.shared.has_posted.swap(false, Ordering::SeqCst) {
             std::mem::swap(&mut *lock(&self.shared.posted), &mut self.posted);
-            add(&self.shared.stats.outbox_full_count, self.posted.take_full_count());
+            self.shared.stats.note_refusals(self.posted.take_refusals());
         }
     }
 
     fn count_refusals(&self, batch: &mut Batch) {
-        let full_count = batch.outbox_mut().take_full_count();
-        if full_count > 0 {
-            add(&self.shared.stats.outbox_full_count, full_count);
-        }
+        self.shared.stats.note_refusals(batch.outbox_mut().take_refusals());
     }
 
     /// Follows the NICs.

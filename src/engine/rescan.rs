@@ -13,7 +13,7 @@ use crate::{
     nics::Nics,
     path::{
         Admission, BackendDriver, Dispatch, ListenSettings, Listeners, SocketLayout, SocketPlan,
-        SubnetSockets,
+        SubnetSockets, spare_sender_count,
     },
     platform,
     stats::StatsTable,
@@ -34,6 +34,7 @@ pub(super) struct Listening {
     /// Once there were too many pairs, it stays so. Otherwise sockets would be opened and closed
     /// each time that the number of NICs crosses the bound.
     subnet_sockets: SubnetSockets,
+    spare_sender_count: usize,
     sockets: SocketSet,
     timer: RescanTimer,
 }
@@ -47,6 +48,7 @@ impl Listening {
         settings.check_chosen(&nics)?;
         let selected = settings.select(&nics);
         let needs_look = settings.follows_nics && !platform::TELLS_NEWS_OF_NICS;
+        let spare_sender_count = spare_sender_count(settings.send_buffer_bytes);
         let timer = RescanTimer::new(needs_look.then_some(settings.list_nics_every));
         let mut listening = Self {
             settings,
@@ -56,6 +58,7 @@ impl Listening {
             nics,
             selected,
             subnet_sockets: SubnetSockets::Paired,
+            spare_sender_count,
             sockets: SocketSet::default(),
             timer,
         };
@@ -73,6 +76,7 @@ impl Listening {
             nics: &self.nics,
             selected: &self.selected,
             subnet_sockets: self.subnet_sockets,
+            spare_sender_count: self.spare_sender_count,
         };
         if !listeners.can_pair() {
             listeners.subnet_sockets = SubnetSockets::Shared;

@@ -156,15 +156,17 @@ impl SocketSet {
         }
     }
 
-    /// The own sockets that must consent to a new one where ports are not shared: one that hears
-    /// the rest overlaps with all others.
+    /// The own sockets that must consent to a new one where ports are not shared: those at the same
+    /// address, and with 0.0.0.0 all of them.
     fn beside(&self, plan: &SocketPlan, port: u16, settings: &ListenSettings) -> Vec<&Socket> {
         if !settings.is_exclusive(port) {
             return Vec::new();
         }
-        let hears_rest = |plan: &SocketPlan| plan.role == Role::HearRest;
         let of_port = self.sockets().filter(|socket| socket.port == port);
-        let overlaps = |socket: &&Arc<ListenSocket>| hears_rest(plan) || hears_rest(&socket.plan);
+        let overlaps = |socket: &&Arc<ListenSocket>| {
+            let (own, other) = (plan.address, socket.plan.address);
+            own == other || own.is_unspecified() || other.is_unspecified()
+        };
         of_port.filter(overlaps).map(|socket| &socket.socket).collect()
     }
 

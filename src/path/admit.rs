@@ -37,7 +37,7 @@ impl Admission {
     }
 
     /// The record of a datagram, or `None` if it is dropped. Counts it either way, except on
-    /// sockets whose role is [`Role::Send`], [`Role::Join`] or [`Role::Unjudged`].
+    /// sockets that hear nothing, and on those of [`Role::Unjudged`].
     #[inline]
     pub fn admit(
         &self,
@@ -53,7 +53,7 @@ impl Admission {
         let class = match socket.plan.role {
             Role::Hear(class) => class,
             Role::HearAll | Role::HearRest => self.classify(&arrival),
-            Role::Send | Role::Join => return None,
+            Role::Send | Role::Reply | Role::Spare(_) | Role::Join => return None,
             Role::Unjudged => {
                 let class = Class::Unicast;
                 return Some(Record { arrival, span, heard_by, port: 0, class, nic: 0 });
@@ -70,7 +70,7 @@ impl Admission {
         if arrival.is_control_truncated {
             add(&counters.malformed_count, 1);
         }
-        if !is_answerable(arrival.source) {
+        if !self.is_answerable(arrival.source) {
             add(&counters.guarded_count, 1);
             return None;
         }
@@ -98,6 +98,17 @@ impl Admission {
             }
             _ => false,
         }
+    }
+
+    /// Whether an answer to this source can be right: its port is not 0, and its address is no
+    /// multicast, broadcast or unspecified one.
+    #[inline]
+    fn is_answerable(&self, source: SocketAddrV4) -> bool {
+        let address = *source.ip();
+        source.port() != 0
+            && !address.is_multicast()
+            && !address.is_unspecified()
+            && !self.nics.is_broadcast(address)
     }
 
     fn classify(&self, arrival: &Arrival) -> Class {
@@ -187,14 +198,4 @@ fn is_copy_on(nic: &Nic, address: Ipv4Addr, class: Class, destination: Ipv4Addr)
     };
     let speaker = addressed.map(|own| own.address).or_else(|| nic.primary());
     speaker.is_some_and(|speaker| speaker != address)
-}
-
-/// Whether an answer to this source can be right: its port is not 0, and its address is no
-/// multicast, broadcast or unspecified one.
-fn is_answerable(source: SocketAddrV4) -> bool {
-    let address = source.ip();
-    source.port() != 0
-        && !address.is_multicast()
-        && !address.is_broadcast()
-        && !address.is_unspecified()
 }

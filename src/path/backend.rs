@@ -46,6 +46,8 @@ pub(crate) struct BackendSettings {
     pub coalesce: Coalesce,
     /// How long to look for datagrams before sleeping.
     pub spin: Duration,
+    /// Whether datagrams to one client may leave as segments of one `sendmsg`.
+    pub uses_gso: bool,
 }
 
 /// How a backend is set up.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::route;
+use super::{route, strangers::Strangers};
 use crate::{
     datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
     lock::lock,
@@ -33,6 +33,7 @@ pub struct Batch {
     pub(crate) payloads: Payloads,
     pub(crate) outbox: Mutex<Outbox>,
     pub(crate) nics: Arc<Nics>,
+    pub(crate) strangers: Arc<Strangers>,
 }
 
 impl Batch {
@@ -42,6 +43,7 @@ impl Batch {
             payloads,
             outbox: Mutex::new(outbox),
             nics: Arc::default(),
+            strangers: Arc::default(),
         }
     }
 
@@ -97,11 +99,13 @@ impl Batch {
     /// # }
     /// ```
     pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        let egress = route::egress(&self.nics, &path, *destination.ip());
-        self.outbox().push(Some(path.heard_by), egress, destination, payload)
+        match self.way(&path, destination) {
+            Ok(egress) => self.outbox().push(Some(path.origin()), egress, destination, payload),
+            Err(refused) => refused,
+        }
     }
 
-    /// Queues an answer that `write` composes in place. `write` gets `len_max` bytes, and returns
+    /// Queues an answer that `write` composes. `write` gets `len_max` bytes, all zeros, and returns
     /// how many of them it wrote.
     ///
     /// ```
@@ -118,10 +122,17 @@ impl Batch {
         len_max: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Queued {
-        let destination = datagram.source();
-        let egress = self.egress(datagram, *destination.ip());
-        let heard_by = Some(datagram.record.heard_by);
-        self.outbox().push_with(heard_by, egress, destination, len_max, write)
+        let (path, destination) = (datagram.reply_path(), datagram.source());
+        let egress = match self.way(&path, destination) {
+            Ok(egress) => egress,
+            Err(refused) => return refused,
+        };
+        let mut draft = match self.outbox().draft(len_max) {
+            Ok(draft) => draft,
+            Err(refused) => return refused,
+        };
+        let len = write(&mut draft); // may queue other replies
+        self.outbox().push_draft(Some(path.origin()), egress, destination, draft, len)
     }
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
@@ -135,13 +146,30 @@ impl Batch {
         route::egress(&self.nics, &datagram.reply_path(), destination)
     }
 
+    /// How an answer leaves. All answers pass here, and none goes to more than one host: whoever
+    /// can make up a source address could have a whole subnet flooded.
+    fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Result<Egress, Queued> {
+        let address = *destination.ip();
+        let is_host = destination.port() != 0
+            && !address.is_unspecified()
+            && !address.is_multicast()
+            && !self.nics.is_broadcast(address);
+        if !is_host {
+            return Err(self.outbox().refuse());
+        }
+        let egress = route::egress(&self.nics, path, address);
+        if route::is_stranger(&self.nics, path, &egress) && !self.strangers.admits(address) {
+            return Ok(Egress { ifindex: None, ..egress });
+        }
+        Ok(egress)
+    }
+
     /// The outbox; `&mut self` proves that nobody else has it.
     pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
         self.outbox.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
-        // A handler that panicked while it composed a reply has queued nothing of it.
         lock(&self.outbox)
     }
 }

@@ -12,7 +12,7 @@ use super::{
     sockets::{ListenSettings, ListenSocket, Listeners, SocketLayout, SubnetSockets},
 };
 use crate::{
-    datagram::{Arrival, Class, Egress, Outbox, SocketKey, Span},
+    datagram::{Arrival, Class, Egress, Origin, Outbox, Span},
     nics::{Nics, samples::nic},
     stats::StatsTable,
 };
@@ -36,6 +36,7 @@ fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTable) {
         nics: &nics,
         selected: &nics,
         subnet_sockets: SubnetSockets::Paired,
+        spare_sender_count: 0,
     };
     let sockets = listeners.plan().iter().map(open).collect();
     (nics, sockets, stats)
@@ -67,26 +68,27 @@ fn a_datagram_leaves_by_the_socket_of_its_source() {
     let (nics, sockets, stats) = two_addresses();
     let dispatch = Dispatch::new(&sockets, &nics, &stats);
     let mut outbox = Outbox::new(8);
-    let heard_by = |slot: u16| {
-        let number = sockets[usize::from(slot)].as_ref().map(|socket| socket.number);
-        number.map(|number| SocketKey { slot, number })
-    };
+    let port = sockets[0].as_ref().expect("a socket").port;
+    let origin = |ifindex| Some(Origin { port, ifindex });
     let by = |source: Option<Ipv4Addr>, ifindex| Egress { ifindex, source };
     let rows = [
-        (heard_by(0), by(Some(FIRST), None), 0),
-        (heard_by(0), by(Some(SECOND), Some(1)), 1),
-        (heard_by(1), by(Some(FIRST), Some(9)), 0),
-        (heard_by(1), by(None, Some(1)), 1),
-        (heard_by(1), Egress::default(), 1),
-        (None, by(Some(SECOND), None), 1),
-        (None, Egress::default(), 0),
-        // No socket has this source. The one that heard sends, and the system reports the error.
-        (heard_by(1), by(Some(Ipv4Addr::new(192, 0, 2, 1)), None), 1),
+        (origin(1), by(Some(FIRST), None), Some(0)),
+        (origin(1), by(Some(SECOND), Some(1)), Some(1)),
+        (origin(9), by(Some(FIRST), Some(9)), Some(0)),
+        (origin(9), by(Some(SECOND), None), Some(1)),
+        (origin(1), by(None, Some(1)), Some(0)),
+        (origin(0), Egress::default(), Some(0)),
+        (None, by(Some(SECOND), None), Some(1)),
+        (None, Egress::default(), Some(0)),
+        // No socket has this source. Some socket sends, and the system reports the error.
+        (origin(1), by(Some(Ipv4Addr::new(192, 0, 2, 1)), None), Some(0)),
+        // Nobody listens there any more.
+        (Some(Origin { port: port ^ 1, ifindex: 1 }), Egress::default(), None),
     ];
-    for (number, (heard_by, egress, slot)) in rows.into_iter().enumerate() {
+    for (number, (origin, egress, slot)) in rows.into_iter().enumerate() {
         outbox.clear();
         let destination = SocketAddrV4::new(FIRST, 5000);
-        assert!(outbox.push(heard_by, egress, destination, b"x").is_queued());
-        assert_eq!(dispatch.sending_slot(outbox.outgoing(0)), Some(slot), "row {number}");
+        assert!(outbox.push(origin, egress, destination, b"x").is_queued());
+        assert_eq!(dispatch.sending_slot(outbox.outgoing(0)), slot, "row {number}");
     }
 }

@@ -1,23 +1,27 @@
 //! Chooses the socket that sends a datagram, and counts what became of it. Both backends call this
 //! code when they send, as they call [`admit`](super::admit) when they receive.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use super::sockets::{ListenSocket, Role};
 use crate::{
-    datagram::{Class, Egress, Outgoing, SocketKey},
+    datagram::{Class, Egress, Origin, Outgoing},
     nics::Nics,
     platform,
     stats::{NicCounters, StatsTable, add},
 };
 
 /// What must be known of an engine's sockets to send by them.
+///
+/// Each NIC has a sender of its own for the answers to what came in by it. So answers that pile up
+/// at a NIC that is slow, or for hosts that are gone, take no room from those of another NIC.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
-    /// By slot.
-    senders: Vec<Option<Sender>>,
-    /// The slot that sends what answers nothing. If the first port has a socket of [`Role::Send`],
-    /// it is that one: it has no address that would become the source.
+    /// Ascending.
+    senders: Vec<Sender>,
+    /// By port: the senders for what a sender has no room for.
+    spare: BTreeMap<u16, Vec<u16>>,
+    /// The slot that sends what answers nothing.
     first_slot: u16,
     /// Sockets that can send only from the address that they are bound to.
     address_bound: Vec<AddressBound>,
@@ -26,14 +30,13 @@ pub(crate) struct Dispatch {
     unattributed: Arc<NicCounters>,
 }
 
-/// What must be known of the socket in a slot. It does not keep the socket open.
-#[derive(Debug)]
+/// The slot that sends what answers the questions of one port and NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Sender {
-    /// The number in its [`SocketKey`].
-    number: u32,
-    counters: Arc<NicCounters>,
-    /// The slot that sends, in place of this one, what leaves by the kernel's route.
-    routed_slot: u16,
+    port: u16,
+    /// 0: for every NIC that has no other sender.
+    nic: u32,
+    slot: u16,
 }
 
 /// A socket that can send only from the address that it is bound to.
@@ -69,6 +72,7 @@ impl Dispatch {
     pub fn new(sockets: &[Option<Arc<ListenSocket>>], selected: &Nics, stats: &StatsTable) -> Self {
         Self {
             senders: senders(sockets),
+            spare: spare(sockets),
             first_slot: first_slot(sockets),
             address_bound: address_bound(sockets),
             counters: stats.of(selected),
@@ -76,20 +80,35 @@ impl Dispatch {
         }
     }
 
-    /// The slot that sends `outgoing`: the one that heard the question, or the port's unbound
-    /// sender if the kernel's route is to be used. `None` if that socket has been closed.
+    /// The slot that sends `outgoing`. `None` if the port that was asked has no socket any more.
+    #[inline]
     pub fn sending_slot(&self, outgoing: &Outgoing) -> Option<u16> {
-        let Some(SocketKey { slot, number }) = outgoing.heard_by else {
-            return Some(self.at_source(self.first_slot, outgoing.egress));
+        let slot = match outgoing.origin {
+            Some(origin) => self.sender(origin)?,
+            None => self.first_slot,
         };
-        let sender = self.sender(slot)?;
-        let is_pinned = outgoing.egress.ifindex.is_some();
-        let sending = if is_pinned { slot } else { sender.routed_slot };
-        (sender.number == number).then(|| self.at_source(sending, outgoing.egress))
+        Some(self.at_source(slot, outgoing.egress))
     }
 
-    fn sender(&self, slot: u16) -> Option<&Sender> {
-        self.senders.get(usize::from(slot))?.as_ref()
+    fn sender(&self, origin: Origin) -> Option<u16> {
+        let Origin { port, ifindex } = origin;
+        let found =
+            self.senders.partition_point(|sender| (sender.port, sender.nic) < (port, ifindex));
+        let of_nic = self.senders.get(found);
+        if let Some(sender) = of_nic.filter(|sender| (sender.port, sender.nic) == (port, ifindex)) {
+            return Some(sender.slot);
+        }
+        let first = self.senders.partition_point(|sender| sender.port < port);
+        self.senders.get(first).filter(|sender| sender.port == port).map(|sender| sender.slot)
+    }
+
+    /// Another slot for what the sending slot has no room for, if there is one. Which one it is
+    /// depends on the destination: one that takes nothing fills no more than its own.
+    pub fn spare_slot(&self, outgoing: &Outgoing) -> Option<u16> {
+        let spare = self.spare.get(&outgoing.origin?.port)?;
+        // Fibonacci hashing: addresses of one subnet spread evenly.
+        let hash = outgoing.destination.ip().to_bits().wrapping_mul(0x9E37_79B9);
+        spare.get(((u64::from(hash) * spare.len() as u64) >> 32) as usize).copied()
     }
 
     /// `slot`, unless its socket is bound to an address and cannot send by `egress`. Then it is a
@@ -106,15 +125,15 @@ impl Dispatch {
     }
 
     /// Counts what became of `count` datagrams that were sent alike. They count for the NIC that
-    /// their egress names, else for the NIC of the socket that sent them, else for no NIC.
-    pub fn count_sent(&self, outgoing: &Outgoing, slot: Option<u16>, sent: Sent, count: usize) {
+    /// their egress names, else for the NIC that the question came in by, else for no NIC.
+    pub fn count_sent(&self, outgoing: &Outgoing, sent: Sent, count: usize) {
         let by_index = |index| {
             let found = self.counters.binary_search_by_key(&index, |counters| counters.index);
             found.ok().map(|position| &self.counters[position])
         };
-        let of_nic = outgoing.egress.ifindex.and_then(by_index);
-        let of_socket = || slot.and_then(|slot| self.sender(slot)).map(|sender| &sender.counters);
-        let counters = of_nic.or_else(of_socket).unwrap_or(&self.unattributed);
+        let of_egress = outgoing.egress.ifindex.and_then(by_index);
+        let of_origin = || by_index(outgoing.origin?.ifindex);
+        let counters = of_egress.or_else(of_origin).unwrap_or(&self.unattributed);
         let counter = match sent {
             Sent::Yes => &counters.sent_count,
             Sent::WouldBlock => &counters.would_block_count,
@@ -124,26 +143,43 @@ impl Dispatch {
     }
 }
 
-fn senders(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<Option<Sender>> {
-    let by_port: HashMap<u16, u16> = by_role(sockets, Role::Send);
-    let sender = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
-        let socket = socket.as_ref()?;
-        let other = by_port.get(&socket.port).filter(|_| socket.plan.is_device_bound);
-        let routed_slot = other.copied().unwrap_or(slot as u16);
-        let (number, counters) = (socket.number, Arc::clone(&socket.counters));
-        Some(Sender { number, counters, routed_slot })
-    };
-    sockets.iter().enumerate().map(sender).collect()
+fn open_slots(
+    sockets: &[Option<Arc<ListenSocket>>],
+) -> impl Iterator<Item = (u16, &Arc<ListenSocket>)> {
+    let numbered = sockets.iter().enumerate();
+    numbered.filter_map(|(slot, socket)| Some((slot as u16, socket.as_ref()?)))
 }
 
-/// The first slot with this role, for each port.
-fn by_role(sockets: &[Option<Arc<ListenSocket>>], role: Role) -> HashMap<u16, u16> {
-    let has_role = |(slot, socket): (usize, &Option<Arc<ListenSocket>>)| {
-        let socket = socket.as_ref().filter(|socket| socket.plan.role == role)?;
-        Some((socket.port, slot as u16))
+/// The sockets of [`Role::Reply`]. A port that has none, because this system answers from the
+/// sockets that hear, has those.
+fn senders(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<Sender> {
+    let of_role = |may_send: fn(&ListenSocket) -> bool| {
+        let may_send = move |(_, socket): &(u16, &Arc<ListenSocket>)| may_send(socket);
+        open_slots(sockets).filter(may_send).map(|(slot, socket)| Sender {
+            port: socket.port,
+            nic: socket.plan.nic_index(),
+            slot,
+        })
     };
-    // The later entries are replaced by the earlier ones.
-    sockets.iter().enumerate().rev().filter_map(has_role).collect()
+    let mut senders: Vec<_> = of_role(|socket| socket.plan.role == Role::Reply).collect();
+    let has_senders = senders.clone();
+    senders.extend(
+        of_role(|socket| socket.plan.hears())
+            .filter(|hearing| has_senders.iter().all(|sender| sender.port != hearing.port)),
+    );
+    senders.sort();
+    senders.dedup_by_key(|sender| (sender.port, sender.nic));
+    senders
+}
+
+fn spare(sockets: &[Option<Arc<ListenSocket>>]) -> BTreeMap<u16, Vec<u16>> {
+    let mut spare: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
+    for (slot, socket) in open_slots(sockets) {
+        if let Role::Spare(_) = socket.plan.role {
+            spare.entry(socket.port).or_default().push(slot);
+        }
+    }
+    spare
 }
 
 fn address_bound(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<AddressBound> {
@@ -164,12 +200,10 @@ fn address_bound(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<AddressBound> {
     sockets.iter().enumerate().filter_map(bound).collect()
 }
 
+/// The first port's socket of [`Role::Send`]. Where a system has none, its first socket.
 fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {
-    let first_port = sockets.iter().flatten().map(|socket| socket.port).next();
-    let sends = |socket: &Option<Arc<ListenSocket>>| {
-        let socket = socket.as_ref().filter(|socket| Some(socket.port) == first_port);
-        socket.is_some_and(|socket| socket.plan.role == Role::Send)
-    };
-    let sender = sockets.iter().position(sends);
-    sender.or_else(|| sockets.iter().position(Option::is_some)).unwrap_or(0) as u16
+    let first_port = open_slots(sockets).next().map(|(_, socket)| socket.port);
+    let mut of_port = open_slots(sockets).filter(|(_, socket)| Some(socket.port) == first_port);
+    let sender = of_port.find(|(_, socket)| socket.plan.role == Role::Send);
+    sender.or_else(|| open_slots(sockets).next()).map_or(0, |(slot, _)| slot)
 }

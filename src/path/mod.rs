@@ -6,7 +6,8 @@
 //!    and `fallback/` keep it.
 //! 3. [`admit`]: drops what cannot be answered, finds class and NIC, counts.
 //! 4. [`batch`]: what the handler gets, and where it queues its replies.
-//! 5. [`route`]: which NIC and which source address a reply leaves by.
+//! 5. [`route`]: which NIC and which source address a reply leaves by; [`strangers`]: whether one
+//!    to an address of no subnet may.
 //! 6. [`dispatch`]: which socket sends a reply, and whether it was sent.
 //!
 //! [`pace`] decides when to wait for more datagrams.
@@ -20,6 +21,7 @@ mod dispatch;
 mod pace;
 mod route;
 mod sockets;
+mod strangers;
 
 pub(crate) use admit::Admission;
 pub use backend::BackendSetup;
@@ -33,7 +35,8 @@ pub(crate) use pace::{Pace, sleep};
 pub use sockets::{FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast};
 pub(crate) use sockets::{
     ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey,
-    SubnetSockets,
+    SubnetSockets, spare_sender_count,
 };
 #[allow(unused_imports, reason = "for the feature udp-v4")]
 pub(crate) use sockets::{SocketOptions, open};
+pub(crate) use strangers::Strangers;

@@ -15,6 +15,15 @@ pub(crate) fn egress(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Eg
     Egress { ifindex: way(nics, path, destination), source: source(nics, path, destination) }
 }
 
+/// Whether it leaves by a NIC although the asker's address is of none of its subnets. The kernel
+/// then asks the link for it (ARP), whatever it is.
+pub(crate) fn is_stranger(nics: &Nics, path: &ReplyPath, egress: &Egress) -> bool {
+    path.class == Class::Limited
+        && egress.ifindex.and_then(|index| nics.by_index(index)).is_some_and(|nic| {
+            !nic.is_loopback && !nic.contains(path.asker) && !path.asker.is_link_local()
+        })
+}
+
 fn way(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Option<u32> {
     if nics.is_local(destination) {
         return nics.loopback().map(|lo| lo.index);
@@ -41,7 +50,7 @@ fn source(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Option<Ipv4Ad
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{datagram::SocketKey, nics::samples::nic};
+    use crate::nics::samples::nic;
 
     /// lo, two NICs on one subnet, and a NIC with addresses on two subnets.
     fn host() -> Nics {
@@ -59,8 +68,7 @@ mod tests {
         asker: Ipv4Addr,
         (ifindex, nic): (u32, u32),
     ) -> ReplyPath {
-        let heard_by = SocketKey { slot: 0, number: 0 };
-        ReplyPath { heard_by, destination, class, asker, ifindex, nic }
+        ReplyPath { port: 5064, destination, class, asker, ifindex, nic }
     }
 
     #[test]

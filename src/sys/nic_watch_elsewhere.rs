@@ -76,7 +76,9 @@ fn nic_address(interface: &Interface) -> Option<NicAddress> {
         own.broadcast = None;
         own.peer = associated.filter(|peer| *peer != own.address);
     } else if own.broadcast.is_some() {
-        own.broadcast = associated.filter(|other| !other.is_broadcast()).or(own.broadcast);
+        // Wine names the address itself for 127.0.0.1.
+        let is_broadcast = |other: &Ipv4Addr| !other.is_broadcast() && *other != own.address;
+        own.broadcast = associated.filter(is_broadcast).or(own.broadcast);
     }
     Some(own)
 }

@@ -144,10 +144,42 @@ pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
             return Ok(());
         }
     }
-    // macOS and the BSDs refuse more than kern.ipc.maxsockbuf. Linux gives what it can.
-    let current_bytes = socket.recv_buffer_size()?;
+    grow(bytes, socket.recv_buffer_size()?, |bytes| socket.set_recv_buffer_size(bytes))
+}
+
+/// Sets the room for datagrams that are being sent to `bytes`, or as near to it as the system
+/// allows.
+pub(crate) fn grow_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{setsockopt, sockopt};
+        // This goes beyond net.core.wmem_max, if CAP_NET_ADMIN allows it.
+        if setsockopt(socket, sockopt::SndBufForce, &bytes).is_ok() {
+            return Ok(());
+        }
+    }
+    grow(bytes, socket.send_buffer_size()?, |bytes| socket.set_send_buffer_size(bytes))
+}
+
+/// Whether sockets get send buffers of this size. Only Linux charges them for datagrams that wait
+/// for an answer to ARP.
+pub(crate) fn grants_send_buffer(bytes: usize) -> bool {
+    let granted_bytes = || {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        grow_send_buffer(&socket, bytes)?;
+        socket.send_buffer_size()
+    };
+    !cfg!(target_os = "linux") || granted_bytes().is_ok_and(|granted| granted >= bytes)
+}
+
+/// macOS and the BSDs refuse more than kern.ipc.maxsockbuf. Linux gives what it can.
+fn grow(
+    bytes: usize,
+    current_bytes: usize,
+    set: impl Fn(usize) -> io::Result<()>,
+) -> io::Result<()> {
     let mut tried_bytes = bytes;
-    while socket.set_recv_buffer_size(tried_bytes).is_err() && tried_bytes / 2 > current_bytes {
+    while tried_bytes > current_bytes && set(tried_bytes).is_err() {
         tried_bytes /= 2;
     }
     Ok(())

@@ -102,7 +102,8 @@ pub(super) fn open_all(
 fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
     let mut plans = plan(nics, &ListenSettings::default())?;
     plans.retain(|plan| match plan.role {
-        Role::Send | Role::HearRest | Role::Join | Role::Unjudged => false,
+        Role::Send | Role::Reply | Role::Spare(_) => false,
+        Role::HearRest | Role::Join | Role::Unjudged => false,
         Role::HearAll | Role::Hear(Class::Unicast) => true,
         Role::Hear(_) => ports != Ports::UnusedEach,
     });
@@ -122,7 +123,9 @@ fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
 fn plan(nics: &Nics, settings: &ListenSettings) -> Result<Vec<SocketPlan>> {
     let layout = SocketLayout::of_system(Listen::Class, false, nics)?;
     let subnet_sockets = SubnetSockets::AtHome;
-    Ok(Listeners { settings, layout, nics, selected: nics, subnet_sockets }.plan())
+    let spare_sender_count = 0;
+    Ok(Listeners { settings, layout, nics, selected: nics, subnet_sockets, spare_sender_count }
+        .plan())
 }
 
 fn open_once(
@@ -191,6 +194,7 @@ fn open(
         is_shared,
         may_broadcast: broadcast,
         recv_buffer_bytes: None,
+        send_buffer_bytes: None,
         wants_kernel_time: false,
         wants_drop_counts: true,
     };
@@ -209,7 +213,7 @@ fn open(
         bound,
         class: match plan.role {
             Role::Hear(class) => Some(class),
-            Role::HearAll | Role::HearRest | Role::Send | Role::Join | Role::Unjudged => None,
+            _ => None,
         },
     })
 }

@@ -27,7 +27,7 @@ pub(super) struct Scratch {
 impl Scratch {
     pub fn new() -> Self {
         let count = COUNT_MAX.min(Transport::DATAGRAMS_PER_CALL_MAX);
-        Self { transport: Transport::new(STRIDE), memory: vec![0; count * STRIDE].into() }
+        Self { transport: Transport::new(STRIDE, false), memory: vec![0; count * STRIDE].into() }
     }
 
     /// Takes what is queued. Returns how many datagrams that were, and whether there may be more.

@@ -5,7 +5,8 @@
 //! completions are in. With MSG_DONTWAIT they are in by the end of the submission.
 //!
 //! If a run is refused because it is a run, its datagrams are queued again from the same flight,
-//! one per `sendmsg`. They leave with the submission that follows. All counts are of datagrams.
+//! one per `sendmsg`. What a sender has no room for is queued again for a spare one. Both leave
+//! with the submission that follows. All counts are of datagrams.
 #![allow(unsafe_code)]
 
 use std::{fmt, io, mem, ptr};
@@ -31,6 +32,8 @@ struct Header {
     message: libc::msghdr,
     /// How many datagrams the kernel may be reading through it.
     in_flight_count: usize,
+    /// Whether a spare sender has it.
+    is_spare: bool,
 }
 
 /// An outbox whose datagrams the kernel may be reading.
@@ -60,12 +63,16 @@ unsafe impl Send for Flights {}
 const FLIGHT_COUNT_MAX: usize = 16;
 
 impl Flights {
-    pub fn new(replies_max: usize) -> Self {
+    pub fn new(replies_max: usize, uses_gso: bool) -> Self {
+        let mut segmenter = Segmenter::new();
+        if !uses_gso {
+            segmenter.turn_off();
+        }
         Self {
             flights: Vec::with_capacity(FLIGHT_COUNT_MAX),
             replies_max,
             remaining_count: 0,
-            segmenter: Segmenter::new(),
+            segmenter,
             sent_count: 0,
             completed_count: 0,
         }
@@ -115,26 +122,39 @@ impl Flights {
         run: &SegmentRun,
     ) -> io::Result<()> {
         let Some(slot) = dispatch.sending_slot(&run.whole) else {
-            dispatch.count_sent(&run.whole, None, Sent::Failed, run.count);
+            dispatch.count_sent(&run.whole, Sent::Failed, run.count);
             return Ok(());
         };
+        self.flights[flight_index].prepare(index, run);
+        self.push_prepared(ring, dispatch, (flight_index, index), slot, run.count)
+    }
+
+    /// Queues a message of `count` datagrams that [`Flight::prepare`] has made.
+    fn push_prepared(
+        &mut self,
+        ring: &mut impl Kernel,
+        dispatch: &Dispatch,
+        (flight_index, index): (usize, usize),
+        slot: u16,
+        count: usize,
+    ) -> io::Result<()> {
         let flight = &mut self.flights[flight_index];
-        let message = flight.prepare(index, run);
+        let message: *const libc::msghdr = &flight.headers[index].message;
         let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
         // SAFETY: the message points into the flight's headers and its outbox's arena, both on the
         // heap, which the flight owns and leaves alone until `remaining_count` is back at 0; this
         // header is written anew only after its completion.
         match unsafe { ring.push_send(slot, message, user_data.encode()) } {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                dispatch.count_sent(&run.whole, None, Sent::WouldBlock, run.count);
+                dispatch.count_sent(flight.outbox.outgoing(index), Sent::WouldBlock, count);
                 return Ok(());
             }
             pushed => pushed?,
         }
-        flight.headers[index].in_flight_count = run.count;
-        flight.remaining_count += run.count;
-        self.remaining_count += run.count;
-        self.sent_count += run.count;
+        flight.headers[index].in_flight_count = count;
+        flight.remaining_count += count;
+        self.remaining_count += count;
+        self.sent_count += count;
         Ok(())
     }
 
@@ -152,14 +172,38 @@ impl Flights {
             if let Err(error) = pushed {
                 // The next submission ends the engine with the same error.
                 tracing::error!(%error, "sending the datagrams of a run one by one");
-                dispatch.count_sent(&single.whole, None, Sent::Failed, 1);
+                dispatch.count_sent(&single.whole, Sent::Failed, 1);
             }
         }
     }
 
+    /// Queues a message that its sender had no room for, for a spare sender. Returns whether there
+    /// is one that has not had it yet.
+    fn push_spare(
+        &mut self,
+        ring: &mut impl Kernel,
+        dispatch: &Dispatch,
+        (flight_index, index): (usize, usize),
+        count: usize,
+    ) -> bool {
+        let flight = &mut self.flights[flight_index];
+        let outgoing = *flight.outbox.outgoing(index);
+        let (Some(slot), false) = (dispatch.spare_slot(&outgoing), flight.headers[index].is_spare)
+        else {
+            return false;
+        };
+        flight.headers[index].is_spare = true;
+        let pushed = self.push_prepared(ring, dispatch, (flight_index, index), slot, count);
+        if let Err(error) = pushed {
+            tracing::error!(%error, "sending by a spare sender");
+            dispatch.count_sent(&outgoing, Sent::Failed, count);
+        }
+        true
+    }
+
     /// Leaks what the kernel may still be reading.
     pub fn leak(&mut self) {
-        mem::forget(mem::replace(self, Self::new(self.replies_max)));
+        mem::forget(mem::replace(self, Self::new(self.replies_max, false)));
     }
 
     fn free_flight(&mut self) -> Option<usize> {
@@ -183,9 +227,11 @@ impl Flights {
             return;
         };
         let outgoing = *self.flights[flight_index].outbox.outgoing(first);
+        let at = (flight_index, first);
         if count > 1 && self.segmenter.note_error(&outgoing, -completion.result) {
-            self.push_singly(ring, dispatch, (flight_index, first), count);
-        } else {
+            self.push_singly(ring, dispatch, at, count);
+        } else if -completion.result != libc::EAGAIN || !self.push_spare(ring, dispatch, at, count)
+        {
             count_sent(dispatch, &outgoing, completion.result, count);
         }
         self.release(flight_index);
@@ -244,13 +290,12 @@ impl Flights {
 }
 
 fn count_sent(dispatch: &Dispatch, outgoing: &Outgoing, result: i32, count: usize) {
-    let slot = dispatch.sending_slot(outgoing);
     let sent = match -result {
         ..=0 => Sent::Yes,
         libc::EAGAIN | libc::ENOBUFS => Sent::WouldBlock,
         _ => Sent::Failed,
     };
-    dispatch.count_sent(outgoing, slot, sent, count);
+    dispatch.count_sent(outgoing, sent, count);
 }
 
 impl Flight {
@@ -263,6 +308,7 @@ impl Flight {
             // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
             message: unsafe { mem::zeroed() },
             in_flight_count: 0,
+            is_spare: false,
         };
         Self {
             outbox: Outbox::new(replies_max),
@@ -272,7 +318,7 @@ impl Flight {
     }
 
     /// Fills the header of a run. The message is valid until the next call with the same index.
-    fn prepare(&mut self, index: usize, run: &SegmentRun) -> *const libc::msghdr {
+    fn prepare(&mut self, index: usize, run: &SegmentRun) {
         let payload = self.outbox.payload(&run.whole);
         let header = &mut self.headers[index];
         header.name = cmsg::socket_address(run.whole.destination);
@@ -289,7 +335,7 @@ impl Flight {
         header.message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
         header.message.msg_iov = &mut header.iovec;
         header.message.msg_iovlen = 1;
-        &header.message
+        header.is_spare = false;
     }
 }
 

@@ -159,7 +159,7 @@ impl<K: Kernel> Uring<K> {
             ring,
             buffers,
             arms: Arms::new(),
-            flights: Flights::new(settings.replies_max),
+            flights: Flights::new(settings.replies_max, settings.uses_gso),
             waker,
             watch,
             news: None,

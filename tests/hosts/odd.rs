@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
 };
 
-use nicring::{Backend, FailedNic, Listen, OnFailedNic, Unicast};
+use nicring::{Backend, FailedNic, Hears, Listen, OnFailedNic, Unicast};
 
 use crate::{
     common::{
@@ -221,7 +221,8 @@ fn a_nic_that_was_named_is_waited_for_if_asked(backend: Backend) {
     for unicast in [Unicast::Take, Unicast::Leave] {
         let server = host.server.run(|| Server::echo(named().unicast(unicast).wait_for_nics()));
         host.server.configure("link set s1 up\naddress add 10.201.1.1/24 brd + dev s1");
-        let is_heard = || server.handle.sockets().len() > 1;
+        let is_heard =
+            || server.handle.sockets().iter().any(|socket| socket.hears != Hears::Nothing);
         wait_until("the NIC is heard", is_heard);
         host.wait_for_link("s1");
         let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);

@@ -4,8 +4,9 @@
 //!
 //! 1. [`settings`]: what the user chooses.
 //! 2. [`plan`]: which sockets there should be. A pure function.
-//! 3. [`open`]: opens a socket, for engines and for `AsyncUdpV4` alike.
-//! 4. [`socket`]: an open socket with its counters.
+//! 3. [`senders`]: those of them that send.
+//! 4. [`open`]: opens a socket, for engines and for `AsyncUdpV4` alike.
+//! 5. [`socket`]: an open socket with its counters.
 //!
 //! [The guide](crate::guide#one-socket-per-class-and-nic) says why there is one socket per class
 //! and NIC.
@@ -14,11 +15,13 @@
 mod adopt;
 mod open;
 mod plan;
+mod senders;
 mod settings;
 mod socket;
 
 pub(crate) use open::{SocketOptions, open};
 pub(crate) use plan::{Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey, SubnetSockets};
+pub(crate) use senders::spare_sender_count;
 pub(crate) use settings::ListenSettings;
 pub use settings::{Listen, OnFailedNic, Unicast};
 pub(crate) use socket::ListenSocket;

@@ -22,6 +22,9 @@ pub(crate) struct SocketOptions {
     pub may_broadcast: bool,
     /// The size of the receive buffer. `None` leaves it as the system made it.
     pub recv_buffer_bytes: Option<usize>,
+    /// The size of the send buffer. `None` leaves it as the system made it, but makes it large
+    /// enough for the longest datagram.
+    pub send_buffer_bytes: Option<usize>,
     pub wants_kernel_time: bool,
     /// Whether the kernel tells the drop count with each datagram. Engines ask the socket instead.
     pub wants_drop_counts: bool,
@@ -111,6 +114,9 @@ fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions) -> io::
     }
     if let Some(bytes) = with.recv_buffer_bytes {
         options::grow_recv_buffer(socket, bytes)?;
+    }
+    if let Some(bytes) = with.send_buffer_bytes {
+        options::grow_send_buffer(socket, bytes)?;
     }
     options::fit_send_buffer(socket)
 }

@@ -18,8 +18,12 @@ pub(crate) enum Role {
     Hear(Class),
     /// Hears every class. The destination of a datagram tells its class.
     HearAll,
-    /// Hears nothing; sends what leaves by the kernel's route.
+    /// Hears nothing; sends what answers nothing. It alone may send to broadcast addresses.
     Send,
+    /// Hears nothing; sends the answers to what came in by its NIC.
+    Reply,
+    /// Hears nothing; sends what another sender has no room for, to some of the destinations.
+    Spare(u8),
     /// Hears the unicasts that no socket with an address of its own hears. A plan has it last:
     /// where ports are not shared, it needs the consent of the sockets that are bound before.
     HearRest,
@@ -48,7 +52,7 @@ impl SocketPlan {
         Self { role, address, nic: None, is_device_bound: false, joins: Vec::new() }
     }
 
-    fn of(nic: &Nic, role: Role, address: Ipv4Addr) -> Self {
+    pub(super) fn of(nic: &Nic, role: Role, address: Ipv4Addr) -> Self {
         Self { nic: Some(nic.id()), ..Self::new(role, address) }
     }
 
@@ -77,7 +81,13 @@ impl SocketPlan {
 
     /// Whether it hears anything.
     pub fn hears(&self) -> bool {
-        !matches!(self.role, Role::Send | Role::Join)
+        !matches!(self.role, Role::Send | Role::Reply | Role::Spare(_) | Role::Join)
+    }
+
+    /// Whether the engine sends by it.
+    pub fn sends(&self) -> bool {
+        let is_sender = matches!(self.role, Role::Send | Role::Reply | Role::Spare(_));
+        is_sender || !platform::SENDS_FROM_OTHER_ADDRESSES && self.hears()
     }
 
     /// The index of its NIC; 0 if it is for all of them.
@@ -152,10 +162,6 @@ impl SocketLayout {
     }
 }
 
-/// An address that no group ever has (RFC 1112, section 4). A socket that is bound to it hears
-/// nothing, takes nothing from other sockets, is bound to no device, and still sends from the port.
-const NO_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
-
 /// What to plan for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listeners<'a> {
@@ -166,6 +172,8 @@ pub(crate) struct Listeners<'a> {
     /// The NICs to listen on, each with what of it to listen at.
     pub selected: &'a Nics,
     pub subnet_sockets: SubnetSockets,
+    /// How many spare senders each port has.
+    pub spare_sender_count: usize,
 }
 
 /// Which sockets hear subnet broadcasts, where sockets can be bound to devices.
@@ -210,6 +218,7 @@ impl Listeners<'_> {
             SocketLayout::ByAddress => self.by_address(),
             SocketLayout::ClassByDevice | SocketLayout::ClassWithoutDevice => self.by_class(),
         };
+        plans.extend(self.senders());
         plans.sort();
         plans
     }
@@ -243,8 +252,7 @@ impl Listeners<'_> {
     }
 
     fn by_class(&self) -> Vec<SocketPlan> {
-        let mut plans = vec![SocketPlan::new(Role::Send, NO_GROUP)];
-        plans.extend(self.unicast_sockets());
+        let mut plans = self.unicast_sockets();
         plans.extend(self.subnet_sockets());
         let (limited, has_devices) = (Role::Hear(Class::Limited), self.has_devices());
         if !has_devices {
@@ -358,18 +366,19 @@ mod tests {
     use super::*;
     use crate::{nics::samples::nic, path::sockets::settings::Unicast};
 
+    /// All but the senders.
     fn summary(plans: &[SocketPlan]) -> Vec<String> {
         let one = |plan: &SocketPlan| {
             let device = if plan.is_device_bound { plan.nic_name() } else { "-" };
             format!("{:?} {} {device}", plan.role, plan.address)
         };
-        plans.iter().map(one).collect()
+        plans.iter().filter(|plan| !plan.sends() || plan.hears()).map(one).collect()
     }
 
     fn plan(nics: &Nics, settings: &ListenSettings, layout: SocketLayout) -> Vec<SocketPlan> {
         let selected = &settings.select(nics);
         let subnet_sockets = SubnetSockets::Paired;
-        Listeners { settings, layout, nics, selected, subnet_sockets }.plan()
+        Listeners { settings, layout, nics, selected, subnet_sockets, spare_sender_count: 0 }.plan()
     }
 
     fn settings(groups: &[Ipv4Addr], unicast: Unicast) -> ListenSettings {
@@ -387,7 +396,6 @@ mod tests {
                 "Hear(Unicast) 10.1.0.2 -",
                 "Hear(Subnet) 10.1.0.255 a",
                 "Hear(Limited) 255.255.255.255 a",
-                "Send 224.0.0.0 -",
             ]
         );
     }
@@ -399,7 +407,7 @@ mod tests {
         let plans = plan(&nics, &settings(&[group], Unicast::Leave), SocketLayout::ClassByDevice);
         assert_eq!(
             summary(&plans),
-            ["Hear(Limited) 255.255.255.255 p", "Hear(Group) 224.0.0.128 p", "Send 224.0.0.0 -",]
+            ["Hear(Limited) 255.255.255.255 p", "Hear(Group) 224.0.0.128 p"]
         );
         assert_eq!(plans[1].joins, [(group, 3)]);
     }
@@ -418,7 +426,6 @@ mod tests {
                 "Hear(Limited) 255.255.255.255 -",
                 "Hear(Group) 239.1.1.1 -",
                 "Hear(Group) 239.1.1.1 -",
-                "Send 224.0.0.0 -",
             ]
         );
         assert_eq!(
@@ -436,6 +443,7 @@ mod tests {
         ]);
         let settings = settings(&[], Unicast::Leave);
         let mut listeners = Listeners {
+            spare_sender_count: 0,
             settings: &settings,
             layout: SocketLayout::ClassByDevice,
             nics: &nics,

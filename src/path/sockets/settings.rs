@@ -69,6 +69,7 @@ pub(crate) struct ListenSettings {
     pub list_nics_every: Duration,
     pub is_exclusive: bool,
     pub recv_buffer_bytes: usize,
+    pub send_buffer_bytes: usize,
     pub wants_kernel_time: bool,
 }
 
@@ -88,6 +89,7 @@ impl Default for ListenSettings {
             list_nics_every: Duration::from_secs(2),
             is_exclusive: false,
             recv_buffer_bytes: 1 << 20,
+            send_buffer_bytes: 4 << 20,
             wants_kernel_time: false,
         }
     }

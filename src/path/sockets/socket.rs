@@ -66,7 +66,7 @@ pub enum Hears {
     Class(Class),
     /// The datagrams of every class.
     EveryClass,
-    /// Nothing: it sends what leaves by the kernel's route, or it keeps the host in groups.
+    /// Nothing: it sends, or it keeps the host in groups.
     Nothing,
 }
 
@@ -149,8 +149,11 @@ impl ListenSocket {
     ) -> Result<Self> {
         let with = SocketOptions {
             is_shared: !settings.is_exclusive(port),
-            may_broadcast: true,
-            recv_buffer_bytes: Some(settings.recv_buffer_bytes),
+            // Where only the sockets that hear can send, only the guard of what is queued keeps
+            // answers from broadcast addresses.
+            may_broadcast: plan.role == Role::Send || !platform::SENDS_FROM_OTHER_ADDRESSES,
+            recv_buffer_bytes: plan.hears().then_some(settings.recv_buffer_bytes),
+            send_buffer_bytes: plan.sends().then_some(settings.send_buffer_bytes),
             wants_kernel_time: settings.wants_kernel_time,
             wants_drop_counts: false,
         };
@@ -231,7 +234,7 @@ impl ListenSocket {
                 Role::Hear(class) => Hears::Class(class),
                 Role::HearRest => Hears::Class(Class::Unicast),
                 Role::HearAll | Role::Unjudged => Hears::EveryClass,
-                Role::Send | Role::Join => Hears::Nothing,
+                Role::Send | Role::Reply | Role::Spare(_) | Role::Join => Hears::Nothing,
             },
             is_device_bound: plan.is_device_bound,
         }

@@ -56,10 +56,9 @@ impl SegmentRun {
 
     fn is_followed_by(&self, next: &Outgoing) -> bool {
         let whole = &self.whole;
-        next.heard_by == whole.heard_by
+        next.origin == whole.origin
             && next.destination == whole.destination
             && next.egress == whole.egress
-            && next.start == whole.start + whole.len
             && whole.len + next.len <= PAYLOAD_LEN_MAX as u32
     }
 
@@ -127,9 +126,18 @@ impl Segmenter {
     /// does not try the same in vain.
     pub fn note_error(&mut self, first: &Outgoing, errno: i32) -> bool {
         match errno {
-            // A segment is longer than the path's MTU. Or something is wrong with each datagram,
-            // and sending it alone will tell.
-            libc::EINVAL | libc::EMSGSIZE => {
+            // It was sent, or the socket or the device has no room for anything.
+            ..=0 | libc::EAGAIN | libc::ENOBUFS => false,
+            // The device computes no checksums (before Linux 6.11), or IPsec has the route.
+            libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT => {
+                tracing::debug!(errno, "the kernel takes no segments: datagrams leave one by one");
+                self.turn_off();
+                true
+            }
+            // A segment is longer than the path's MTU. Or a rule of the firewall is about the
+            // length of the whole (EPERM). Or something is wrong with each datagram, and sending it
+            // alone will tell.
+            _ => {
                 *self.refusal(first) = Refusal {
                     address: *first.destination.ip(),
                     segment_len: first.len,
@@ -137,13 +145,6 @@ impl Segmenter {
                 };
                 true
             }
-            // The device computes no checksums (before Linux 6.11), or IPsec has the route.
-            libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT => {
-                tracing::debug!(errno, "the kernel takes no segments: datagrams leave one by one");
-                self.turn_off();
-                true
-            }
-            _ => false,
         }
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn start() -> io::Result<Arc<Hub>> {
         replies_max: 1,
         coalesce: Coalesce::Adaptive,
         spin: Duration::ZERO,
+        uses_gso: false,
     };
     let (driver, setup) = crate::uring::open(&settings).map_err(Error::Unavailable)?;
     let hub = Hub::new(driver.waker());

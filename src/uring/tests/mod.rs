@@ -56,6 +56,7 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
         replies_max: 8,
         coalesce: Coalesce::Off,
         spin: Duration::ZERO,
+        uses_gso: true,
     }
 }
 

@@ -95,7 +95,7 @@ fn a_header_longer_than_a_buffer_silences_the_socket_with_an_error_and_does_not_
                 .expect("a buffer ring"),
             ring,
             arms: Arms::new(),
-            flights: Flights::new(8),
+            flights: Flights::new(8, true),
             watch: Watch::new(waker.as_fd(), UserData::Wake).expect("a descriptor"),
             waker,
             news: None,

@@ -41,12 +41,7 @@ fn alike_datagrams_leave_by_one_send_and_are_counted_each() {
 
 #[test]
 fn what_a_kernel_says_of_a_run_counts_for_each_of_its_datagrams() {
-    let rows = [
-        (libc::EAGAIN, (0, 5, 0)),
-        (libc::ENOBUFS, (0, 5, 0)),
-        (libc::ENETUNREACH, (0, 0, 5)),
-        (libc::EPERM, (0, 0, 5)),
-    ];
+    let rows = [(libc::EAGAIN, (0, 5, 0)), (libc::ENOBUFS, (0, 5, 0))];
     for (errno, expected) in rows {
         let mut rig = fake(1, 4);
         rig.ring().run_error = Some(errno);
@@ -71,7 +66,9 @@ fn a_run_that_the_ring_has_no_room_for_counts_as_would_block() {
 
 #[test]
 fn a_refused_run_is_sent_one_by_one_and_none_is_tried_again() {
-    let errnos = [libc::EINVAL, libc::EMSGSIZE, libc::EIO, libc::EOPNOTSUPP, libc::ENOPROTOOPT];
+    let of_lengths = [libc::EINVAL, libc::EMSGSIZE, libc::EPERM, libc::EACCES];
+    let of_kernels = [libc::EIO, libc::EOPNOTSUPP, libc::ENOPROTOOPT];
+    let errnos = [&of_lengths[..], &of_kernels].concat();
     for errno in errnos {
         let mut rig = fake(1, 4);
         rig.ring().run_error = Some(errno);

@@ -2,17 +2,17 @@
 
 use super::*;
 use crate::{
-    datagram::{Egress, Queued, SocketKey},
+    datagram::{Egress, Origin, Queued},
     uring::user_data::UserData,
 };
 
 const TO: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
 
 pub(super) fn post(rig: &mut Rig<Uring<Fake>>, slot: u16, payload: &str) {
-    // For a socket that has left any number will do.
-    let number = rig.sockets[usize::from(slot)].as_ref().map_or(0, |socket| socket.number);
-    let heard_by = Some(SocketKey { slot, number });
-    let queued = rig.posted.push(heard_by, Egress::default(), TO, payload.as_bytes());
+    // A port that nobody has, for a socket that has left.
+    let port = rig.sockets[usize::from(slot)].as_ref().map_or(1, |socket| socket.port);
+    let origin = Some(Origin { port, ifindex: 0 });
+    let queued = rig.posted.push(origin, Egress::default(), TO, payload.as_bytes());
     assert_eq!(queued, Queued::Yes);
 }
 
