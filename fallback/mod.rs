@@ -300,6 +300,7 @@ impl BackendDriver for Portable {
             let _ = entry.watched.deregister(&entry.socket.socket, self.poll.registry());
         }
         self.ready.retain(|ready| *ready != slot);
+        self.deaf.retain(|(deaf, _)| *deaf != slot);
     }
 
     fn is_free(&self, slot: u16) -> bool {

@@ -167,6 +167,7 @@ impl Outbox {
         Queued::Yes
     }
 
+    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub fn len(&self) -> usize {
         self.outgoing.len()
     }
@@ -175,6 +176,7 @@ impl Outbox {
         self.outgoing.is_empty()
     }
 
+    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub fn outgoing(&self, index: usize) -> &Outgoing {
         &self.outgoing[index]
     }

@@ -89,6 +89,7 @@ pub(crate) struct Origin {
 pub(crate) struct Record {
     pub arrival: Arrival,
     pub span: Span,
+    #[allow(dead_code, reason = "for the ring of AsyncUdpV4")]
     pub heard_by: SocketKey,
     pub port: u16,
     pub class: Class,

@@ -1,6 +1,6 @@
 //! Which NICs an engine listens on: chosen at the start, and followed as the NICs change.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, net::SocketAddrV4, sync::Arc, time::Instant};
 
 use super::{
     handle::Shared,
@@ -12,8 +12,8 @@ use crate::{
     lock::lock,
     nics::Nics,
     path::{
-        Admission, BackendDriver, Dispatch, ListenSettings, Listeners, SocketLayout, SocketPlan,
-        SubnetSockets, spare_sender_count,
+        Admission, BackendDriver, Dispatch, FailedNic, ListenSettings, Listeners, SocketLayout,
+        SocketPlan, SubnetSockets, spare_sender_count,
     },
     platform,
     stats::StatsTable,
@@ -69,20 +69,38 @@ impl Listening {
         Ok(listening)
     }
 
-    fn plan(&mut self) -> Vec<SocketPlan> {
-        let mut listeners = Listeners {
+    fn listeners(&self) -> Listeners<'_> {
+        Listeners {
             settings: &self.settings,
             layout: self.layout,
             nics: &self.nics,
             selected: &self.selected,
             subnet_sockets: self.subnet_sockets,
             spare_sender_count: self.spare_sender_count,
-        };
-        if !listeners.can_pair() {
-            listeners.subnet_sockets = SubnetSockets::Shared;
         }
-        self.subnet_sockets = listeners.subnet_sockets;
-        listeners.plan()
+    }
+
+    fn plan(&mut self) -> Vec<SocketPlan> {
+        if !self.listeners().can_pair() {
+            self.subnet_sockets = SubnetSockets::Shared;
+        }
+        self.listeners().plan()
+    }
+
+    /// What could not be opened, and what no socket may be opened for.
+    fn failures(&self) -> Vec<FailedNic> {
+        let unheard = self.listeners().unheard().into_iter().flat_map(|(nic, subnet, taken)| {
+            let failed = move |&port: &u16| {
+                let reason = format!(
+                    "{subnet} is not heard on {nic}: a socket for it would take the unicasts to \
+                     {taken} from other servers: choose and take both, or leave both"
+                );
+                let address = SocketAddrV4::new(subnet.network(), port);
+                FailedNic::new(Some(nic.clone()), address, Error::setting("nic", reason))
+            };
+            self.ports.iter().map(failed).collect::<Vec<_>>()
+        });
+        self.sockets.failures().into_iter().chain(unheard).collect()
     }
 
     pub fn ports(&self) -> &[u16] {
@@ -117,7 +135,7 @@ impl Listening {
         *lock(&shared.sockets) = self.sockets.sockets().map(Arc::clone).collect();
         *lock(&shared.infos) = self.sockets.infos();
         *lock(&shared.nics) = Arc::clone(&self.nics);
-        *lock(&shared.failed_nics) = self.sockets.failures();
+        *lock(&shared.failed_nics) = self.failures();
     }
 
     /// When there is something to do next; `None` for never.
@@ -162,23 +180,31 @@ impl Listening {
             Ok(true) => self.follow(driver, shared),
             Ok(false) => return false,
             Err(error) => {
-                tracing::warn!(%error, "keeping the NICs as they were");
+                self.keep(&error);
                 return false;
             }
         }
         true
     }
 
+    /// Keeps the NICs as they were, and looks again soon.
+    fn keep(&mut self, error: &Error) {
+        if self.timer.note_failed_look() {
+            tracing::warn!(%error, "keeping the NICs as they were until they can be listed");
+        }
+    }
+
     /// Lists the NICs again, closes the sockets that are no longer planned, and opens the new ones.
     pub fn rescan(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) {
-        if let Err(error) = self.watch.update() {
-            tracing::warn!(%error, "keeping the NICs as they were");
-            return;
+        self.watch.distrust();
+        match self.watch.update() {
+            Ok(_) => self.follow(driver, shared),
+            Err(error) => self.keep(&error),
         }
-        self.follow(driver, shared);
     }
 
     fn follow(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) {
+        self.timer.note_looked();
         self.nics = Arc::new(self.watch.nics());
         self.selected = self.settings.select(&self.nics);
         let plans = self.plan();
@@ -193,8 +219,12 @@ impl Listening {
             stats: &shared.stats,
             has_just_closed: self.timer.has_just_closed(),
         };
-        self.sockets.open_missing(&plans, &self.ports, opener, driver);
-        self.timer.note_missing(self.sockets.lacks_any());
+        let has_new_missing = self.sockets.open_missing(&plans, &self.ports, opener, driver);
+        if has_new_missing {
+            self.timer.note_missing(true);
+        } else {
+            self.timer.note_retried(self.sockets.lacks_any());
+        }
         self.publish(shared);
     }
 

@@ -8,6 +8,8 @@ const CLOSING_TIME_MAX: Duration = Duration::from_secs(1);
 /// What failed is tried again after this time, later after a quarter of the time since it failed.
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
+/// After this time the NICs are looked at again if they could not be listed.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// News of NICs come in bursts: link, address, routes. One look is to serve for most of a burst.
 const NEWS_DELAY: Duration = Duration::from_millis(5);
 
@@ -21,6 +23,8 @@ pub(super) struct RescanTimer {
     /// Since when something has been missing.
     missing_since: Option<Instant>,
     closed_at: Option<Instant>,
+    /// Whether the NICs could not be listed when they were looked at last.
+    has_failed: bool,
 }
 
 /// What there is to do.
@@ -41,6 +45,7 @@ impl RescanTimer {
             retry_at: None,
             missing_since: None,
             closed_at: None,
+            has_failed: false,
         }
     }
 
@@ -69,6 +74,19 @@ impl RescanTimer {
     pub fn note_news(&mut self) {
         let soon = Instant::now() + NEWS_DELAY;
         self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// The NICs could not be listed: they are looked at again soon. Returns whether this is the first
+    /// time in a row.
+    pub fn note_failed_look(&mut self) -> bool {
+        let soon = Instant::now() + LOOK_AGAIN_AFTER;
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+        !std::mem::replace(&mut self.has_failed, true)
+    }
+
+    /// The NICs were listed.
+    pub fn note_looked(&mut self) {
+        self.has_failed = false;
     }
 
     /// A socket was closed.

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddrV4,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use socket2::Socket;
@@ -28,6 +29,8 @@ pub(super) struct SocketSet {
     /// By slot.
     slots: Vec<Option<Seated>>,
     missing: Vec<Missing>,
+    /// Sockets that failed while they were open.
+    relapses: HashMap<(u16, SocketPlanKey), Relapse>,
 }
 
 /// What failed, and for which address.
@@ -42,7 +45,7 @@ struct Seated {
 }
 
 /// What could not be opened, or not join all its groups.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Missing {
     plan: SocketPlan,
     port: u16,
@@ -50,6 +53,31 @@ struct Missing {
     /// Whether it is still to be seen whether this ends by itself at once.
     is_passing: bool,
 }
+
+impl Missing {
+    fn key(&self) -> (u16, SocketPlanKey) {
+        (self.port, self.plan.key())
+    }
+}
+
+/// How a socket that opens and then fails has failed so far.
+#[derive(Debug, Clone, Copy)]
+struct Relapse {
+    /// How often, without a pause of [`RELAPSE_TIME_MAX`].
+    count: u32,
+    last_at: Instant,
+}
+
+impl Relapse {
+    /// Whether it is to stay closed for now.
+    fn is_resting(&self) -> bool {
+        let rest = Duration::from_millis(1 << self.count.min(10));
+        self.last_at.elapsed() < rest
+    }
+}
+
+/// After so long without a failure a socket counts as sound.
+const RELAPSE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What it takes to open sockets.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +161,7 @@ impl SocketSet {
             return Err(last.map_or_else(none, |(_, error)| error));
         }
         for (plan, failed) in failures {
-            self.note_missing(plan, port, failed, opener, &HashSet::new());
+            self.note_missing(plan, port, failed, opener, false);
         }
         Ok(port)
     }
@@ -238,67 +266,92 @@ impl SocketSet {
         }
     }
 
-    /// Opens what is planned and not open, and joins the groups that are not joined.
+    /// Opens what is planned and not open, and joins the groups that are not joined. Returns whether
+    /// something is missing that was not missing before.
     pub fn open_missing(
         &mut self,
         plans: &[SocketPlan],
         ports: &[u16],
         opener: Opener<'_>,
         driver: &mut dyn BackendDriver,
-    ) {
+    ) -> bool {
         let before = std::mem::take(&mut self.missing);
         let of_port = |port| plans.iter().map(move |plan| (port, plan));
         self.complete(ports.iter().copied().flat_map(of_port), &before, opener, driver);
+        let was_missing: HashSet<_> = before.iter().map(Missing::key).collect();
+        self.missing.iter().any(|missing| !was_missing.contains(&missing.key()))
     }
 
     /// Tries again to open what is missing. Returns whether that has changed anything.
     pub fn retry(&mut self, opener: Opener<'_>, driver: &mut dyn BackendDriver) -> bool {
         let before = std::mem::take(&mut self.missing);
         let wanted = before.iter().map(|missing| (missing.port, &missing.plan));
-        self.complete(wanted, &before, opener, driver);
+        let has_opened = self.complete(wanted, &before, opener, driver);
         let passing_count = |all: &[Missing]| all.iter().filter(|one| one.is_passing).count();
-        self.missing.len() != before.len() || passing_count(&self.missing) != passing_count(&before)
+        has_opened
+            || self.missing.len() != before.len()
+            || passing_count(&self.missing) != passing_count(&before)
     }
 
+    /// Returns whether a socket was opened.
     fn complete<'a>(
         &mut self,
         wanted: impl Iterator<Item = (u16, &'a SocketPlan)>,
         before: &[Missing],
         opener: Opener<'_>,
         driver: &mut dyn BackendDriver,
-    ) {
-        let told = before.iter().filter(|missing| !missing.is_passing);
-        let told: HashSet<_> = told.map(|missing| (missing.port, missing.plan.key())).collect();
+    ) -> bool {
+        let mut has_opened = false;
+        let before: HashMap<_, _> = before.iter().map(|missing| (missing.key(), missing)).collect();
         let seated = self.slots.iter().flatten();
         let open: HashMap<_, _> = seated
             .map(|seated| ((seated.socket.port, seated.plan.key()), Arc::clone(&seated.socket)))
             .collect();
         for (port, plan) in wanted {
-            let failed = match open.get(&(port, plan.key())) {
+            let key = (port, plan.key());
+            let was_missing = before.get(&key).copied();
+            let failed = match open.get(&key) {
                 Some(socket) => join_groups(socket, plan),
-                None => self.open_one(plan, port, opener, driver),
+                None => {
+                    let relapse = self.relapses.get(&key).filter(|relapse| relapse.is_resting());
+                    if let (Some(_), Some(missing)) = (relapse, was_missing) {
+                        self.missing.push(missing.clone());
+                        continue;
+                    }
+                    let (is_open, failed) = self.open_one(plan, port, opener, driver);
+                    has_opened |= is_open;
+                    failed
+                }
             };
             if !failed.is_empty() {
-                self.note_missing(plan, port, failed, opener, &told);
+                let was_told = was_missing.is_some_and(|missing| !missing.is_passing);
+                self.note_missing(plan, port, failed, opener, was_told);
             }
         }
+        has_opened
     }
 
+    /// Returns whether it is open, and what failed.
     fn open_one(
         &mut self,
         plan: &SocketPlan,
         port: u16,
         opener: Opener<'_>,
         driver: &mut dyn BackendDriver,
-    ) -> Failures {
+    ) -> (bool, Failures) {
         let (socket, mut failed) = self.open_socket(plan, port, opener);
-        if let Some(socket) = socket {
-            let seated = Seated { plan: plan.clone(), socket: Arc::new(socket) };
-            if let Err(error) = self.seat(seated, driver) {
+        let Some(socket) = socket else {
+            return (false, failed);
+        };
+        let seated = Seated { plan: plan.clone(), socket: Arc::new(socket) };
+        let is_open = match self.seat(seated, driver) {
+            Ok(()) => true,
+            Err(error) => {
                 failed.push((SocketAddrV4::new(plan.address, port), error));
+                false
             }
-        }
-        failed
+        };
+        (is_open, failed)
     }
 
     fn seat(&mut self, seated: Seated, driver: &mut dyn BackendDriver) -> Result<()> {
@@ -330,7 +383,12 @@ impl SocketSet {
         let error = seated.socket.failed("receiving on", source);
         self.close(slot.into(), driver);
         let failed = vec![(SocketAddrV4::new(plan.address, port), error)];
-        self.note_missing(&plan, port, failed, opener, &HashSet::new());
+        self.relapses.retain(|_, relapse| relapse.last_at.elapsed() < RELAPSE_TIME_MAX);
+        let relapse = self.relapses.get(&(port, plan.key()));
+        let count = relapse.map_or(0, |relapse| relapse.count.saturating_add(1));
+        let relapse = Relapse { count, last_at: Instant::now() };
+        self.relapses.insert((port, plan.key()), relapse);
+        self.note_missing(&plan, port, failed, opener, count > 0);
     }
 
     fn note_missing(
@@ -339,12 +397,12 @@ impl SocketSet {
         port: u16,
         failed: Failures,
         opener: Opener<'_>,
-        told: &HashSet<(u16, SocketPlanKey)>,
+        was_told: bool,
     ) {
         let is_taken = failed.iter().all(|(_, error)| error.kind() == io::ErrorKind::AddrInUse);
-        let is_passing = is_taken && opener.has_just_closed;
+        let is_passing = is_taken && opener.has_just_closed && !was_told;
         let nic = &plan.nic;
-        if !is_passing && !told.contains(&(port, plan.key())) {
+        if !is_passing && !was_told {
             failed.iter().for_each(|(_, error)| tracing::warn!(%error, "not heard"));
         }
         let failed_nic = |(address, error)| FailedNic::new(nic.clone(), address, error);

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv4Addr};
 
-use super::{Nic, NicAddress, Subnet};
+use super::{Nic, NicAddress, Nics, Subnet};
 use crate::error::{Error, Result};
 
 /// Names one or more NICs: by name, by address, or by subnet.
@@ -35,6 +35,22 @@ impl NicFilter {
             Self::Address(address) => own.address == *address,
             Self::Subnet(subnet) => subnet.contains(own.address),
         }
+    }
+
+    /// Whether there is a NIC that is up and has what the filter names.
+    ///
+    /// ```
+    /// let nics = nicring::Nics::enumerate()?;
+    /// assert!(!"no-such-nic".parse::<nicring::NicFilter>()?.finds_any(&nics));
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    #[must_use]
+    pub fn finds_any(&self, nics: &Nics) -> bool {
+        let has_any = |nic: &Nic| {
+            nic.addresses.iter().any(|own| self.matches(nic, own))
+                || nic.local_subnets.iter().any(|local| self.covers(nic, *local))
+        };
+        nics.iter().any(|nic| nic.is_up && has_any(nic))
     }
 
     /// Whether the filter names all of this NIC's local subnet.

@@ -79,6 +79,8 @@ pub(super) struct Arms {
     first_slot: usize,
     /// Sockets that failed for good.
     deaf: Vec<(u16, io::Error)>,
+    /// Receives of closing sockets that are still to be cancelled.
+    to_cancel: Vec<u64>,
     /// Whether a receive ended because the kernel had no buffer, while there were spare ones. Its
     /// socket then has datagrams waiting.
     ran_short: bool,
@@ -95,6 +97,7 @@ impl Arms {
             starved_count: 0,
             first_slot: 0,
             deaf: Vec::new(),
+            to_cancel: Vec::new(),
             ran_short: false,
             layout: BufferLayout::new(),
         }
@@ -155,16 +158,30 @@ impl Arms {
             return Ok(());
         };
         arm.is_closing = true;
+        self.deaf.retain(|(deaf, _)| *deaf != slot);
         match arm.state {
             ArmState::Armed => {
                 let target = UserData::Receive { slot, generation: arm.generation }.encode();
-                ring.push_cancel(target, UserData::Cancel.encode())
+                self.to_cancel.push(target);
+                self.cancel(ring)
             }
             ArmState::Due | ArmState::Starved | ArmState::Idle => {
                 self.set_state(slot, ArmState::Idle);
                 self.forget(ring, slot)
             }
         }
+    }
+
+    /// Queues the cancellations that are due. Those that the ring has no room for stay due.
+    fn cancel(&mut self, ring: &mut impl Kernel) -> io::Result<()> {
+        while let Some(target) = self.to_cancel.last() {
+            match ring.push_cancel(*target, UserData::Cancel.encode()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                pushed => pushed?,
+            }
+            self.to_cancel.pop();
+        }
+        Ok(())
     }
 
     /// Lets go of a socket that has nothing under way.
@@ -192,6 +209,7 @@ impl Arms {
     /// Arms the receives that are due, and those that are starved if the kernel has buffers again.
     pub fn arm(&mut self, ring: &mut impl Kernel, buffers: &BufferRing) -> io::Result<()> {
         self.ran_short = false;
+        self.cancel(ring)?;
         // A receive that finds no buffer ends at once, so starved ones would be armed in vain.
         let has_buffers = buffers.given_count() > 0;
         if self.due_count == 0 && !(has_buffers && self.is_starved()) {

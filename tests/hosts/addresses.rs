@@ -19,6 +19,7 @@ for_each_backend!(crate::common::netns::on:
     an_address_with_any_label_is_an_address,
     a_peer_address_with_a_prefix_has_the_broadcasts_of_the_peers_subnet,
     one_address_on_two_nics_is_heard_once,
+    the_address_of_a_nic_that_is_down_is_still_an_address_of_the_host,
     aliases_and_addresses_without_a_subnet_are_heard,
     bridges_and_macvlans_are_nics,
     a_nic_without_an_address_keeps_nothing_from_the_others,
@@ -150,6 +151,15 @@ fn one_address_on_two_nics_is_heard_once(backend: Backend) {
         );
         host.neighbour_asks(number, ["10.201.8.1", "255.255.255.255", "224.0.0.128"]);
     }
+    assert_heard_as_by_a_plain_server(&host, backend);
+}
+
+fn the_address_of_a_nic_that_is_down_is_still_an_address_of_the_host(backend: Backend) {
+    let mut host = Host::new(2);
+    host.server.configure("link set s2 down");
+    host.neighbour_asks(1, ["10.201.2.1", "10.201.1.255", "255.255.255.255", "224.0.0.128"])
+        .neighbour_asks_in_vain(2, ["10.201.2.255"])
+        .asks_itself("10.201.1.1", ["10.201.2.1"]);
     assert_heard_as_by_a_plain_server(&host, backend);
 }
 

@@ -9,7 +9,8 @@ use nicring::{Backend, FailedNic, Hears, Listen, OnFailedNic, Unicast};
 
 use crate::{
     common::{
-        Client, Server, for_each_backend, open, refused, sandbox, shared_socket_at, wait_until,
+        Client, PATIENCE, Server, for_each_backend, open, refused, sandbox, shared_socket_at,
+        wait_until,
     },
     host::{GROUP, Host},
     oracle::{MODES, PORT, assert_heard_as_by_a_plain_server, builder, compare, serve},
@@ -22,6 +23,8 @@ for_each_backend!(crate::common::netns::on:
     what_could_not_be_opened_is_tried_again_until_it_can,
     an_address_that_another_program_holds_costs_only_itself,
     unicasts_are_left_address_by_address,
+    a_service_address_on_lo_that_is_left_stays_with_its_server,
+    a_subnet_that_is_local_can_be_chosen,
     an_exclusive_port_hears_what_a_shared_one_hears,
     a_nic_that_was_named_is_waited_for_if_asked,
     a_socket_that_fails_for_good_is_told_and_opened_again,
@@ -184,6 +187,37 @@ fn unicasts_are_left_address_by_address(backend: Backend) {
     }
     client.ask("a broadcast", [10, 201, 2, 255], PORT);
     assert_eq!(server.next().text(), "a broadcast");
+    server.stop_having_heard_all();
+}
+
+fn a_service_address_on_lo_that_is_left_stays_with_its_server(backend: Backend) {
+    let host = Host::new(1);
+    host.server.configure("address add 10.57.0.1/32 dev lo");
+    let filter = || "10.57.0.1".parse().expect("an address");
+    for builder in
+        [builder(backend).leave_unicast(filter()), builder(backend).exclude_nic(filter())]
+    {
+        let plain = host.plain_server(PORT);
+        let server = host.server.run(|| Server::echo(builder));
+        host.server.client(Ipv4Addr::LOCALHOST).ask("left", [10, 57, 0, 1], PORT);
+        plain.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        assert_eq!(plain.receive().0, b"left");
+        let told = text(&server.handle.failed_nics());
+        assert!(told.contains("127.0.0.0/8 is not heard") && told.contains("10.57.0.1"), "{told}");
+        server.stop_having_heard_all();
+    }
+}
+
+fn a_subnet_that_is_local_can_be_chosen(backend: Backend) {
+    let host = Host::new(1);
+    host.server.configure("route add local 203.0.113.0/24 dev lo");
+    let chosen = "203.0.113.0/24".parse().expect("a subnet");
+    let s1 = "s1".parse().expect("a name");
+    let server = host.server.run(|| Server::echo(builder(backend).nic(chosen).nic(s1)));
+    let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);
+    client.ask("local", [203, 0, 113, 9], PORT);
+    client.expect("local", "203.0.113.9:5076".parse().unwrap());
+    assert_eq!(server.next().text(), "local");
     server.stop_having_heard_all();
 }
 

@@ -63,7 +63,7 @@ fn what_comes_is_heard_without_a_rescan_by_hand(backend: Backend) {
         !hears_at(&server, [198, 51, 100, 7]) && !hears_at(&server, [10, 201, 6, 1])
     });
     host.server.configure("link set s2 down");
-    wait_until("the NIC is not heard", || !hears_at(&server, [10, 201, 2, 1]));
+    wait_until("the NIC is not heard", || !hears_at(&server, [10, 201, 2, 255]));
     host.server.configure("link set s2 up");
     wait_until("the NIC is heard again", || hears_at(&server, [10, 201, 2, 255]));
     host.wait_for_link("s2");

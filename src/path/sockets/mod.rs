@@ -4,7 +4,7 @@
 //!
 //! 1. [`settings`]: what the user chooses.
 //! 2. [`plan`]: which sockets there should be. A pure function.
-//! 3. [`senders`]: those of them that send.
+//! 3. [`rest`]: those of them that hear whole subnets; [`senders`]: those that send.
 //! 4. [`open`]: opens a socket, for engines and for `AsyncUdpV4` alike.
 //! 5. [`socket`]: an open socket with its counters.
 //!
@@ -15,6 +15,7 @@
 mod adopt;
 mod open;
 mod plan;
+mod rest;
 mod senders;
 mod settings;
 mod socket;

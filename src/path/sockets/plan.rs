@@ -57,7 +57,7 @@ impl SocketPlan {
     }
 
     /// Bound to the device of the NIC.
-    fn on(nic: &Nic, role: Role, address: Ipv4Addr) -> Self {
+    pub(super) fn on(nic: &Nic, role: Role, address: Ipv4Addr) -> Self {
         Self { is_device_bound: true, ..Self::of(nic, role, address) }
     }
 
@@ -208,7 +208,7 @@ const PAIR_COUNT_MAX: usize = 100;
 impl Listeners<'_> {
     /// Whether there are few enough pairs of a broadcast address and a NIC to give each a socket.
     pub fn can_pair(&self) -> bool {
-        self.broadcasts().len() * self.selected.len() <= PAIR_COUNT_MAX
+        self.broadcasts().len() * self.up().count() <= PAIR_COUNT_MAX
     }
 
     /// The sockets for one port.
@@ -226,11 +226,11 @@ impl Listeners<'_> {
     fn wildcard(&self) -> Vec<SocketPlan> {
         let wildcard = SocketPlan::new(Role::HearAll, Ipv4Addr::UNSPECIFIED);
         if !platform::HEARS_GROUPS_JOINED_BY_OTHER_SOCKETS {
-            let joins = self.selected.iter().flat_map(|nic| self.joins(nic)).collect();
+            let joins = self.up().flat_map(|nic| self.joins(nic)).collect();
             return vec![SocketPlan { joins, ..wildcard }];
         }
         // The kernel limits the memberships of a socket. So each has a socket of its own.
-        let joins = self.selected.iter().flat_map(|nic| {
+        let joins = self.up().flat_map(|nic| {
             let plan = |group| SocketPlan::of(nic, Role::Join, group);
             self.joins(nic)
                 .into_iter()
@@ -258,7 +258,7 @@ impl Listeners<'_> {
         if !has_devices {
             plans.push(SocketPlan::new(limited, Ipv4Addr::BROADCAST));
         }
-        for nic in self.selected {
+        for nic in self.up() {
             if has_devices {
                 plans.push(SocketPlan::on(nic, limited, Ipv4Addr::BROADCAST));
             }
@@ -275,55 +275,24 @@ impl Listeners<'_> {
     /// A socket for each address; one on 0.0.0.0 where addresses are too many to be listed.
     fn unicast_sockets(&self) -> Vec<SocketPlan> {
         let mut plans: Vec<SocketPlan> = Vec::new();
-        let mut rest: Vec<(&Nic, Subnet)> = Vec::new();
         for nic in self.selected {
-            let mut taken: Vec<_> = nic
-                .addresses
-                .iter()
-                .filter(|own| self.settings.takes_unicasts_at(nic, own))
-                .map(|own| own.address)
-                .collect();
-            for &subnet in &nic.local_subnets {
-                match subnet.prefix_len() {
-                    _ if !self.settings.takes_unicasts_of(nic, subnet) => {}
-                    32 => taken.push(subnet.network()),
-                    _ => rest.push((nic, subnet)),
-                }
-            }
-            plans.extend(
-                taken.iter().map(|own| SocketPlan::of(nic, Role::Hear(Class::Unicast), *own)),
-            );
+            let addresses = nic.addresses.iter();
+            let taken = addresses.filter(|own| self.settings.takes_unicasts_at(nic, own));
+            let single = self.local_subnets(nic).filter(|subnet| subnet.prefix_len() == 32);
+            let all = taken.map(|own| own.address).chain(single.map(|subnet| subnet.network()));
+            plans.extend(all.map(|own| SocketPlan::of(nic, Role::Hear(Class::Unicast), own)));
         }
         // NICs may share an address. Then the first one stands for all.
         plans.sort_by_key(|plan| (plan.address, plan.nic_index()));
         plans.dedup_by_key(|plan| plan.address);
-        plans.extend(self.rest_sockets(&rest));
+        plans.extend(self.rest_sockets());
         plans
     }
 
-    fn rest_sockets(&self, rest: &[(&Nic, Subnet)]) -> Vec<SocketPlan> {
-        if rest.is_empty() {
-            return Vec::new();
-        }
-        let is_loopback = |(nic, subnet): &(&Nic, Subnet)| nic.is_loopback && subnet.is_loopback();
-        let unspecified = Ipv4Addr::UNSPECIFIED;
-        let is_everything = self.nics.iter().filter(|nic| nic.is_up).eq(self.selected.iter())
-            && self.settings.left.is_empty();
-        if rest.iter().all(is_loopback) && (self.has_devices() || !is_everything) {
-            // They never leave `lo`. A socket that hears only `lo` gets no copy of what others
-            // hear.
-            let mut nics: Vec<_> = rest.iter().map(|(nic, _)| *nic).collect();
-            nics.dedup_by_key(|nic| nic.index);
-            return nics
-                .iter()
-                .map(|nic| SocketPlan::on(nic, Role::HearRest, unspecified))
-                .collect();
-        }
-        if is_everything {
-            return vec![SocketPlan::new(Role::HearRest, unspecified)];
-        }
-        // Where something was not chosen, it is not to be taken from others.
-        self.selected.iter().map(|nic| SocketPlan::on(nic, Role::HearRest, unspecified)).collect()
+    /// The local subnets of a NIC whose unicasts are to be heard.
+    pub(super) fn local_subnets(&self, nic: &Nic) -> impl Iterator<Item = Subnet> {
+        let subnets = nic.local_subnets.iter().copied();
+        subnets.filter(|subnet| self.settings.takes_unicasts_of(nic, *subnet))
     }
 
     fn subnet_sockets(&self) -> Vec<SocketPlan> {
@@ -340,12 +309,12 @@ impl Listeners<'_> {
             let addresses = broadcasts.iter().filter(may_arrive);
             addresses.map(|address| SocketPlan::on(nic, role, *address)).collect::<Vec<_>>()
         };
-        self.selected.iter().flat_map(of_nic).collect()
+        self.up().flat_map(of_nic).collect()
     }
 
     /// The broadcast addresses of all subnets.
     fn broadcasts(&self) -> Vec<Ipv4Addr> {
-        let all = self.selected.iter().flat_map(|nic| nic.broadcasts.iter().copied());
+        let all = self.up().flat_map(|nic| nic.broadcasts.iter().copied());
         let mut broadcasts: Vec<_> = all.filter(|address| !address.is_broadcast()).collect();
         broadcasts.sort();
         broadcasts.dedup();
@@ -356,7 +325,12 @@ impl Listeners<'_> {
         self.settings.groups.iter().map(|group| (*group, nic.index)).collect()
     }
 
-    fn has_devices(&self) -> bool {
+    /// The NICs that broadcasts and groups come by.
+    pub(super) fn up(&self) -> impl Iterator<Item = &Nic> {
+        self.selected.iter().filter(|nic| nic.is_up)
+    }
+
+    pub(super) fn has_devices(&self) -> bool {
         self.layout == SocketLayout::ClassByDevice
     }
 }
@@ -487,57 +461,6 @@ mod tests {
         let plans = plan(&nics, &settings(&[], Unicast::Take), SocketLayout::ClassByDevice);
         let unicast = plans.iter().filter(|plan| plan.role == Role::Hear(Class::Unicast));
         assert_eq!(unicast.map(SocketPlan::nic_name).collect::<Vec<_>>(), ["a"]);
-    }
-
-    /// lo with 127.0.0.0/8, and a NIC.
-    fn host(local_subnets: &[&str]) -> Nics {
-        let mut lo = nic("lo", 1, &[("127.0.0.1", 8)]);
-        lo.local_subnets = local_subnets.iter().map(|text| text.parse().unwrap()).collect();
-        Nics::from_iter([lo, nic("a", 2, &[("10.1.0.1", 24)])])
-    }
-
-    fn rest(nics: &Nics, settings: &ListenSettings, layout: SocketLayout) -> Vec<String> {
-        let mut plans = plan(nics, settings, layout);
-        let last = plans.last().map(|plan| plan.role);
-        plans.retain(|plan| plan.role == Role::HearRest);
-        assert!(plans.is_empty() || last == Some(Role::HearRest), "the rest is bound last");
-        summary(&plans)
-    }
-
-    #[test]
-    fn local_subnets_are_heard_by_a_socket_for_the_rest_and_left_where_unicasts_are() {
-        use SocketLayout::{ClassByDevice, ClassWithoutDevice};
-        let take = settings(&[], Unicast::Take);
-        let leave = settings(&[], Unicast::Leave);
-        let loopback = host(&["127.0.0.0/8"]);
-        assert_eq!(rest(&loopback, &take, ClassByDevice), ["HearRest 0.0.0.0 lo"]);
-        assert_eq!(rest(&loopback, &take, ClassWithoutDevice), ["HearRest 0.0.0.0 -"]);
-        let other = host(&["127.0.0.0/8", "10.78.0.0/24"]);
-        assert_eq!(rest(&other, &take, ClassByDevice), ["HearRest 0.0.0.0 -"]);
-        let single = host(&["10.78.0.9/32"]);
-        let none: [&str; 0] = [];
-        assert_eq!(rest(&single, &take, ClassByDevice), none);
-        assert!(plan(&single, &take, ClassByDevice).iter().any(|plan| {
-            plan.role == Role::Hear(Class::Unicast) && plan.address == Ipv4Addr::new(10, 78, 0, 9)
-        }));
-        for nics in [&loopback, &other] {
-            assert_eq!(rest(nics, &leave, ClassByDevice), none);
-        }
-    }
-
-    #[test]
-    fn what_was_not_chosen_is_not_taken_with_the_rest() {
-        let nics = host(&["127.0.0.0/8", "10.78.0.0/24"]);
-        let mut some = settings(&[], Unicast::Take);
-        some.chosen = vec!["lo".parse().unwrap()];
-        assert_eq!(rest(&nics, &some, SocketLayout::ClassByDevice), ["HearRest 0.0.0.0 lo"]);
-        let mut left = settings(&[], Unicast::Take);
-        left.left = vec!["10.1.0.1".parse().unwrap()];
-        let by_nic = ["HearRest 0.0.0.0 a", "HearRest 0.0.0.0 lo"];
-        assert_eq!(rest(&nics, &left, SocketLayout::ClassByDevice), by_nic);
-        let plans = plan(&nics, &left, SocketLayout::ClassByDevice);
-        let unicast = plans.iter().filter(|plan| plan.role == Role::Hear(Class::Unicast));
-        assert_eq!(unicast.map(SocketPlan::nic_name).collect::<Vec<_>>(), ["lo"]);
     }
 
     #[test]

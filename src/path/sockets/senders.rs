@@ -30,7 +30,7 @@ impl Listeners<'_> {
             return Vec::new();
         }
         let plan = |role| SocketPlan::new(role, NO_GROUP);
-        let of_nics = self.selected.iter().map(|nic| SocketPlan::of(nic, Role::Reply, NO_GROUP));
+        let of_nics = self.up().map(|nic| SocketPlan::of(nic, Role::Reply, NO_GROUP));
         let spare = (0..self.spare_sender_count).map(|number| plan(Role::Spare(number as u8)));
         // One more for what came in by a NIC that is not known.
         [plan(Role::Send), plan(Role::Reply)].into_iter().chain(of_nics).chain(spare).collect()

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use crate::error::{Error, Result};
 use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
+use crate::platform;
 
 /// Which sockets hear the datagrams of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,28 +103,25 @@ impl ListenSettings {
     ///
     /// [`Error::Setting`], which names the filter and the NICs that there are.
     pub fn check_chosen(&self, nics: &Nics) -> Result<()> {
-        let is_there = |filter: &NicFilter| {
-            let mut up = nics.iter().filter(|nic| nic.is_up);
-            up.any(|nic| nic.addresses.iter().any(|own| filter.matches(nic, own)))
-        };
         if self.waits_for_nics {
             return Ok(());
         }
-        if let Some(absent) = self.chosen.iter().find(|filter| !is_there(filter)) {
+        if let Some(absent) = self.chosen.iter().find(|filter| !filter.finds_any(nics)) {
             let reason = format!(
                 "{absent}: no NIC of this host that is up matches; there are {nics} \
                  (Builder::wait_for_nics waits for it)"
             );
             return Err(Error::setting("nic", reason));
         }
-        if self.select(nics).is_empty() {
+        if !self.select(nics).iter().any(|nic| nic.is_up) {
             let reason = "no NIC that is up has an address that was chosen and not excluded";
             return Err(Error::setting("nic", reason));
         }
         Ok(())
     }
 
-    /// The NICs to listen on, each with what of it to listen at.
+    /// The NICs to listen on, each with what of it to listen at. Of those that are down only the
+    /// unicasts are heard, and not on every system.
     pub fn select(&self, nics: &Nics) -> Nics {
         nics.iter().filter_map(|nic| self.select_of(nic)).collect()
     }
@@ -150,7 +148,7 @@ impl ListenSettings {
                 && !self.excluded.iter().any(|filter| filter.touches(nic, *subnet))
         });
         let is_chosen = !selected.addresses.is_empty() || !selected.local_subnets.is_empty();
-        (nic.is_up && is_chosen).then_some(selected)
+        ((nic.is_up || platform::HEARS_AT_NICS_THAT_ARE_DOWN) && is_chosen).then_some(selected)
     }
 
     /// Whether this port is shared with nobody. One that the settings do not name was an unused one

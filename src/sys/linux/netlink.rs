@@ -221,11 +221,10 @@ impl Netlink {
                 }
                 is_consistent &= part.flags() & NLM_F_DUMP_INTR == 0;
                 match part.message_type() {
-                    DONE => return Ok(is_consistent),
+                    DONE => return is_whole(&part).map(|()| is_consistent),
                     ERROR => {
-                        let errno =
-                            part.payload().first_chunk().map(|code| i32::from_ne_bytes(*code));
-                        return Err(io::Error::from_raw_os_error(-errno.unwrap_or(-libc::EBADMSG)));
+                        let errno = errno(&part).unwrap_or(libc::EBADMSG);
+                        return Err(io::Error::from_raw_os_error(errno));
                     }
                     _ => {}
                 }
@@ -284,6 +283,20 @@ fn parts(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
         bytes = all.get(len.next_multiple_of(4)..).unwrap_or_default();
         NetlinkBuffer::new_checked(&all[..len]).ok()
     })
+}
+
+/// The error of a message that ends a list.
+fn errno(part: &NetlinkBuffer<&[u8]>) -> Option<i32> {
+    Some(-i32::from_ne_bytes(*part.payload().first_chunk()?))
+}
+
+/// Whether a list was not broken off.
+fn is_whole(done: &NetlinkBuffer<&[u8]>) -> io::Result<()> {
+    match errno(done).unwrap_or(0) {
+        // ENOENT: there is no such routing table, because no address was ever configured.
+        ..=0 | libc::ENOENT => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
 }
 
 /// `None` for what is of no interest here.

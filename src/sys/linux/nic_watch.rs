@@ -19,6 +19,10 @@ pub(crate) struct NicWatch {
     asks: Netlink,
     is_told: Netlink,
     tables: Tables,
+    /// Whether the links have to be listed anew.
+    has_stale_links: bool,
+    /// Whether addresses and routes have to be listed anew.
+    is_stale: bool,
 }
 
 impl NicWatch {
@@ -31,7 +35,7 @@ impl NicWatch {
             let mut tables = Tables::default();
             tables.list_links(&mut asks)?;
             tables.list_addresses_and_routes(&mut asks)?;
-            Ok(Self { asks, is_told, tables })
+            Ok(Self { asks, is_told, tables, has_stale_links: false, is_stale: false })
         };
         open().map_err(|source| Error::Enumerate { source })
     }
@@ -41,27 +45,39 @@ impl NicWatch {
         self.tables.nics()
     }
 
-    /// Takes the news. Returns whether there were any.
+    /// From now on nothing that is known counts: the next update lists everything.
+    pub fn distrust(&mut self) {
+        (self.has_stale_links, self.is_stale) = (true, true);
+    }
+
+    /// Takes the news. Returns whether there were any. After an error, the next update lists what
+    /// this one could not.
     pub fn update(&mut self) -> Result<bool> {
         self.take_news().map_err(|source| Error::Enumerate { source })
     }
 
     fn take_news(&mut self) -> io::Result<bool> {
-        let (tables, mut has_news) = (&mut self.tables, false);
+        let (tables, is_stale) = (&mut self.tables, &mut self.is_stale);
         let is_complete = self.is_told.take_news(|message| {
-            has_news = true;
+            *is_stale = true;
             tables.note_link(message);
         })?;
         if !is_complete {
             tracing::info!("news of links were lost: listing them anew");
-            tables.list_links(&mut self.asks)?;
+            self.distrust();
         }
-        if has_news || !is_complete {
+        if self.has_stale_links {
+            self.tables.list_links(&mut self.asks)?;
+            self.has_stale_links = false;
+        }
+        let has_news = self.is_stale;
+        if has_news {
             // The kernel does not tell of every route that goes: those of a link that goes down
             // just vanish.
-            tables.list_addresses_and_routes(&mut self.asks)?;
+            self.tables.list_addresses_and_routes(&mut self.asks)?;
+            self.is_stale = false;
         }
-        Ok(has_news || !is_complete)
+        Ok(has_news)
     }
 }
 
@@ -94,9 +110,9 @@ impl Nics {
 /// What the kernel has, as far as it concerns NICs.
 #[derive(Debug, Default)]
 struct Tables {
-    links: BTreeMap<u32, Link>,
-    /// How many links with an index have gone, for indexes with at least one.
-    gone_counts: BTreeMap<u32, u32>,
+    /// By index. Each with how many links had gone when it came.
+    links: BTreeMap<u32, (Link, u32)>,
+    gone_count: u32,
     addresses: Vec<Address>,
     routes: Vec<Route>,
 }
@@ -105,31 +121,31 @@ impl Tables {
     fn note_link(&mut self, message: Message) {
         match message {
             Message::Link(link) => {
-                self.links.insert(link.index, link);
+                let known = self.links.get(&link.index).map(|(_, gone_count)| *gone_count);
+                let gone_count = known.unwrap_or(self.gone_count);
+                self.links.insert(link.index, (link, gone_count));
             }
             Message::LinkGone(index) => {
                 self.links.remove(&index);
-                *self.gone_counts.entry(index).or_default() += 1;
+                self.gone_count += 1;
             }
             _ => {}
         }
     }
 
     fn list_links(&mut self, asks: &mut Netlink) -> io::Result<()> {
-        let link = |message| match message {
-            Message::Link(link) => Some((link.index, link)),
-            _ => None,
-        };
-        let links: BTreeMap<_, _> = asks.list(List::Links)?.into_iter().filter_map(link).collect();
-        // A link may have been made again under its index while nobody told. Then it has another
-        // hardware address, as veth, macvlan, tap and others draw theirs.
-        for (index, old) in &self.links {
-            let is_same = |new: &Link| new.hardware_address == old.hardware_address;
-            if !links.get(index).is_some_and(is_same) {
-                *self.gone_counts.entry(*index).or_default() += 1;
-            }
+        let listed = asks.list(List::Links)?;
+        let before = std::mem::take(&mut self.links);
+        self.gone_count += u32::from(!before.is_empty());
+        for message in listed {
+            let Message::Link(link) = message else { continue };
+            // A link may have been made again under its index while nobody told. Then it has
+            // another hardware address, as veth, macvlan, tap and others draw theirs.
+            let is_same = |(old, _): &&(Link, u32)| old.hardware_address == link.hardware_address;
+            let known = before.get(&link.index).filter(is_same);
+            let gone_count = known.map_or(self.gone_count, |(_, gone_count)| *gone_count);
+            self.links.insert(link.index, (link, gone_count));
         }
-        self.links = links;
         Ok(())
     }
 
@@ -170,13 +186,13 @@ impl Tables {
         nics.into_values().filter(is_ours).collect()
     }
 
-    fn nic(&self, link: &Link) -> (u32, Nic) {
+    fn nic(&self, (link, gone_count): &(Link, u32)) -> (u32, Nic) {
         let has = |flag: libc::c_int| link.flags & flag as u32 != 0;
         let nic = Nic {
             is_up: has(libc::IFF_UP),
             is_loopback: has(libc::IFF_LOOPBACK),
             is_point_to_point: has(libc::IFF_POINTOPOINT),
-            predecessor_count: self.gone_counts.get(&link.index).copied().unwrap_or(0),
+            predecessor_count: *gone_count,
             ..Nic::new(&link.name, link.index, Vec::new())
         };
         (link.index, nic)

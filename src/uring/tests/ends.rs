@@ -412,6 +412,17 @@ fn receives_that_the_kernel_does_not_take_for_the_moment_are_armed_with_the_next
 }
 
 #[test]
+fn a_cancellation_that_the_kernel_does_not_take_for_the_moment_is_asked_for_with_the_next_turn() {
+    let mut rig = fake(2, 4);
+    rig.ring().refused_count = 1;
+    rig.remove(1);
+    assert!(!rig.driver.is_free(1));
+    rig.turn();
+    rig.turn();
+    assert!(rig.driver.is_free(1), "its receive was cancelled");
+}
+
+#[test]
 fn an_enter_that_fails_for_good_ends_the_engine_with_that_error() {
     let mut rig = fake(1, 4);
     rig.ring().entered.push_back(Err(std::io::Error::from_raw_os_error(libc::EPERM)));

@@ -166,8 +166,7 @@ impl ListenArguments {
             ("--interface", self.interface.clone())
         };
         for filter in filters.iter().filter(|_| !self.wait_for_nics) {
-            let mut up = nics.iter().filter(|nic| nic.is_up);
-            if !up.any(|nic| nic.addresses.iter().any(|own| filter.matches(nic, own))) {
+            if !filter.finds_any(nics) {
                 return Err(Failure::Usage(format!(
                     "{source}: {filter}: no NIC of this host that is up matches; there are {nics} \
                      (--wait-for-nics waits for it)"
