@@ -76,8 +76,8 @@ impl RescanTimer {
         self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
     }
 
-    /// The NICs could not be listed: they are looked at again soon. Returns whether this is the first
-    /// time in a row.
+    /// The NICs could not be listed: they are looked at again soon. Returns whether this is the
+    /// first time in a row.
     pub fn note_failed_look(&mut self) -> bool {
         let soon = Instant::now() + LOOK_AGAIN_AFTER;
         self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));

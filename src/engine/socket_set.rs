@@ -266,8 +266,8 @@ impl SocketSet {
         }
     }
 
-    /// Opens what is planned and not open, and joins the groups that are not joined. Returns whether
-    /// something is missing that was not missing before.
+    /// Opens what is planned and not open, and joins the groups that are not joined. Returns
+    /// whether something is missing that was not missing before.
     pub fn open_missing(
         &mut self,
         plans: &[SocketPlan],

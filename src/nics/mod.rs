@@ -7,7 +7,7 @@
 mod filter;
 mod subnet;
 
-use std::{fmt, net::Ipv4Addr};
+use std::{borrow::Cow, fmt, net::Ipv4Addr};
 
 pub use filter::NicFilter;
 pub use subnet::{Subnet, SubnetError};
@@ -65,8 +65,16 @@ pub struct NicId {
 
 impl fmt::Display for NicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.name)
+        f.pad(&printable(&self.name))
     }
+}
+
+/// A name as it may be written to a terminal or a log. Linux takes control characters in names.
+pub(crate) fn printable(name: &str) -> Cow<'_, str> {
+    if name.chars().any(char::is_control) {
+        return name.escape_debug().to_string().into();
+    }
+    name.into()
 }
 
 /// One IPv4 address of a [`Nic`].
@@ -308,7 +316,7 @@ impl fmt::Display for Nics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, nic) in self.nics.iter().enumerate() {
             let separator = if position > 0 { ", " } else { "" };
-            write!(f, "{separator}{} (", nic.name)?;
+            write!(f, "{separator}{} (", printable(&nic.name))?;
             for (position, own) in nic.addresses.iter().enumerate() {
                 let separator = if position > 0 { ", " } else { "" };
                 write!(f, "{separator}{}", own.address)?;

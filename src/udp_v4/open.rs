@@ -203,7 +203,7 @@ fn open(
     let bound = SocketAddrV4::new(plan.address, open.port);
     let watched = UdpSocket::from_std(open.socket.into()).map_err(|source| Error::Socket {
         operation: "having tokio watch",
-        nic: plan.nic_name().to_owned(),
+        nic: plan.nic_name(),
         address: bound,
         source,
     })?;

@@ -46,7 +46,7 @@ impl OpenSocket {
         let address = SocketAddrV4::new(plan.address, self.port);
         let failed = |source| Error::Socket {
             operation: "joining the group of",
-            nic: plan.nic_name().to_owned(),
+            nic: plan.nic_name(),
             address,
             source,
         };
@@ -70,7 +70,7 @@ pub(crate) fn open(
 ) -> Result<OpenSocket> {
     let address = SocketAddrV4::new(plan.address, port);
     let failed = |operation| {
-        move |source| Error::Socket { operation, nic: plan.nic_name().to_owned(), address, source }
+        move |source| Error::Socket { operation, nic: plan.nic_name(), address, source }
     };
     let (socket, packet_info) = options::new_socket().map_err(failed("opening a socket for"))?;
     socket.set_nonblocking(true).map_err(failed("making non-blocking the socket for"))?;

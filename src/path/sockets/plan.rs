@@ -11,6 +11,9 @@ use crate::{
     sys::options,
 };
 
+/// How texts name what is for no NIC alone.
+pub(super) const ALL_NICS: &str = "all NICs";
+
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
@@ -96,8 +99,8 @@ impl SocketPlan {
     }
 
     /// The name of its NIC, for texts.
-    pub fn nic_name(&self) -> &str {
-        self.nic.as_ref().map_or("all NICs", |nic| &nic.name)
+    pub fn nic_name(&self) -> String {
+        self.nic.as_ref().map_or_else(|| ALL_NICS.to_owned(), NicId::to_string)
     }
 }
 
@@ -343,7 +346,7 @@ mod tests {
     /// All but the senders.
     fn summary(plans: &[SocketPlan]) -> Vec<String> {
         let one = |plan: &SocketPlan| {
-            let device = if plan.is_device_bound { plan.nic_name() } else { "-" };
+            let device = if plan.is_device_bound { plan.nic_name() } else { "-".into() };
             format!("{:?} {} {device}", plan.role, plan.address)
         };
         plans.iter().filter(|plan| !plan.sends() || plan.hears()).map(one).collect()

@@ -114,7 +114,7 @@ mod tests {
         plans.retain(|plan| plan.role == Role::HearRest);
         assert!(plans.is_empty() || last == Some(Role::HearRest), "the rest is bound last");
         let one = |plan: &SocketPlan| {
-            let device = if plan.is_device_bound { plan.nic_name() } else { "-" };
+            let device = if plan.is_device_bound { plan.nic_name() } else { "-".into() };
             format!("{:?} {} {device}", plan.role, plan.address)
         };
         plans.iter().map(one).collect()

@@ -14,7 +14,7 @@ use socket2::Socket;
 
 use super::{
     open::{self, OpenSocket, SocketOptions},
-    plan::{Role, SocketPlan},
+    plan::{ALL_NICS, Role, SocketPlan},
     settings::ListenSettings,
 };
 use crate::{
@@ -82,7 +82,7 @@ impl fmt::Display for Hears {
 
 impl fmt::Display for SocketInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nic = self.nic.as_ref().map_or("all NICs", |nic| &nic.name);
+        let nic = self.nic.as_ref().map_or_else(|| ALL_NICS.into(), NicId::to_string);
         let device = if self.is_device_bound { ", bound to the device" } else { "" };
         write!(f, "{nic}: {}{device}: {}", self.address, self.hears)
     }
@@ -206,7 +206,7 @@ impl ListenSocket {
     /// The error for an operation on this socket that failed.
     pub fn failed(&self, operation: &'static str, source: io::Error) -> Error {
         let address = SocketAddrV4::new(self.plan.address, self.port);
-        Error::Socket { operation, nic: self.plan.nic_name().to_owned(), address, source }
+        Error::Socket { operation, nic: self.plan.nic_name(), address, source }
     }
 
     /// Notes the kernel's cumulative drop count of this socket, as told by a control message or by

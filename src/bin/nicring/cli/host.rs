@@ -3,17 +3,18 @@
 use std::{
     collections::HashSet,
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     path::Path,
     time::Duration,
 };
 
 use nix::sys::{
     resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+    socket::{getsockopt, setsockopt, sockopt},
     time::TimeValLike,
 };
 
-use super::port_holders::Holder;
+use super::{port_holders::Holder, text::printable};
 
 /// Whether the loopback interface hears 127.255.255.255.
 pub const HAS_LOOPBACK_BROADCAST: bool = true;
@@ -41,6 +42,9 @@ pub fn facts() -> Vec<(&'static str, String)> {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
     let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
     let uring_disabled = match read("/proc/sys/kernel/io_uring_disabled").as_deref() {
+        None if read("/proc/sys/kernel/osrelease").is_none() => {
+            "unknown: /proc/sys cannot be read here".to_owned()
+        }
         None => "no such setting: this kernel does not restrict io_uring by sysctl".to_owned(),
         Some("0") => "0: anyone may use io_uring".to_owned(),
         Some("1") => "1: io_uring is for CAP_SYS_ADMIN and kernel.io_uring_group only".to_owned(),
@@ -56,12 +60,42 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("RLIMIT_MEMLOCK", memlock_limit(&read("/proc/self/limits").unwrap_or_default())),
         ("RLIMIT_NOFILE", open_files_limit()),
         ("net.core.rmem_max", rmem_max),
+        ("net.core.wmem_max", send_buffers(read("/proc/sys/net/core/wmem_max"))),
     ]
+}
+
+/// What an engine asks for, in bytes.
+const SEND_BUFFER_BYTES: u64 = 4 << 20;
+
+fn send_buffers(wmem_max: Option<String>) -> String {
+    let Some(bytes) = wmem_max.and_then(|bytes| bytes.parse::<u64>().ok()) else {
+        return "unknown".to_owned();
+    };
+    let granted = socket_bytes();
+    if granted >= SEND_BUFFER_BYTES {
+        return format!("{bytes} bytes; senders get {granted}, enough");
+    }
+    format!(
+        "{bytes} bytes; senders get {granted}: hosts that are gone may keep answers from others; \
+         4194304 is enough, or CAP_NET_ADMIN"
+    )
+}
+
+/// The send buffer that a sender gets.
+fn socket_bytes() -> u64 {
+    let open = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        if setsockopt(&socket, sockopt::SndBufForce, &(SEND_BUFFER_BYTES as usize)).is_err() {
+            setsockopt(&socket, sockopt::SndBuf, &(SEND_BUFFER_BYTES as usize))?;
+        }
+        Ok::<_, std::io::Error>(getsockopt(&socket, sockopt::SndBuf)?)
+    };
+    open().map_or(0, |bytes| bytes as u64)
 }
 
 fn open_files_limit() -> String {
     match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((limit, _)) => format!("{limit}, of which a NIC takes about four a port"),
+        Ok((limit, _)) => format!("{limit}; a NIC takes about six a port"),
         Err(_) => "unknown".to_owned(),
     }
 }
@@ -151,7 +185,7 @@ fn owners(inodes: &HashSet<u64>) -> Vec<Owner> {
         for inode in sockets_of(&process.path()) {
             if inodes.contains(&inode) {
                 let program = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                owners.push(Owner { pid, program: program.trim().to_owned(), inode });
+                owners.push(Owner { pid, program: printable(program.trim()), inode });
             }
         }
     }

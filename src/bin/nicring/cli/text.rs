@@ -33,6 +33,15 @@ impl Console {
     }
 }
 
+/// A name that others have chosen, as it may be written to a terminal or a log.
+pub fn printable(name: &str) -> String {
+    if name.chars().any(char::is_control) {
+        name.escape_debug().to_string()
+    } else {
+        name.to_owned()
+    }
+}
+
 /// The width of the terminals that lines for people have to fit.
 const WIDTH: usize = 80;
 

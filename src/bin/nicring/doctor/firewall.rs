@@ -109,28 +109,44 @@ impl Ruleset {
         depth: usize,
     ) -> Verdict {
         let of_chain = self.rules.iter().filter(|rule| name_of(rule, "chain") == *chain);
+        // What may have been left already is only perhaps about what comes here.
+        let mut best = Matches::Yes;
         for rule in of_chain {
             let name = RuleName { chain: chain.clone(), handle: rule["handle"].as_u64() };
             let Some(parts) = rule["expr"].as_array() else { continue };
             let matches = parts.iter().map(|part| matches_port(part, port)).min();
-            let matches = matches.unwrap_or(Matches::Yes);
+            let matches = matches.unwrap_or(Matches::Yes).min(best);
             if matches == Matches::No {
                 continue;
             }
             for part in parts {
-                let has = |kind: &str| part.get(kind).is_some();
-                let verdict = if has("accept") {
-                    Verdict::Accept
-                } else if has("drop") || has("reject") {
-                    Verdict::Drop(name.clone())
-                } else if let Some(target) = jump_target(part).filter(|_| depth < 16) {
-                    let target = (chain.0.clone(), chain.1.clone(), target);
-                    self.walk(&target, port, doubt, depth + 1)
-                } else {
-                    continue;
+                let (verdict, matches) = match action(part, port) {
+                    None => continue,
+                    Some((Action::Accept, how)) => (Verdict::Accept, matches.min(how)),
+                    Some((Action::Drop, how)) => (Verdict::Drop(name.clone()), matches.min(how)),
+                    Some((Action::Return, how)) if matches.min(how) == Matches::Yes => {
+                        return Verdict::None;
+                    }
+                    Some((Action::Return, _)) => {
+                        best = Matches::Perhaps;
+                        continue;
+                    }
+                    Some((Action::Jump(_) | Action::Goto(_), _)) if depth == DEPTH_MAX => continue,
+                    Some((Action::Jump(target), how)) => {
+                        let target = (chain.0.clone(), chain.1.clone(), target);
+                        (self.walk(&target, port, doubt, depth + 1), matches.min(how))
+                    }
+                    Some((Action::Goto(target), how)) => {
+                        let target = (chain.0.clone(), chain.1.clone(), target);
+                        let verdict = self.walk(&target, port, doubt, depth + 1);
+                        match (verdict, matches.min(how)) {
+                            (Verdict::None, Matches::Yes) => return Verdict::None,
+                            other => other,
+                        }
+                    }
                 };
                 match (verdict, matches) {
-                    (Verdict::None, _) => {}
+                    (Verdict::None, _) | (_, Matches::No) => {}
                     (verdict, Matches::Yes) => return verdict,
                     (Verdict::Drop(rule), _) => *doubt = Some((rule, Doubt::Drops)),
                     (Verdict::Accept, _) => {
@@ -142,6 +158,9 @@ impl Ruleset {
         Verdict::None
     }
 }
+
+/// Chains that jump to each other more deeply are not followed.
+const DEPTH_MAX: usize = 16;
 
 /// What a rule does that is perhaps about a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,58 +174,131 @@ fn name_of(item: &Value, key: &str) -> ChainName {
     (text("family"), text("table"), text(key))
 }
 
-fn jump_target(part: &Value) -> Option<String> {
-    let jump = part.get("jump").or_else(|| part.get("goto"))?;
-    Some(jump["target"].as_str()?.to_owned())
+/// What a part of a rule does with a datagram.
+#[derive(Debug, PartialEq, Eq)]
+enum Action {
+    Accept,
+    Drop,
+    Return,
+    Jump(String),
+    Goto(String),
+}
+
+/// The action of a part of a rule, and whether it is for this port; `None` if it has none.
+fn action(part: &Value, port: u16) -> Option<(Action, Matches)> {
+    let has = |kind: &str| part.get(kind).is_some();
+    let target = |kind: &str| part.get(kind)?["target"].as_str().map(str::to_owned);
+    if has("accept") {
+        return Some((Action::Accept, Matches::Yes));
+    }
+    if has("drop") || has("reject") {
+        return Some((Action::Drop, Matches::Yes));
+    }
+    if has("return") {
+        return Some((Action::Return, Matches::Yes));
+    }
+    if let Some(target) = target("jump") {
+        return Some((Action::Jump(target), Matches::Yes));
+    }
+    if let Some(target) = target("goto") {
+        return Some((Action::Goto(target), Matches::Yes));
+    }
+    if part["xt"]["type"] == "target" {
+        // iptables, where nft has no words of its own.
+        let drops = matches!(part["xt"]["name"].as_str(), Some("REJECT" | "DROP" | "TARPIT"));
+        return drops.then_some((Action::Drop, Matches::Yes));
+    }
+    part.get("vmap").and_then(|map| mapped_action(map, port))
+}
+
+/// The action of a verdict map. One of which the keys are not known may do what it does to any.
+fn mapped_action(map: &Value, port: u16) -> Option<(Action, Matches)> {
+    let is_of_ports = is_destination_port(&map["key"]);
+    let Some(entries) = map["data"]["set"].as_array() else {
+        return Some((Action::Drop, Matches::Perhaps)); // a map with a name
+    };
+    let of_entry = |entry: &Value| {
+        let matches = match is_of_ports {
+            true => contains_port(&entry[0], port),
+            false => Matches::Perhaps,
+        };
+        let (action, _) = action(&entry[1], port).filter(|_| matches != Matches::No)?;
+        Some((action, matches))
+    };
+    let mut actions = entries.iter().filter_map(of_entry);
+    let drops = |(action, _): &(Action, Matches)| *action == Action::Drop;
+    let first = actions.next()?;
+    if first.1 == Matches::Yes || drops(&first) {
+        return Some(first);
+    }
+    Some(actions.find(drops).unwrap_or(first))
+}
+
+fn is_destination_port(left: &Value) -> bool {
+    let payload = &left["payload"];
+    matches!(payload["protocol"].as_str(), Some("udp" | "th")) && payload["field"] == "dport"
 }
 
 /// Whether a part of a rule lets a new datagram to this UDP port go on to the next part.
 fn matches_port(part: &Value, port: u16) -> Matches {
-    if part.get("xt").is_some() {
-        return Matches::Perhaps; // what only iptables understands
+    if part["xt"]["type"] == "target" || part.get("vmap").is_some() {
+        return Matches::Yes; // an action
     }
     let Some(compared) = part.get("match") else {
-        return Matches::Yes;
+        // Actions and notes apply to all that come so far. Limits, counts and what only iptables
+        // understands apply to some.
+        const TO_ALL: [&str; 9] =
+            ["accept", "drop", "reject", "return", "jump", "goto", "counter", "log", "mangle"];
+        let is_to_all = TO_ALL.iter().any(|kind| part.get(kind).is_some());
+        return if is_to_all { Matches::Yes } else { Matches::Perhaps };
     };
     let (left, right) = (&compared["left"], &compared["right"]);
-    let is_negated = compared["op"] == "!=";
-    let found = match (left["payload"]["protocol"].as_str(), left["payload"]["field"].as_str()) {
-        (Some("udp" | "th"), Some("dport")) => Some(contains_port(right, port)),
-        (Some("tcp" | "icmp" | "icmpv6" | "sctp" | "igmp"), _) => return Matches::No,
-        (Some("ip"), Some("protocol")) => Some(contains_udp(right)),
-        (Some("ip6"), _) => return Matches::No,
-        _ if left["meta"]["key"] == "l4proto" => Some(contains_udp(right)),
-        _ if left["meta"]["key"] == "nfproto" => Some(*right == "ipv4"),
-        _ if left["ct"]["key"] == "state" => {
-            let states = right.as_array().cloned().unwrap_or_else(|| vec![right.clone()]);
-            Some(states.iter().any(|state| state == "new"))
-        }
-        _ => None,
+    let protocol = left["payload"]["protocol"].as_str();
+    let found = if is_destination_port(left) {
+        contains_port(right, port)
+    } else if matches!(protocol, Some("tcp" | "icmp" | "icmpv6" | "sctp" | "igmp" | "ip6")) {
+        return Matches::No;
+    } else if left["meta"]["key"] == "l4proto"
+        || protocol == Some("ip") && left["payload"]["field"] == "protocol"
+    {
+        contains(right, &|item| *item == "udp" || item.as_u64() == Some(17))
+    } else if left["meta"]["key"] == "nfproto" {
+        contains(right, &|item| *item == "ipv4")
+    } else if left["ct"]["key"] == "state" {
+        contains(right, &|item| *item == "new")
+    } else {
+        Matches::Perhaps
     };
-    match found {
-        None => Matches::Perhaps,
-        Some(found) if found != is_negated => Matches::Yes,
-        Some(_) => Matches::No,
+    match (found, compared["op"] == "!=") {
+        (Matches::Yes, true) => Matches::No,
+        (Matches::No, true) => Matches::Yes,
+        (found, _) => found,
     }
 }
 
-/// Whether a number, a range or a set has this port.
-fn contains_port(right: &Value, port: u16) -> bool {
-    if let Some(set) = right.get("set").and_then(Value::as_array).or(right.as_array()) {
-        return set.iter().any(|item| contains_port(item, port));
-    }
-    if let Some([low, high]) = right.get("range").and_then(Value::as_array).map(Vec::as_slice) {
-        let (low, high) = (low.as_u64().unwrap_or(0), high.as_u64().unwrap_or(0));
-        return (low..=high).contains(&port.into());
-    }
-    right.as_u64() == Some(port.into())
+fn contains_port(right: &Value, port: u16) -> Matches {
+    contains(right, &|item| match item["range"].as_array().map(Vec::as_slice) {
+        Some([low, high]) => {
+            let (low, high) = (low.as_u64().unwrap_or(0), high.as_u64().unwrap_or(0));
+            (low..=high).contains(&port.into())
+        }
+        _ => item.as_u64() == Some(port.into()),
+    })
 }
 
-fn contains_udp(right: &Value) -> bool {
-    if let Some(set) = right.get("set").and_then(Value::as_array).or(right.as_array()) {
-        return set.iter().any(contains_udp);
+/// Whether a value is such a one, or a set that has one. Of a set with a name nobody knows here
+/// what is in it.
+fn contains(right: &Value, is_it: &dyn Fn(&Value) -> bool) -> Matches {
+    if right.as_str().is_some_and(|name| name.starts_with('@')) {
+        return Matches::Perhaps;
     }
-    *right == "udp" || right.as_u64() == Some(17)
+    // A set's element may have a comment or a timeout.
+    let right = right.get("elem").map_or(right, |elem| &elem["val"]);
+    match right.get("set").and_then(Value::as_array).or(right.as_array()) {
+        Some(set) => set.iter().map(|item| contains(item, is_it)).max().unwrap_or(Matches::No),
+        None if is_it(right) => Matches::Yes,
+        None => Matches::No,
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +377,49 @@ mod tests {
         assert_eq!(fate("drop", &[usual, from_one]), "may pass: the policy of inet filter input");
         let one_out = json!([source(), {"drop": null}]);
         assert_eq!(fate("accept", &[one_out]), "may pass: rule 0 of inet filter input");
+    }
+
+    #[test]
+    fn what_depends_on_more_than_the_port_is_in_doubt() {
+        let (port, drop) = (dport(&json!(5064)), json!({"drop": null}));
+        let may_pass = "may pass: rule 0 of inet filter input";
+        for limit in [
+            json!({"limit": {"rate": 100, "per": "second", "inv": true}}),
+            json!({"ct count": {"val": 10, "inv": true}}),
+            json!({"xt": {"type": "match", "name": "geoip"}}),
+            dport(&json!("@epics")),
+        ] {
+            assert_eq!(fate("accept", &[json!([port, limit, drop])]), may_pass, "{limit}");
+        }
+        let accept = json!([dport(&json!("@epics")), {"accept": null}]);
+        assert_eq!(fate("drop", &[accept]), "may pass: the policy of inet filter input");
+        let returned = json!([source(), {"return": null}]);
+        assert_eq!(
+            fate("accept", &[returned, json!([drop])]),
+            "may pass: rule 1 of inet filter input"
+        );
+        let returned = json!([port, {"return": null}]);
+        assert_eq!(fate("accept", &[returned, json!([drop])]), "passes");
+    }
+
+    #[test]
+    fn what_iptables_made_and_maps_are_understood() {
+        let target = |name: &str| json!({"xt": {"type": "target", "name": name}});
+        let dropped = "dropped: rule 0 of inet filter input";
+        assert_eq!(fate("accept", &[json!([{"counter": {}}, target("REJECT")])]), dropped);
+        assert_eq!(fate("accept", &[json!([{"counter": {}}, target("LOG")])]), "passes");
+        let states = state(&json!({"set": ["new", "established"]}));
+        let accept = json!([dport(&json!(5064)), states, {"accept": null}]);
+        assert_eq!(fate("drop", &[accept]), "passes");
+        let key = json!({"payload": {"protocol": "udp", "field": "dport"}});
+        let map = |port: u16| {
+            let set = json!([[80, {"accept": null}], [port, {"drop": null}]]);
+            json!([{"vmap": {"key": key, "data": {"set": set}}}])
+        };
+        assert_eq!(fate("accept", &[map(5064)]), dropped);
+        assert_eq!(fate("accept", &[map(5065)]), "passes");
+        let named = json!([{"vmap": {"key": key, "data": "@verdicts"}}]);
+        assert_eq!(fate("accept", &[named]), "may pass: rule 0 of inet filter input");
     }
 
     #[test]

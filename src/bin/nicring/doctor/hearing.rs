@@ -2,9 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use nicring::{Class, FailedNic, Handle, Hears, Nic, SocketInfo};
+use nicring::{Class, FailedNic, Handle, Hears, Nic, SocketInfo, Subnet};
 
-use crate::cli::{listen::ListenPlan, text::wrapped};
+use crate::cli::{
+    listen::ListenPlan,
+    text::{printable, wrapped},
+};
 
 /// Lines about what an engine hears. All its ports hear alike, but for what failed.
 pub fn lines(handle: &Handle, plan: &ListenPlan) -> Vec<String> {
@@ -35,7 +38,7 @@ struct Hearing<'a> {
 impl Hearing<'_> {
     fn of_nic(&self, nic: &Nic) -> Vec<String> {
         let row = |what: &str, class: &str, how: &str| {
-            format!("  {:<10} {what:<19}{class:<11}{how}", nic.name)
+            format!("  {:<10} {what:<19}{class:<11}{how}", printable(&nic.name))
         };
         if !nic.is_up {
             return vec![row("everything", "", "not heard: the NIC is down")];
@@ -48,7 +51,7 @@ impl Hearing<'_> {
             rows.push(row(&own.address.to_string(), "unicast", &self.unicast(nic, own.address)));
         }
         for subnet in &nic.local_subnets {
-            let how = self.unicast(nic, subnet.network());
+            let how = self.subnet(nic, *subnet);
             rows.push(row(&subnet.to_string(), "unicast", &how));
         }
         for broadcast in &nic.broadcasts {
@@ -87,12 +90,31 @@ impl Hearing<'_> {
         if self.has_failed(nic, address) || self.plan.leaves(address) {
             return self.not_heard(nic, address);
         }
-        if let Some(rest) = self.sockets.iter().find(is_at(Ipv4Addr::UNSPECIFIED)) {
-            let device = rest.nic.as_ref().filter(|_| rest.is_device_bound);
-            let on = device.map_or_else(String::new, |own| format!(" on {own}"));
-            return format!("the socket on 0.0.0.0{on}");
+        self.rest(nic).unwrap_or_else(|| self.not_heard(nic, address))
+    }
+
+    fn subnet(&self, nic: &Nic, subnet: Subnet) -> String {
+        let failed = self.failed.iter().find(|failed| *failed.address.ip() == subnet.network());
+        let left = self.plan.way.left.iter().find(|left| subnet.contains(**left));
+        match (failed, left) {
+            (Some(_), _) => "NOT HEARD: see below".to_owned(),
+            (None, Some(left)) => format!("left to other servers, as {left} is"),
+            (None, None) => self.unicast(nic, subnet.network()),
         }
-        self.not_heard(nic, address)
+    }
+
+    /// The socket for whole subnets, if there is one for this NIC.
+    fn rest(&self, nic: &Nic) -> Option<String> {
+        let is_it = |socket: &&SocketInfo| {
+            let device = socket.nic.as_ref().filter(|_| socket.is_device_bound);
+            socket.address.ip().is_unspecified()
+                && matches!(socket.hears, Hears::Class(Class::Unicast) | Hears::EveryClass)
+                && device.is_none_or(|own| own.index == nic.index)
+        };
+        let rest = self.sockets.iter().find(is_it)?;
+        let device = rest.nic.as_ref().filter(|_| rest.is_device_bound);
+        let on = device.map_or_else(String::new, |own| format!(" on {own}"));
+        Some(format!("the socket on 0.0.0.0{on}"))
     }
 
     fn broadcast(&self, nic: &Nic, address: Ipv4Addr, class: Class) -> String {
@@ -104,9 +126,11 @@ impl Hearing<'_> {
         let hearing: Vec<_> = self.sockets.iter().filter(hears).collect();
         let is_own =
             |socket: &&&SocketInfo| socket.nic.as_ref().is_some_and(|own| own.index == nic.index);
+        let is_shared = hearing.iter().any(|socket| socket.nic.is_none());
         match hearing.iter().filter(is_own).count() {
-            _ if hearing.is_empty() => self.not_heard(nic, address),
-            0 => "one socket for all NICs".to_owned(),
+            0 if is_shared => "one socket for all NICs".to_owned(),
+            0 => self.not_heard(nic, address),
+            _ if self.has_failed(nic, address) => "NOT HEARD BY ALL: see below".to_owned(),
             _ if class == Class::Subnet && hearing.len() > 1 => "a socket on each NIC".to_owned(),
             _ => "a socket on the NIC".to_owned(),
         }

@@ -20,7 +20,7 @@ use crate::cli::{
     host,
     listen::{ListenArguments, ListenPlan, by_engine},
     port_holders::is_held,
-    text::{Console, wrapped},
+    text::{Console, printable, wrapped},
 };
 
 /// Tells what io_uring grants here, the NICs and sockets, who else holds the ports, and what to do
@@ -96,7 +96,7 @@ fn tell_nics(nics: &Nics, console: Console) {
         });
         let state = if nic.is_up { "up" } else { "down: not listened on" };
         let addresses = addresses.collect::<Vec<_>>().join(", ");
-        let head = format!("  {:<16} {state:<10}", nic.name);
+        let head = format!("  {:<16} {state:<10}", printable(&nic.name));
         wrapped(&head, &addresses).iter().for_each(|line| console.say(line));
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use nicring::Nics;
 
 use super::firewall::{Fate, Ruleset};
-use crate::cli::text::wrapped;
+use crate::cli::text::{printable, wrapped};
 
 /// Lines about the usual causes.
 pub fn lines(ports: &[u16], nics: &Nics) -> Vec<String> {
@@ -27,10 +27,14 @@ fn firewall(ports: &[u16]) -> Vec<String> {
     };
     let Some(ruleset) = ruleset else {
         let why = match listed {
-            Err(_) => "unknown: there is no program `nft` that would list the rules",
-            Ok(_) => "unknown: only root may list the rules",
+            Err(_) => "there is no program `nft` that would list the rules".to_owned(),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let line = said.lines().next().unwrap_or("nothing that can be read");
+                format!("`nft -j list ruleset` says: {}", printable(line))
+            }
         };
-        return row("firewall", why);
+        return row("firewall", &format!("unknown: {why}"));
     };
     let of_port = |port: &u16| {
         let text = match ruleset.fate_of(*port) {
@@ -40,7 +44,13 @@ fn firewall(ports: &[u16]) -> Vec<String> {
         };
         row(&format!("firewall, UDP {port}"), &text)
     };
-    ports.iter().flat_map(of_port).collect()
+    let mut lines: Vec<_> = ports.iter().flat_map(of_port).collect();
+    // Rules that nft does not know of.
+    let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+    if legacy.lines().any(|table| table == "filter") {
+        lines.extend(row("firewall, iptables-legacy", "has rules, which are not looked at here"));
+    }
+    lines
 }
 
 /// A strict filter drops what comes by another NIC than the way back to its source would take.
@@ -53,7 +63,7 @@ fn reverse_path_filters(nics: &Nics) -> Vec<String> {
     // The kernel takes the larger of the two.
     let is_strict = |name: &str| read(name).unwrap_or(0).max(all) == 1;
     let strict = nics.iter().filter(|nic| nic.is_up && !nic.is_loopback && is_strict(&nic.name));
-    let strict: Vec<_> = strict.map(|nic| nic.name.as_str()).collect();
+    let strict: Vec<_> = strict.map(|nic| printable(&nic.name)).collect();
     let text = match strict.as_slice() {
         [] => "not strict".to_owned(),
         names => format!(

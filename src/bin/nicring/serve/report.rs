@@ -9,7 +9,7 @@ use nicring::{
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answers, Tally};
-use crate::cli::text::{grouped, percent, short, table};
+use crate::cli::text::{grouped, percent, printable, short, table};
 
 /// Everything counted, over all engines.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +125,7 @@ impl Report {
         let nics = self.nics.iter().filter(|nic| nic.counts.received_count() > 0).map(|nic| {
             let past = before.nics.iter().find(|past| past.index == nic.index);
             let past = past.map_or(0, |past| past.counts.received_count());
-            format!("{} {}/s", nic.name, rate(nic.counts.received_count(), past))
+            format!("{} {}/s", printable(&nic.name), rate(nic.counts.received_count(), past))
         });
         let nics = nics.collect::<Vec<_>>();
         let lost = self.lost_count().zip(before.lost_count());
@@ -158,7 +158,7 @@ impl Report {
         for nic in &self.nics {
             for (protocol, tally) in Protocol::ALL.iter().zip(&nic.tallies) {
                 if tally.datagram_count > 0 {
-                    rows.push(row(&nic.name, protocol.name(), tally));
+                    rows.push(row(&printable(&nic.name), protocol.name(), tally));
                     total.add(*tally);
                 }
             }
@@ -173,7 +173,9 @@ impl Report {
         let lost: Vec<_> = self
             .nics
             .iter()
-            .filter_map(|nic| Some((&nic.name, nic.counts.kernel_drop_count().filter(|n| *n > 0)?)))
+            .filter_map(|nic| {
+                Some((printable(&nic.name), nic.counts.kernel_drop_count().filter(|n| *n > 0)?))
+            })
             .map(|(name, count)| format!("{name} {}", grouped(count)))
             .collect();
         let lost_where =
