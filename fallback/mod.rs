@@ -350,4 +350,9 @@ impl BackendDriver for Portable {
             self.remove(slot as u16);
         }
     }
+
+    fn abandon(&mut self) {
+        // Not taken from the poller, which is the parent's too.
+        self.entries.clear();
+    }
 }

@@ -56,6 +56,8 @@ pub enum Error {
     },
     /// The engine has ended; kind `NotConnected`.
     Stopped,
+    /// The engine belongs to the process that this one was forked from; kind `NotConnected`.
+    Forked,
 }
 
 impl Error {
@@ -64,7 +66,7 @@ impl Error {
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Setting { .. } => io::ErrorKind::InvalidInput,
-            Self::Stopped => io::ErrorKind::NotConnected,
+            Self::Stopped | Self::Forked => io::ErrorKind::NotConnected,
             _ => self.io_error().map_or(io::ErrorKind::Other, io::Error::kind),
         }
     }
@@ -76,7 +78,7 @@ impl Error {
             | Self::Socket { source, .. }
             | Self::Backend { source, .. } => Some(source),
             Self::Unavailable(unavailable) => Some(&unavailable.source),
-            Self::Setting { .. } | Self::Stopped => None,
+            Self::Setting { .. } | Self::Stopped | Self::Forked => None,
         }
     }
 
@@ -105,14 +107,35 @@ impl fmt::Display for Error {
                 write_socket_remedy(f, source)
             }
             Self::Unavailable(unavailable) => unavailable.fmt(f),
-            Self::Backend { operation, source } => write!(
-                f,
-                "{operation}: {source}: the engine has ended and its ports are free; \
-                 open it again, on the portable backend if a sandbox was applied since"
-            ),
+            Self::Backend { operation, source } => {
+                write!(f, "{operation}: {source}")?;
+                write_backend_remedy(f, source)
+            }
             Self::Stopped => f.write_str("the engine has ended"),
+            Self::Forked => f.write_str(
+                "the engine belongs to the process that this one was forked from: open it after \
+                 the fork",
+            ),
         }
     }
+}
+
+fn write_backend_remedy(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result {
+    f.write_str(match source.kind() {
+        // EAGAIN of pthread_create(3).
+        io::ErrorKind::WouldBlock => {
+            ": no more threads may be started: raise RLIMIT_NPROC (`ulimit -u`), or TasksMax= in a \
+             unit of systemd"
+        }
+        _ if platform::is_out_of_descriptors(source) => {
+            ": raise the limit of open files (RLIMIT_NOFILE: `ulimit -n`, or LimitNOFILE= in a \
+             unit of systemd)"
+        }
+        _ => {
+            ": the engine has ended and its ports are free; open it again, on the portable backend \
+             if a sandbox was applied since"
+        }
+    })
 }
 
 fn write_socket_remedy(f: &mut fmt::Formatter<'_>, source: &io::Error) -> fmt::Result {

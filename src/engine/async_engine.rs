@@ -2,9 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
+    future::Future,
     mem,
     ops::Deref,
+    pin::Pin,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -17,6 +18,7 @@ use std::{
 use super::{
     core::{Core, DRAIN_TIME_MAX},
     handle::Handle,
+    waiters::{Waiters, wake_all},
 };
 use crate::{
     datagram::{Egress, Queued},
@@ -91,10 +93,14 @@ impl AsyncEngine {
     ///
     /// # Errors
     ///
+    /// [`Error::Forked`] in a process that was forked since the engine was opened.
     /// [`Error::Stopped`] after the engine has ended and all batches were taken. If an error ended
     /// the engine, one call returns that error first.
     pub async fn recv_batch(&self) -> Result<BatchLease> {
-        let batch = poll_fn(|context| self.exchange.poll_batch(context)).await?;
+        if !self.handle.is_of_this_process() {
+            return Err(Error::Forked);
+        }
+        let batch = Receive { exchange: &self.exchange, place: None }.await?;
         Ok(BatchLease {
             batch: Some(batch),
             exchange: Arc::clone(&self.exchange),
@@ -116,6 +122,11 @@ impl AsyncEngine {
 
 impl Drop for AsyncEngine {
     fn drop(&mut self) {
+        if !self.handle.is_of_this_process() {
+            // Its thread is the parent's, which may have held any lock at the fork.
+            mem::forget(self.thread.take());
+            return;
+        }
         self.exchange.is_dropped.store(true, Ordering::SeqCst);
         self.handle.stop();
         self.exchange.returned.notify_all();
@@ -156,6 +167,9 @@ impl Drop for BatchLease {
         let Some(mut batch) = self.batch.take() else {
             return;
         };
+        if !self.handle.is_of_this_process() {
+            return;
+        }
         let has_replies = has_replies(&mut batch);
         lock(&self.exchange.queues).returned.push(batch);
         if has_replies || self.exchange.wants_returns.load(Ordering::SeqCst) {
@@ -186,7 +200,7 @@ struct Exchange {
 struct Queues {
     received: VecDeque<Batch>,
     returned: Vec<Batch>,
-    waiting: Vec<Waker>,
+    waiters: Waiters,
     /// How many times in a row a task found a batch ready.
     ready_count: u32,
     end: Option<Result<(), Error>>,
@@ -198,7 +212,7 @@ impl Default for Queues {
             // Room for every batch there is.
             received: VecDeque::with_capacity(BATCH_COUNT_MAX),
             returned: Vec::with_capacity(BATCH_COUNT_MAX),
-            waiting: Vec::new(),
+            waiters: Waiters::default(),
             ready_count: 0,
             end: None,
         }
@@ -206,25 +220,82 @@ impl Default for Queues {
 }
 
 impl Exchange {
-    fn poll_batch(&self, context: &mut Context<'_>) -> Poll<Result<Batch>> {
+    fn poll_batch(&self, context: &Context<'_>, place: &mut Option<usize>) -> Poll<Result<Batch>> {
+        match self.look(None) {
+            Look::Found(ready) => return Poll::Ready(ready),
+            Look::Enough => {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Look::Nothing(_) => {}
+        }
+        // A batch may have come meanwhile.
+        match self.look(Some((place, context.waker().clone()))) {
+            Look::Found(ready) => Poll::Ready(ready),
+            Look::Enough | Look::Nothing(_) => Poll::Pending,
+        }
+    }
+
+    /// Looks whether there is a batch. If not, and a waker is given, it waits for one. What is
+    /// returned may hold a waker, and is dropped after the lock.
+    fn look(&self, waiter: Option<(&mut Option<usize>, Waker)>) -> Look {
         let mut queues = lock(&self.queues);
-        if queues.ready_count >= READY_COUNT_MAX {
+        if waiter.is_none() && queues.ready_count >= READY_COUNT_MAX {
             queues.ready_count = 0;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+            return Look::Enough;
         }
         if let Some(batch) = queues.received.pop_front() {
             queues.ready_count += 1;
-            return Poll::Ready(Ok(batch));
+            drop(queues);
+            return Look::Found(Ok(batch));
         }
         queues.ready_count = 0;
         if let Some(end) = &mut queues.end {
-            return Poll::Ready(mem::replace(end, Ok(())).and(Err(Error::Stopped)));
+            let end = mem::replace(end, Ok(())).and(Err(Error::Stopped));
+            drop(queues);
+            return Look::Found(end);
         }
-        if !queues.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-            queues.waiting.push(context.waker().clone());
+        let Some((place, waker)) = waiter else {
+            return Look::Nothing(None);
+        };
+        let (own, replaced) = queues.waiters.put(*place, waker);
+        *place = Some(own);
+        drop(queues);
+        Look::Nothing(replaced)
+    }
+}
+
+/// What a look at the queues found.
+enum Look {
+    Found(Result<Batch>),
+    /// Nothing; a waker that is no longer needed.
+    Nothing(#[allow(dead_code, reason = "to be dropped")] Option<Waker>),
+    /// Others are to have their turn first.
+    Enough,
+}
+
+/// The future of [`AsyncEngine::recv_batch`].
+struct Receive<'a> {
+    exchange: &'a Exchange,
+    /// Its place among those that wait.
+    place: Option<usize>,
+}
+
+impl Future for Receive<'_> {
+    type Output = Result<Batch>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { exchange, place } = &mut *self;
+        exchange.poll_batch(context, place)
+    }
+}
+
+impl Drop for Receive<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let waker = lock(&self.exchange.queues).waiters.leave(place);
+            drop(waker); // after the lock
         }
-        Poll::Pending
     }
 }
 
@@ -301,9 +372,9 @@ impl Lender {
         }
         let mut queues = lock(&self.exchange.queues);
         queues.received.push_back(batch);
-        mem::swap(&mut queues.waiting, waiting);
+        queues.waiters.take(waiting);
         drop(queues);
-        waiting.drain(..).for_each(Waker::wake);
+        wake_all(waiting);
     }
 
     /// Hands out what was received before the stop, and sends what is queued. Unless the engine was
@@ -331,14 +402,15 @@ impl Lender {
 }
 
 impl Drop for Lender {
-    /// Runs when the thread ends, even if a waker panicked.
+    /// Runs when the thread ends.
     fn drop(&mut self) {
         self.core.close();
         let mut queues = lock(&self.exchange.queues);
         queues.end.get_or_insert(Err(Error::Stopped));
-        let waiting = mem::take(&mut queues.waiting);
+        let mut waiting = Vec::new();
+        queues.waiters.take(&mut waiting);
         drop(queues);
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(&mut waiting);
     }
 }
 

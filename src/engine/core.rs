@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     datagram::Outbox,
-    error::Result,
+    error::{Error, Result},
     lock::lock,
     path::{
         Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Strangers, Turn,
@@ -67,6 +67,12 @@ impl Core {
     /// The ports that it listens on, in the order in which they were asked for.
     pub fn ports(&self) -> &[u16] {
         self.listening.ports()
+    }
+
+    /// An error in a process that was forked since this was opened.
+    #[inline]
+    pub fn check_process(&self) -> Result<()> {
+        if self.shared.opener.is_this() { Ok(()) } else { Err(Error::Forked) }
     }
 
     /// One turn of the backend: takes the batch back, sends, waits, fills the batch.
@@ -169,6 +175,10 @@ impl Core {
     /// Closes every socket. When it returns, the ports are free.
     pub fn close(&mut self) {
         if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        if !self.shared.opener.is_this() {
+            self.driver.abandon();
             return;
         }
         self.shared.is_stopping.store(true, Ordering::SeqCst);

@@ -15,9 +15,12 @@ use crate::{
     nics::Nics,
     path::{FailedNic, Listen, ListenSocket, SocketInfo, SocketLayout, Wake},
     stats::{Stats, StatsTable},
+    sys::process::Opener,
 };
 
 /// Stops and watches an engine from any thread.
+///
+/// In a process that was forked from the engine's it does nothing, and shows nothing.
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
@@ -52,6 +55,9 @@ impl Handle {
     /// The NICs as the engine knows them, including those that it does not listen on.
     #[must_use]
     pub fn nics(&self) -> Arc<Nics> {
+        if !self.shared.opener.is_this() {
+            return Arc::default();
+        }
         Arc::clone(&lock(&self.shared.nics))
     }
 
@@ -70,6 +76,9 @@ impl Handle {
     /// Where the engine listens; empty once it has closed.
     #[must_use]
     pub fn sockets(&self) -> Vec<SocketInfo> {
+        if !self.shared.opener.is_this() {
+            return Vec::new();
+        }
         lock(&self.shared.infos).clone()
     }
 
@@ -77,6 +86,9 @@ impl Handle {
     /// engine tries again and again, at intervals of up to a second.
     #[must_use]
     pub fn failed_nics(&self) -> Vec<FailedNic> {
+        if !self.shared.opener.is_this() {
+            return Vec::new();
+        }
         lock(&self.shared.failed_nics).clone()
     }
 
@@ -87,6 +99,11 @@ impl Handle {
         self.shared.wake();
     }
 
+    /// Whether the engine is of this process, and not of one that it was forked from.
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.shared.opener.is_this()
+    }
+
     /// Ends the turn that waits. If none waits, the next one does not wait.
     pub(super) fn wake(&self) {
         self.shared.wake();
@@ -95,7 +112,7 @@ impl Handle {
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
     #[must_use]
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        if self.shared.is_stopping() {
+        if self.shared.is_stopping() || !self.shared.opener.is_this() {
             return Queued::Stopped;
         }
         let queued = {
@@ -111,6 +128,7 @@ impl Handle {
 /// What an engine's thread shares with its handles.
 #[derive(Debug)]
 pub(super) struct Shared {
+    pub opener: Opener,
     pub is_stopping: AtomicBool,
     pub wants_rescan: AtomicBool,
     pub has_posted: AtomicBool,
@@ -141,6 +159,7 @@ impl Shared {
         replies_max: usize,
     ) -> Self {
         Self {
+            opener: Opener::this(),
             is_stopping: AtomicBool::new(false),
             wants_rescan: AtomicBool::new(false),
             has_posted: AtomicBool::new(false),
@@ -170,6 +189,9 @@ impl Shared {
     /// Ends the turn that waits. If none waits, the next one does not wait. The caller has stored
     /// before what the engine is to see.
     pub fn wake(&self) {
+        if !self.opener.is_this() {
+            return;
+        }
         self.has_errand.store(true, Ordering::SeqCst);
         if self.is_waiting.swap(false, Ordering::SeqCst) {
             self.waker.wake();
@@ -181,6 +203,9 @@ impl Shared {
     }
 
     pub fn stats(&self) -> Stats {
+        if !self.opener.is_this() {
+            return Stats::default();
+        }
         self.refresh_drop_counts();
         self.stats.snapshot()
     }

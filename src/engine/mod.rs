@@ -20,6 +20,7 @@ mod rescan;
 mod rescan_timer;
 mod run;
 mod socket_set;
+mod waiters;
 
 pub use async_engine::{AsyncEngine, BatchLease};
 pub use builder::Builder;

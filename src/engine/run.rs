@@ -66,25 +66,29 @@ impl Engine {
     ///
     /// [`Error::Backend`](crate::Error::Backend) if the backend fails for good, for example because
     /// a sandbox that forbids its system calls was applied after it had been opened.
+    /// [`Error::Forked`](crate::Error::Forked) in a process that was forked since the engine was
+    /// opened. The engine of its parent goes on undisturbed.
     pub fn run<H>(mut self, mut handler: H) -> Result<Stats>
     where
         H: FnMut(&Batch) -> ControlFlow<()>,
     {
         let core = &mut self.core;
         let mut batch = core.driver.new_batch();
-        let mut next_tick = self.tick.map(|tick| Instant::now() + tick);
+        let mut next_tick = self.tick.and_then(|tick| Instant::now().checked_add(tick));
         while !core.shared.is_stopping() {
+            core.check_process()?;
             core.turn(&mut batch, next_tick)?;
             let now = next_tick.map(|_| Instant::now());
             let is_tick = next_tick <= now && next_tick.is_some();
             if is_tick {
-                next_tick = now.zip(self.tick).map(|(now, tick)| now + tick);
+                next_tick = now.zip(self.tick).and_then(|(now, tick)| now.checked_add(tick));
             }
             let is_due = is_tick || !batch.is_empty();
             if is_due && handler(&batch).is_break() {
                 return core.finish(&mut batch);
             }
         }
+        core.check_process()?;
         core.drain(&mut batch, |batch| handler(batch).is_continue())?;
         core.finish(&mut batch)
     }

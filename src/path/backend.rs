@@ -156,6 +156,10 @@ pub(crate) trait BackendDriver: Send + fmt::Debug {
 
     /// Closes every socket; see the contract.
     fn close(&mut self);
+
+    /// In place of [`BackendDriver::close`], in a child that was forked: lets go of what it has,
+    /// and touches nothing that its parent has too.
+    fn abandon(&mut self);
 }
 
 /// Ends the wait of a turn.

@@ -5,6 +5,7 @@
 //! - [`options`]: socket options, set before and after binding.
 //! - [`drop_count`]: how many datagrams a socket has dropped; the kernel's count wraps.
 //! - [`nic_watch`]: lists the NICs, and hears when they change.
+//! - [`process`]: whether this is a process that was forked from the one that opened something.
 //! - [`linux`]: control messages, many datagrams per call, segments, netlink.
 
 pub(crate) mod drop_count;
@@ -14,6 +15,7 @@ pub(crate) mod linux;
 #[path = "nic_watch_elsewhere.rs"]
 pub(crate) mod nic_watch;
 pub(crate) mod options;
+pub(crate) mod process;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::nic_watch;

@@ -17,7 +17,7 @@
 
 use std::{
     fmt, io, mem,
-    os::fd::AsRawFd,
+    os::fd::AsFd,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -133,7 +133,7 @@ impl Arms {
         slot: u16,
         socket: Arc<ListenSocket>,
     ) -> io::Result<()> {
-        ring.set_file(slot.into(), socket.socket.as_raw_fd())?;
+        ring.set_file(slot.into(), Some(socket.socket.as_fd()))?;
         let index = usize::from(slot);
         if index >= self.arms.len() {
             self.arms.resize_with(index + 1, || None);
@@ -187,7 +187,7 @@ impl Arms {
     /// Lets go of a socket that has nothing under way.
     fn forget(&mut self, ring: &mut impl Kernel, slot: u16) -> io::Result<()> {
         self.arms[usize::from(slot)] = None;
-        ring.set_file(slot.into(), -1)
+        ring.set_file(slot.into(), None)
     }
 
     fn set_state(&mut self, slot: u16, state: ArmState) {

@@ -11,7 +11,8 @@
 
 use std::{
     alloc::{self, Layout},
-    fmt, io, mem,
+    fmt, io,
+    mem::{self, ManuallyDrop},
     ptr::NonNull,
     slice,
     sync::{
@@ -115,7 +116,8 @@ impl fmt::Debug for Slab {
 /// The ring of provided buffers (io_uring_register_buf_ring(3), Linux 5.19).
 pub(super) struct BufferRing {
     slab: Arc<Slab>,
-    entries: Pages,
+    entries: ManuallyDrop<Pages>,
+    is_leaked: bool,
     mask: u16,
     /// Where the next buffer goes.
     tail: u16,
@@ -172,10 +174,16 @@ impl BufferRing {
         let count = slab.count();
         assert!(count.is_power_of_two() && count <= 1 << 15);
         let entries = Pages::new(count * size_of::<BufRingEntry>())?;
-        ring.register_buffer_ring(entries.start.as_ptr() as u64, count as u16, GROUP)?;
+        let address = entries.start.as_ptr() as u64;
+        // SAFETY: the memory has room for the entries. The backend frees it after the ring has been
+        // closed or has let go of it (`drain`, and the order of the fields of its owners), or never
+        // ([`BufferRing::leak`]).
+        unsafe { ring.register_buffer_ring(address, count as u16, GROUP) }?;
+        let entries = ManuallyDrop::new(entries);
         let mut buffers = Self {
             slab,
             entries,
+            is_leaked: false,
             mask: count as u16 - 1,
             tail: 0,
             is_given: vec![false; count].into_boxed_slice(),
@@ -190,9 +198,7 @@ impl BufferRing {
     /// Leaks the memory that the kernel may still write to.
     pub fn leak(&mut self) {
         mem::forget(Arc::clone(&self.slab));
-        if let Ok(stand_in) = Pages::new(self.entries.layout.size()) {
-            mem::forget(mem::replace(&mut self.entries, stand_in));
-        }
+        self.is_leaked = true;
     }
 
     pub fn slab(&self) -> &Arc<Slab> {
@@ -279,16 +285,18 @@ impl BufferRing {
     fn put(&mut self, buffer: u16) {
         let index = usize::from(self.tail & self.mask);
         let address = self.slab.address(buffer) as u64;
-        let entries = self.entries.start.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: the index is masked to the number of entries that were allocated.
-        let entry = unsafe { entries.add(index) };
-        // SAFETY: the entry is initialised (zeroed), and the kernel does not read it before the
-        // tail that covers it is published. The tail lies in a field of entry 0 that none of the
-        // three setters touches.
-        let entry = unsafe { &mut *entry };
-        entry.set_addr(address);
-        entry.set_len(self.slab.len as u32);
-        entry.set_bid(buffer);
+        let start = self.entries.start.as_ptr();
+        // `struct io_uring_buf` (linux/io_uring.h): u64 addr, u32 len, u16 bid, u16 resv. Written
+        // field by field: the `resv` of entry 0 is the tail, which the kernel may read meanwhile.
+        // SAFETY: the index is masked to the number of entries that were allocated, and each is
+        // aligned to 8 bytes. The kernel does not read these fields before the tail that covers
+        // them is published.
+        unsafe {
+            let entry = start.add(index * size_of::<BufRingEntry>());
+            entry.cast::<u64>().write(address);
+            entry.add(8).cast::<u32>().write(self.slab.len as u32);
+            entry.add(12).cast::<u16>().write(buffer);
+        }
         self.tail = self.tail.wrapping_add(1);
         self.given_count += 1;
     }
@@ -304,6 +312,15 @@ impl BufferRing {
         // acquire before it reads the entries.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl Drop for BufferRing {
+    fn drop(&mut self) {
+        if !self.is_leaked {
+            // SAFETY: dropped here and nowhere else, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.entries) }
+        }
     }
 }
 

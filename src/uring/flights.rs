@@ -9,7 +9,10 @@
 //! with the submission that follows. All counts are of datagrams.
 #![allow(unsafe_code)]
 
-use std::{fmt, io, mem, ptr};
+use std::{
+    fmt, io, mem,
+    ptr::{self, NonNull},
+};
 
 use super::{
     kernel::{Completion, Kernel},
@@ -30,18 +33,63 @@ struct Header {
     control: SendControl,
     iovec: libc::iovec,
     message: libc::msghdr,
-    /// How many datagrams the kernel may be reading through it.
-    in_flight_count: usize,
-    /// Whether a spare sender has it.
-    is_spare: bool,
+}
+
+impl Header {
+    fn new() -> Self {
+        let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+        Self {
+            name: cmsg::socket_address(nobody),
+            control: SendControl::new(Default::default(), None),
+            iovec: libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 },
+            // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
+            message: unsafe { mem::zeroed() },
+        }
+    }
 }
 
 /// An outbox whose datagrams the kernel may be reading.
 struct Flight {
     outbox: Outbox,
     /// One per datagram. A run uses the header of its first datagram.
-    headers: Box<[Header]>,
+    headers: Headers,
+    states: Box<[State]>,
     remaining_count: usize,
+}
+
+/// Owned headers that are reached by raw pointers alone: no reference to one of them ever claims
+/// that nobody else reads it.
+struct Headers(NonNull<[Header]>);
+
+impl Headers {
+    fn new(count: usize) -> Self {
+        let headers: Box<[Header]> = (0..count).map(|_| Header::new()).collect();
+        // SAFETY: a box is never null.
+        Self(unsafe { NonNull::new_unchecked(Box::into_raw(headers)) })
+    }
+
+    fn at(&self, index: usize) -> *mut Header {
+        assert!(index < self.0.len(), "header {index} of {}", self.0.len());
+        // SAFETY: within the allocation, by the assertion above.
+        unsafe { self.0.as_ptr().cast::<Header>().add(index) }
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        // SAFETY: made from a box in `new`, and not used after. What the kernel may still read is
+        // not dropped but leaked ([`Flights::leak`]).
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// What is under way through a header.
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// How many datagrams the kernel may be reading.
+    in_flight_count: usize,
+    /// Whether a spare sender has them.
+    is_spare: bool,
 }
 
 /// The outboxes in flight.
@@ -139,7 +187,8 @@ impl Flights {
         count: usize,
     ) -> io::Result<()> {
         let flight = &mut self.flights[flight_index];
-        let message: *const libc::msghdr = &flight.headers[index].message;
+        // SAFETY: the header exists; no reference is made.
+        let message = unsafe { &raw const (*flight.headers.at(index)).message };
         let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
         // SAFETY: the message points into the flight's headers and its outbox's arena, both on the
         // heap, which the flight owns and leaves alone until `remaining_count` is back at 0; this
@@ -151,7 +200,7 @@ impl Flights {
             }
             pushed => pushed?,
         }
-        flight.headers[index].in_flight_count = count;
+        flight.states[index].in_flight_count = count;
         flight.remaining_count += count;
         self.remaining_count += count;
         self.sent_count += count;
@@ -188,11 +237,11 @@ impl Flights {
     ) -> bool {
         let flight = &mut self.flights[flight_index];
         let outgoing = *flight.outbox.outgoing(index);
-        let (Some(slot), false) = (dispatch.spare_slot(&outgoing), flight.headers[index].is_spare)
+        let (Some(slot), false) = (dispatch.spare_slot(&outgoing), flight.states[index].is_spare)
         else {
             return false;
         };
-        flight.headers[index].is_spare = true;
+        flight.states[index].is_spare = true;
         let pushed = self.push_prepared(ring, dispatch, (flight_index, index), slot, count);
         if let Err(error) = pushed {
             tracing::error!(%error, "sending by a spare sender");
@@ -253,8 +302,8 @@ impl Flights {
     ) -> Option<(usize, usize, usize)> {
         let (flight_index, first) = (usize::from(flight_index), first as usize);
         let flight = self.flights.get_mut(flight_index)?;
-        let header = flight.headers.get_mut(first);
-        let count = header.map_or(0, |header| mem::take(&mut header.in_flight_count));
+        let state = flight.states.get_mut(first);
+        let count = state.map_or(0, |state| mem::take(&mut state.in_flight_count));
         if count == 0 {
             tracing::error!(?completion, "a completion of nothing that is being sent");
             return None;
@@ -278,7 +327,7 @@ impl Flights {
     pub fn is_balanced(&self) -> bool {
         let is_whole = |flight: &Flight| {
             let in_flight_count: usize =
-                flight.headers.iter().map(|header| header.in_flight_count).sum();
+                flight.states.iter().map(|state| state.in_flight_count).sum();
             in_flight_count == flight.remaining_count
                 && (flight.remaining_count > 0) != flight.outbox.is_empty()
         };
@@ -300,19 +349,10 @@ fn count_sent(dispatch: &Dispatch, outgoing: &Outgoing, result: i32, count: usiz
 
 impl Flight {
     fn new(replies_max: usize) -> Self {
-        let nobody = std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
-        let header = || Header {
-            name: cmsg::socket_address(nobody),
-            control: SendControl::new(Default::default(), None),
-            iovec: libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 },
-            // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
-            message: unsafe { mem::zeroed() },
-            in_flight_count: 0,
-            is_spare: false,
-        };
         Self {
             outbox: Outbox::new(replies_max),
-            headers: (0..replies_max).map(|_| header()).collect(),
+            headers: Headers::new(replies_max),
+            states: vec![State::default(); replies_max].into_boxed_slice(),
             remaining_count: 0,
         }
     }
@@ -320,22 +360,28 @@ impl Flight {
     /// Fills the header of a run. The message is valid until the next call with the same index.
     fn prepare(&mut self, index: usize, run: &SegmentRun) {
         let payload = self.outbox.payload(&run.whole);
-        let header = &mut self.headers[index];
-        header.name = cmsg::socket_address(run.whole.destination);
-        header.control = SendControl::new(run.whole.egress, run.segment_len());
-        header.iovec = libc::iovec {
-            // sendmsg(2) only reads from here, though the type is mutable.
-            iov_base: payload.as_ptr().cast_mut().cast(),
-            iov_len: payload.len(),
-        };
-        let control = header.control.as_bytes();
-        header.message.msg_control = control.as_ptr().cast_mut().cast();
-        header.message.msg_controllen = control.len() as _;
-        header.message.msg_name = ptr::from_mut(&mut header.name).cast();
-        header.message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-        header.message.msg_iov = &mut header.iovec;
-        header.message.msg_iovlen = 1;
-        header.is_spare = false;
+        self.states[index] = State::default();
+        let control = SendControl::new(run.whole.egress, run.segment_len());
+        let control_len = control.as_bytes().len();
+        let header = self.headers.at(index);
+        // SAFETY: the header exists, and nothing is under way through it: the kernel reads none of
+        // it now. Pointers are made without references, so that later writes to other headers leave
+        // them valid.
+        unsafe {
+            (*header).name = cmsg::socket_address(run.whole.destination);
+            (*header).control = control;
+            (*header).iovec = libc::iovec {
+                // sendmsg(2) only reads from here, though the type is mutable.
+                iov_base: payload.as_ptr().cast_mut().cast(),
+                iov_len: payload.len(),
+            };
+            (*header).message.msg_control = (&raw mut (*header).control).cast();
+            (*header).message.msg_controllen = control_len as _;
+            (*header).message.msg_name = (&raw mut (*header).name).cast();
+            (*header).message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            (*header).message.msg_iov = &raw mut (*header).iovec;
+            (*header).message.msg_iovlen = 1;
+        }
     }
 }
 

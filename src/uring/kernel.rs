@@ -3,7 +3,7 @@
 
 use std::{
     fmt, io,
-    os::fd::RawFd,
+    os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
 
@@ -29,15 +29,24 @@ pub(super) trait Kernel: fmt::Debug + Send {
     /// [`Kernel::submit_and_coalesce`] asks (Linux 6.12).
     fn can_coalesce(&self) -> bool;
 
-    /// Sets the registered file at `index`; an `fd` of -1 takes it away.
-    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()>;
+    /// Sets the registered file at `index`, or takes it away.
+    fn set_file(&mut self, index: u32, file: Option<BorrowedFd<'_>>) -> io::Result<()>;
 
     /// Lets go of all registered files. Sockets whose descriptors are closed already close now.
     fn unregister_files(&mut self) -> io::Result<()>;
 
-    /// Registers a buffer ring. The memory at `address` must hold `count` entries, and live until
-    /// the buffer ring was unregistered, or for good.
-    fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()>;
+    /// Registers a buffer ring of `count` entries.
+    ///
+    /// # Safety
+    ///
+    /// The memory at `address` must hold the entries, and live until the buffer ring was
+    /// unregistered, until this ring is closed, or for good.
+    unsafe fn register_buffer_ring(
+        &mut self,
+        address: u64,
+        count: u16,
+        group: u16,
+    ) -> io::Result<()>;
 
     fn unregister_buffer_ring(&mut self, group: u16) -> io::Result<()>;
 
@@ -68,7 +77,7 @@ pub(super) trait Kernel: fmt::Debug + Send {
     ) -> io::Result<()>;
 
     /// Queues a watch that completes each time the descriptor becomes readable anew.
-    fn push_watch(&mut self, fd: RawFd, user_data: u64) -> io::Result<()>;
+    fn push_watch(&mut self, file: BorrowedFd<'_>, user_data: u64) -> io::Result<()>;
 
     /// Queues the cancellation of one request.
     fn push_cancel(&mut self, target: u64, user_data: u64) -> io::Result<()>;
@@ -90,6 +99,10 @@ pub(super) trait Kernel: fmt::Debug + Send {
         wait_max: Duration,
         deadline: Option<Instant>,
     ) -> io::Result<Entered>;
+
+    /// Lets go of the ring without a word to the kernel: this process was forked from the one that
+    /// has it. Nothing else may be called afterwards.
+    fn abandon(&mut self);
 
     /// Whether a completion is there to be taken.
     fn has_completions(&mut self) -> bool;

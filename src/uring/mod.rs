@@ -66,7 +66,7 @@ const SUBMISSION_COUNT: u32 = 512;
 /// Checks that this process may use io_uring, and that it works here.
 #[allow(dead_code, reason = "for the feature udp-v4")]
 pub(crate) fn check() -> Result<(), Unavailable> {
-    on_other_thread(probe::preflight)
+    on_other_thread(probe::preflight)?
 }
 
 /// Opens the backend. Returns it with its setup, or why it cannot be opened.
@@ -76,7 +76,7 @@ pub(crate) fn open(
     let uring = on_other_thread(|| {
         probe::preflight()?;
         Uring::open(settings).map_err(|failure| probe::explain(failure.0, failure.1))
-    })?;
+    })??;
     let setup = uring.setup();
     Ok((Box::new(uring), setup))
 }
@@ -84,9 +84,16 @@ pub(crate) fn open(
 /// Runs `set_up` on a thread of its own. The kernel takes a ring apart some time after it was
 /// closed, by work that runs on the thread that made the ring. If that thread still lived, the work
 /// would interrupt the system call that it waits in by then.
-fn on_other_thread<T: Send>(set_up: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| scope.spawn(set_up).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+///
+/// # Errors
+///
+/// No thread can be started.
+fn on_other_thread<T: Send>(set_up: impl FnOnce() -> T + Send) -> Result<T, Unavailable> {
+    let refused = |error| probe::explain("starting a thread", error);
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, set_up).map_err(refused)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// The io_uring backend.
@@ -149,12 +156,13 @@ impl<K: Kernel> Uring<K> {
     /// Builds the backend over a ring that has registered files and is not enabled yet.
     fn over(mut ring: K, settings: &BackendSettings) -> Result<Self, (&'static str, io::Error)> {
         let buffer_count = settings.buffer_count.next_power_of_two();
-        let slab = Slab::new(buffer_count, HEADER_BYTES + settings.buffer_bytes)
-            .map_err(|error| ("allocating the receive buffers", error))?;
-        let buffers = BufferRing::register(&mut ring, Arc::new(slab), settings.batch_max)
-            .map_err(|error| ("io_uring_register (buffer ring)", error))?;
         let waker = Waker::new().map_err(|error| ("eventfd", error))?;
         let watch = Watch::new(waker.as_fd(), UserData::Wake).map_err(|error| ("dup", error))?;
+        let slab = Slab::new(buffer_count, HEADER_BYTES + settings.buffer_bytes)
+            .map_err(|error| ("allocating the receive buffers", error))?;
+        // The last that may fail: from now on the ring has to be closed before the buffers go.
+        let buffers = BufferRing::register(&mut ring, Arc::new(slab), settings.batch_max)
+            .map_err(|error| ("io_uring_register (buffer ring)", error))?;
         Ok(Self {
             ring,
             buffers,
@@ -404,6 +412,12 @@ impl<K: Kernel> BackendDriver for Uring<K> {
         }
         drain::drain(self);
         audit::check(self);
+    }
+
+    fn abandon(&mut self) {
+        self.is_closed = true;
+        self.ring.abandon();
+        self.arms.clear();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    os::{fd::AsRawFd, unix::net::UnixDatagram},
+    os::{fd::AsFd, unix::net::UnixDatagram},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,19 +44,31 @@ pub(super) fn preflight() -> Result<(), Unavailable> {
 
 type Failure = (&'static str, io::Error);
 
+/// Dropped in this order, so that the kernel has let go of the ring before its memory is freed.
+struct Small {
+    ring: Ring,
+    buffers: BufferRing,
+}
+
 fn attempt() -> Result<(), Failure> {
     let failed = |operation| move |error| (operation, error);
     let mut ring = Ring::open(8, 16).map_err(failed("io_uring_setup"))?;
     ring.register_files(1).map_err(failed("io_uring_register (files)"))?;
-    let slab = Slab::new(4, HEADER_BYTES + 64).map_err(failed("allocating buffers"))?;
-    let mut buffers = BufferRing::register(&mut ring, Arc::new(slab), 1)
-        .map_err(failed("io_uring_register (buffer ring)"))?;
     // A pair of Unix sockets: UDP over loopback would need the interface to be up.
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socketpair"))?;
-    ring.set_file(0, ours.as_raw_fd()).map_err(failed("io_uring_register (file)"))?;
+    ring.set_file(0, Some(ours.as_fd())).map_err(failed("io_uring_register (file)"))?;
+    let slab = Slab::new(4, HEADER_BYTES + 64).map_err(failed("allocating buffers"))?;
+    let buffers = BufferRing::register(&mut ring, Arc::new(slab), 1)
+        .map_err(failed("io_uring_register (buffer ring)"))?;
+    let Small { ring, buffers } = &mut Small { ring, buffers };
     ring.enable().map_err(failed("io_uring_register (enable)"))?;
-    let moved = move_datagram(&mut ring, &mut buffers, &theirs);
-    let at_rest = moved.and_then(|()| rest(&mut ring, &mut buffers));
+    let layout = BufferLayout::new();
+    let user_data = UserData::Receive { slot: 0, generation: 0 };
+    // If this fails, the kernel has taken nothing yet.
+    let submitted = layout.push_receive(ring, 0, user_data).and_then(|()| ring.submit());
+    submitted.map_err(failed("io_uring_enter"))?;
+    let moved = move_datagram(ring, buffers, &theirs);
+    let at_rest = moved.and_then(|()| rest(ring, buffers));
     if at_rest.is_err() {
         // The kernel may still hold the receive: its memory must stay.
         ring.leak();
@@ -65,15 +77,12 @@ fn attempt() -> Result<(), Failure> {
     at_rest.map_err(failed("io_uring_enter"))
 }
 
+/// Receives a datagram by the receive that was submitted.
 fn move_datagram(
     ring: &mut Ring,
     buffers: &mut BufferRing,
     theirs: &UnixDatagram,
 ) -> io::Result<()> {
-    let layout = BufferLayout::new();
-    let user_data = UserData::Receive { slot: 0, generation: 0 };
-    layout.push_receive(ring, 0, user_data)?;
-    ring.submit()?;
     theirs.send(b"nicring")?;
     let completion = wait(ring)?;
     if completion.result < 0 {
@@ -138,6 +147,16 @@ pub(super) fn explain(operation: &'static str, source: io::Error) -> Unavailable
             "EINVAL",
             "this kernel lacks something: Linux 6.0 or later is needed, and Ubuntu's 6.8.0-136 to \
              -139 refuse buffer rings",
+        ),
+        Some(libc::EAGAIN) => (
+            "EAGAIN",
+            "no more threads may be started: raise RLIMIT_NPROC (`ulimit -u`), or TasksMax= in a \
+             unit of systemd",
+        ),
+        Some(libc::EAFNOSUPPORT) => (
+            "EAFNOSUPPORT",
+            "a sandbox forbids Unix sockets, with which io_uring is tried: allow AF_UNIX \
+             (RestrictAddressFamilies= in a unit of systemd)",
         ),
         Some(libc::EMFILE) => ("EMFILE", "too many open files: raise RLIMIT_NOFILE (`ulimit -n`)"),
         Some(libc::ENFILE) => ("ENFILE", "too many open files on this host: raise fs.file-max"),

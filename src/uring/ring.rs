@@ -4,7 +4,7 @@
 use std::{
     fmt, io,
     mem::ManuallyDrop,
-    os::fd::RawFd,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Ring {
     flags: Vec<&'static str>,
     is_enabled: bool,
     is_leaked: bool,
+    /// Whether the kernel lost a completion, and nobody was told yet.
+    has_lost: bool,
 }
 
 impl Ring {
@@ -58,6 +60,7 @@ impl Ring {
                         flags,
                         is_enabled: false,
                         is_leaked: false,
+                        has_lost: false,
                     });
                 }
                 Err(error) => {
@@ -86,6 +89,11 @@ impl Ring {
         self.is_leaked = true;
     }
 
+    /// What is to be told of an entry, and of those that nobody was told of.
+    fn told(&mut self, entered: Entered) -> Entered {
+        if std::mem::take(&mut self.has_lost) { Entered::WithLoss } else { entered }
+    }
+
     /// Queues a submission. If the queue is full, submits what is queued first. The error is
     /// `WouldBlock` if the kernel takes nothing even then.
     ///
@@ -98,7 +106,7 @@ impl Ring {
         if unsafe { self.ring.submission().push(entry) }.is_ok() {
             return Ok(());
         }
-        entered(self.ring.submit())?;
+        self.has_lost |= entered(self.ring.submit())? == Entered::WithLoss;
         // SAFETY: passed on to the caller.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.map_err(|_| io::ErrorKind::WouldBlock.into())
@@ -120,7 +128,9 @@ impl Kernel for Ring {
         self.ring.params().is_feature_min_timeout()
     }
 
-    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
+    fn set_file(&mut self, index: u32, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        // -1 takes a file away (io_uring_register_files_update(3)).
+        let fd = file.map_or(-1, |file| file.as_raw_fd());
         self.ring.submitter().register_files_update(index, &[fd]).map(drop)
     }
 
@@ -128,9 +138,13 @@ impl Kernel for Ring {
         self.ring.submitter().unregister_files()
     }
 
-    fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()> {
-        // SAFETY: `BufferRing` owns the memory behind `address`, `count` entries long, and is freed
-        // only after this ring is (`drain`), or never.
+    unsafe fn register_buffer_ring(
+        &mut self,
+        address: u64,
+        count: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        // SAFETY: passed on to the caller.
         unsafe { self.ring.submitter().register_buf_ring_with_flags(address, count, group, 0) }
     }
 
@@ -163,8 +177,9 @@ impl Kernel for Ring {
         unsafe { self.push(&send.user_data(user_data)) }
     }
 
-    fn push_watch(&mut self, fd: RawFd, user_data: u64) -> io::Result<()> {
-        let watch = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build();
+    fn push_watch(&mut self, file: BorrowedFd<'_>, user_data: u64) -> io::Result<()> {
+        let file = Fd(file.as_raw_fd());
+        let watch = opcode::PollAdd::new(file, libc::POLLIN as u32).multi(true).build();
         // SAFETY: a watch points to no memory, and the kernel holds the file itself.
         unsafe { self.push(&watch.user_data(user_data)) }
     }
@@ -187,18 +202,21 @@ impl Kernel for Ring {
             (submission.taskrun() || submission.cq_overflow(), submission.is_empty())
         };
         if is_empty && !needs_entering {
-            return Ok(Entered::Normally);
+            return Ok(self.told(Entered::Normally));
         }
-        entered(self.ring.submit())
+        let result = self.ring.submit();
+        Ok(self.told(entered(result)?))
     }
 
     fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered> {
         let Some(deadline) = deadline else {
-            return entered(self.ring.submit_and_wait(1));
+            let result = self.ring.submit_and_wait(1);
+            return Ok(self.told(entered(result)?));
         };
         let timeout = timespec(deadline.saturating_duration_since(Instant::now()));
         let arguments = SubmitArgs::new().timespec(&timeout);
-        entered(self.ring.submitter().submit_with_args(1, &arguments))
+        let result = self.ring.submitter().submit_with_args(1, &arguments);
+        Ok(self.told(entered(result)?))
     }
 
     fn submit_and_coalesce(
@@ -213,7 +231,17 @@ impl Kernel for Ring {
         let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let timeout = timespec(deadline.map_or(far, remaining));
         let arguments = SubmitArgs::new().min_wait_usec(wait_us).timespec(&timeout);
-        entered(self.ring.submitter().submit_with_args(count as usize, &arguments))
+        let result = self.ring.submitter().submit_with_args(count as usize, &arguments);
+        Ok(self.told(entered(result)?))
+    }
+
+    fn abandon(&mut self) {
+        // The child has no copy of the mapped memory (`dontfork`). What is at its addresses by now
+        // is not ours to unmap.
+        self.leak();
+        // SAFETY: the descriptor is this process's own, and the ring, which is leaked, neither
+        // closes nor uses it any more.
+        drop(unsafe { OwnedFd::from_raw_fd(self.ring.as_raw_fd()) });
     }
 
     fn has_news(&mut self) -> bool {

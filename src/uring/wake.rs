@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -47,7 +47,7 @@ impl Watch {
             return Err(io::Error::other("the ring refuses to watch a descriptor"));
         }
         if !self.is_armed {
-            ring.push_watch(self.file.as_raw_fd(), self.user_data.encode())?;
+            ring.push_watch(self.file.as_fd(), self.user_data.encode())?;
             self.is_armed = true;
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! Leases of batches, and the end of the engine.
 
 use std::{
+    future::Future,
     net::SocketAddrV4,
+    pin::Pin,
     sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Wake},
     thread,
@@ -202,32 +204,31 @@ fn dropping_the_engine_frees_its_port_while_leases_are_held(backend: Backend) {
     });
 }
 
-/// The waker holds the last reference to the engine and drops it when it is called. That happens on
-/// the engine's own thread: a drop that waited for that thread would wait for ever.
+/// The waker holds the future, which holds the last reference to the engine, and drops it when it
+/// is called. That happens on the engine's own thread: a drop that waited for that thread would wait
+/// for ever.
 fn a_waker_may_drop_the_engine_on_its_own_thread(backend: Backend) {
+    type Receiving = Pin<Box<dyn Future<Output = nicring::Result<usize>> + Send>>;
     struct Owner {
-        engine: Mutex<Option<Arc<AsyncEngine>>>,
+        receiving: Mutex<Option<Receiving>>,
         dropped: Mutex<mpsc::Sender<Option<String>>>,
     }
     impl Wake for Owner {
         fn wake(self: Arc<Self>) {
-            drop(self.engine.lock().expect("no panic").take());
+            drop(self.receiving.lock().expect("no panic").take());
             let name = thread::current().name().map(str::to_owned);
             let _ = self.dropped.lock().expect("no panic").send(name);
         }
     }
-    let engine = Arc::new(open(on_loopback(backend)));
+    let engine = open(on_loopback(backend));
     let port = engine.ports()[0];
     let (sender, dropped) = mpsc::channel();
-    let owner = Arc::new(Owner {
-        engine: Mutex::new(Some(Arc::clone(&engine))),
-        dropped: Mutex::new(sender),
-    });
+    let owner = Arc::new(Owner { receiving: Mutex::default(), dropped: Mutex::new(sender) });
     let waker = Arc::clone(&owner).into();
-    let mut future = Box::pin(async move { engine.recv_batch().await.map(|batch| batch.len()) });
-    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-    assert!(matches!(polled, Poll::Pending));
-    drop(future);
+    let mut receiving: Receiving =
+        Box::pin(async move { engine.recv_batch().await.map(|batch| batch.len()) });
+    assert!(matches!(receiving.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending));
+    *owner.receiving.lock().expect("no panic") = Some(receiving);
     Client::on_loopback().ask("wake", LOCALHOST, port);
     let name = dropped.recv_timeout(common::PATIENCE).expect("the waker comes to an end");
     assert_eq!(name.as_deref(), Some("nicring"), "woken on the engine's thread");
@@ -246,5 +247,3 @@ fn engines_come_and_go_many_times(backend: Backend) {
         }
     });
 }
-
-use std::future::Future;

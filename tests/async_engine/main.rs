@@ -5,6 +5,7 @@ mod common;
 
 mod lease;
 mod runtimes;
+mod wakers;
 
 #[cfg(target_os = "linux")]
 mod inside_tokio_uring;

@@ -27,6 +27,7 @@ use crate::{
     sys::{
         drop_count::DropCount,
         options::{self, PacketInfo},
+        process::Opener,
     },
 };
 
@@ -136,6 +137,7 @@ pub(crate) struct ListenSocket {
     /// The groups that it has joined by now, each with the index of the NIC.
     joins: Mutex<Vec<(Ipv4Addr, u32)>>,
     drops: DropCount,
+    opener: Opener,
 }
 
 impl ListenSocket {
@@ -174,6 +176,7 @@ impl ListenSocket {
             joins: Mutex::default(),
             plan,
             drops: DropCount::default(),
+            opener: Opener::this(),
         }
     }
 
@@ -247,8 +250,9 @@ const QUEUED_COUNT_MAX: u64 = 1 << 20;
 /// Counts what nobody will receive any more.
 impl Drop for ListenSocket {
     fn drop(&mut self) {
-        // An adopted socket lives on with its owner.
-        if !self.plan.hears() || self.plan.role == Role::Unjudged {
+        // An adopted socket lives on with its owner, and that of a forked child with its parent.
+        let is_last = self.plan.role != Role::Unjudged && self.opener.is_this();
+        if !self.plan.hears() || !is_last {
             return;
         }
         let mut left_count = 0;

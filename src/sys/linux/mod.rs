@@ -4,10 +4,14 @@
 //! - [`segments`]: replies that leave by one `sendmsg` (GSO).
 //! - [`mmsg`]: `recvmmsg` and `sendmmsg`.
 //! - [`meminfo`]: what a socket has dropped.
+//! - [`fork_mark`]: memory that a forked child finds empty.
 //! - [`netlink`]: what the kernel tells of links, addresses and routes.
 //! - [`nic_watch`]: the NICs that follow from it.
 
 pub(crate) mod cmsg;
+pub(crate) mod fork_mark;
+#[cfg(test)]
+mod fork_tests;
 pub(crate) mod meminfo;
 pub(crate) mod mmsg;
 mod netlink;

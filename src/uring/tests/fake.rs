@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io, mem,
-    os::fd::RawFd,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     ptr::NonNull,
     slice,
     sync::atomic::{AtomicU16, Ordering},
@@ -329,6 +329,10 @@ impl Fake {
 }
 
 impl Kernel for Fake {
+    fn abandon(&mut self) {
+        self.is_enabled = false;
+    }
+
     fn is_enabled(&self) -> bool {
         self.is_enabled
     }
@@ -342,12 +346,12 @@ impl Kernel for Fake {
         self.can_coalesce
     }
 
-    fn set_file(&mut self, index: u32, fd: RawFd) -> io::Result<()> {
-        let former = match fd {
-            -1 => self.files.remove(&index),
-            fd => self.files.insert(index, fd),
+    fn set_file(&mut self, index: u32, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let former = match file {
+            None => self.files.remove(&index),
+            Some(file) => self.files.insert(index, file.as_raw_fd()),
         };
-        assert_eq!(former.is_some(), fd == -1, "slot {index} was set or cleared twice");
+        assert_eq!(former.is_some(), file.is_none(), "slot {index} was set or cleared twice");
         Ok(())
     }
 
@@ -356,7 +360,12 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn register_buffer_ring(&mut self, address: u64, count: u16, group: u16) -> io::Result<()> {
+    unsafe fn register_buffer_ring(
+        &mut self,
+        address: u64,
+        count: u16,
+        group: u16,
+    ) -> io::Result<()> {
         assert_eq!(group, GROUP);
         let start = NonNull::new(address as *mut BufRingEntry).expect("an address");
         self.entries = Some(Entries { start, count, head: 0 });
@@ -405,7 +414,7 @@ impl Kernel for Fake {
         self.push(Request::Send { slot, payload, segment_len, address }, user_data)
     }
 
-    fn push_watch(&mut self, _: RawFd, user_data: u64) -> io::Result<()> {
+    fn push_watch(&mut self, _: BorrowedFd<'_>, user_data: u64) -> io::Result<()> {
         self.push(Request::Watch, user_data)
     }
 

@@ -1,0 +1,57 @@
+//! The tasks that wait for a batch, and their wakers. Wakers are code of the caller: they are
+//! called, cloned and dropped where no lock is held, and one that panics harms nobody else.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Waker,
+};
+
+/// The wakers of tasks, each in the place that its task has.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    places: Vec<Place>,
+    /// Places that no task has.
+    free: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// `None` once it was taken to be called.
+    waker: Option<Waker>,
+}
+
+impl Waiters {
+    /// Gives a task a place, or puts a new waker in the one that it has. Returns the place, and a
+    /// waker to drop.
+    pub fn put(&mut self, place: Option<usize>, waker: Waker) -> (usize, Option<Waker>) {
+        let place = place.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.places.push(Place::default());
+            self.places.len() - 1
+        });
+        (place, self.places[place].waker.replace(waker))
+    }
+
+    /// Takes a place from a task that no longer waits. Returns a waker to drop.
+    pub fn leave(&mut self, place: usize) -> Option<Waker> {
+        self.free.push(place);
+        self.places[place].waker.take()
+    }
+
+    /// Moves all wakers to `to`, to be called. The tasks keep their places.
+    pub fn take(&mut self, to: &mut Vec<Waker>) {
+        to.extend(self.places.iter_mut().filter_map(|place| place.waker.take()));
+    }
+}
+
+/// Calls wakers, and empties the list.
+pub(super) fn wake_all(wakers: &mut Vec<Waker>) {
+    for waker in wakers.drain(..) {
+        wake(waker);
+    }
+}
+
+fn wake(waker: Waker) {
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!("the waker of a task panicked: the task may wait for ever");
+    }
+}
