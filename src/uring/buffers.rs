@@ -288,15 +288,15 @@ impl BufferRing {
         let start = self.entries.start.as_ptr();
         // `struct io_uring_buf` (linux/io_uring.h): u64 addr, u32 len, u16 bid, u16 resv. Written
         // field by field: the `resv` of entry 0 is the tail, which the kernel may read meanwhile.
+        let entry = start.wrapping_add(index * size_of::<BufRingEntry>());
         // SAFETY: the index is masked to the number of entries that were allocated, and each is
-        // aligned to 8 bytes. The kernel does not read these fields before the tail that covers
-        // them is published.
-        unsafe {
-            let entry = start.add(index * size_of::<BufRingEntry>());
-            entry.cast::<u64>().write(address);
-            entry.add(8).cast::<u32>().write(self.slab.len as u32);
-            entry.add(12).cast::<u16>().write(buffer);
-        }
+        // aligned to 8 bytes. The kernel does not read this before the tail that covers it is
+        // published.
+        unsafe { entry.cast::<u64>().write(address) };
+        // SAFETY: as above.
+        unsafe { entry.wrapping_add(8).cast::<u32>().write(self.slab.len as u32) };
+        // SAFETY: as above.
+        unsafe { entry.wrapping_add(12).cast::<u16>().write(buffer) };
         self.tail = self.tail.wrapping_add(1);
         self.given_count += 1;
     }

@@ -10,7 +10,8 @@
 #![allow(unsafe_code)]
 
 use std::{
-    fmt, io, mem,
+    fmt, io,
+    mem::{self, offset_of},
     ptr::{self, NonNull},
 };
 
@@ -42,8 +43,7 @@ impl Header {
             name: cmsg::socket_address(nobody),
             control: SendControl::new(Default::default(), None),
             iovec: libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 },
-            // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
-            message: unsafe { mem::zeroed() },
+            message: empty_message(),
         }
     }
 }
@@ -70,8 +70,7 @@ impl Headers {
 
     fn at(&self, index: usize) -> *mut Header {
         assert!(index < self.0.len(), "header {index} of {}", self.0.len());
-        // SAFETY: within the allocation, by the assertion above.
-        unsafe { self.0.as_ptr().cast::<Header>().add(index) }
+        self.0.as_ptr().cast::<Header>().wrapping_add(index)
     }
 }
 
@@ -187,8 +186,8 @@ impl Flights {
         count: usize,
     ) -> io::Result<()> {
         let flight = &mut self.flights[flight_index];
-        // SAFETY: the header exists; no reference is made.
-        let message = unsafe { &raw const (*flight.headers.at(index)).message };
+        let header = flight.headers.at(index).cast::<u8>();
+        let message = header.wrapping_add(offset_of!(Header, message)).cast::<libc::msghdr>();
         let user_data = UserData::Send { flight: flight_index as u16, index: index as u32 };
         // SAFETY: the message points into the flight's headers and its outbox's arena, both on the
         // heap, which the flight owns and leaves alone until `remaining_count` is back at 0; this
@@ -364,25 +363,27 @@ impl Flight {
         let control = SendControl::new(run.whole.egress, run.segment_len());
         let control_len = control.as_bytes().len();
         let header = self.headers.at(index);
+        let field = |offset| header.cast::<u8>().wrapping_add(offset);
+        let mut message = empty_message();
+        message.msg_control = field(offset_of!(Header, control)).cast();
+        message.msg_controllen = control_len as _;
+        message.msg_name = field(offset_of!(Header, name)).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        message.msg_iov = field(offset_of!(Header, iovec)).cast();
+        message.msg_iovlen = 1;
+        let name = cmsg::socket_address(run.whole.destination);
+        // sendmsg(2) only reads from here, though the type is mutable.
+        let iov_base = payload.as_ptr().cast_mut().cast();
+        let iovec = libc::iovec { iov_base, iov_len: payload.len() };
         // SAFETY: the header exists, and nothing is under way through it: the kernel reads none of
-        // it now. Pointers are made without references, so that later writes to other headers leave
-        // them valid.
-        unsafe {
-            (*header).name = cmsg::socket_address(run.whole.destination);
-            (*header).control = control;
-            (*header).iovec = libc::iovec {
-                // sendmsg(2) only reads from here, though the type is mutable.
-                iov_base: payload.as_ptr().cast_mut().cast(),
-                iov_len: payload.len(),
-            };
-            (*header).message.msg_control = (&raw mut (*header).control).cast();
-            (*header).message.msg_controllen = control_len as _;
-            (*header).message.msg_name = (&raw mut (*header).name).cast();
-            (*header).message.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-            (*header).message.msg_iov = &raw mut (*header).iovec;
-            (*header).message.msg_iovlen = 1;
-        }
+        // it now.
+        unsafe { header.write(Header { name, control, iovec, message }) };
     }
+}
+
+fn empty_message() -> libc::msghdr {
+    // SAFETY: all zeros are a valid msghdr: null pointers and lengths of 0.
+    unsafe { mem::zeroed() }
 }
 
 impl fmt::Debug for Flights {

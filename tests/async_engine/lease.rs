@@ -205,8 +205,8 @@ fn dropping_the_engine_frees_its_port_while_leases_are_held(backend: Backend) {
 }
 
 /// The waker holds the future, which holds the last reference to the engine, and drops it when it
-/// is called. That happens on the engine's own thread: a drop that waited for that thread would wait
-/// for ever.
+/// is called. That happens on the engine's own thread: a drop that waited for that thread would
+/// wait for ever.
 fn a_waker_may_drop_the_engine_on_its_own_thread(backend: Backend) {
     type Receiving = Pin<Box<dyn Future<Output = nicring::Result<usize>> + Send>>;
     struct Owner {
