@@ -93,14 +93,13 @@ impl fmt::Display for Error {
             Self::Setting { setting, reason } => write!(f, "{setting}: {reason}"),
             Self::Enumerate { source } => {
                 write!(f, "listing the interfaces: {source}")?;
-                match source.kind() {
-                    // EAFNOSUPPORT, EPERM: what sandboxes say.
-                    io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => f.write_str(
-                        ": on Linux it takes a netlink socket: allow it in the sandbox \
-                         (RestrictAddressFamilies=AF_NETLINK in a unit of systemd)",
-                    ),
-                    _ => Ok(()),
+                if !platform::is_forbidden_by_sandboxes(source) {
+                    return Ok(());
                 }
+                f.write_str(
+                    ": on Linux it takes a netlink socket: allow it in the sandbox \
+                     (RestrictAddressFamilies=AF_NETLINK in a unit of systemd)",
+                )
             }
             Self::Socket { operation, nic, address, source } => {
                 write!(f, "{nic}: {operation} {address}: {source}")?;

@@ -43,6 +43,16 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
+/// Whether this is what sandboxes say to a kind of socket that they forbid.
+pub(crate) fn is_forbidden_by_sandboxes(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let codes = [nix::errno::Errno::EAFNOSUPPORT as i32];
+    #[cfg(windows)]
+    let codes = [10_047]; // WSAEAFNOSUPPORT
+    error.kind() == io::ErrorKind::PermissionDenied
+        || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
 /// Whether a socket, or the host, can be in no more groups.
 pub(crate) fn is_out_of_memberships(error: &io::Error) -> bool {
     #[cfg(unix)]

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use nicring::{AsyncEngine, Backend};
+use nicring::Backend;
 use tokio::time::timeout;
 
 use crate::{

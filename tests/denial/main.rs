@@ -118,6 +118,58 @@ fn a_limit_of_locked_memory_is_explained() {
     assert_echoes(&server);
 }
 
+/// As under a limit of tasks (pids cgroup, TasksMax= of systemd).
+#[test]
+fn no_thread_to_be_had_means_the_portable_backend() {
+    let this = "no_thread_to_be_had_means_the_portable_backend";
+    let unprivileged = |command: &mut Command| {
+        if nix::unistd::Uid::effective().is_root() {
+            command.uid(65_534).gid(65_534); // no limit holds for root
+        }
+    };
+    if !has_io_uring() || !is_child_of(this, &[], unprivileged) {
+        return;
+    }
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0).expect("a lower limit is always allowed");
+    let engine = common::open(on_loopback(Backend::Auto));
+    assert_explained(engine.handle().backend(), "starting a thread", "EAGAIN", "RLIMIT_NPROC");
+    let error = on_loopback(Backend::IoUring).open().map(drop).expect_err("it takes a thread");
+    assert!(error.to_string().contains("TasksMax"), "{error}");
+    let error = on_loopback(Backend::Portable).open_async().map(drop).expect_err("so does this");
+    assert!(error.to_string().contains("TasksMax"), "{error}");
+}
+
+#[test]
+fn sandboxes_are_told_apart_and_told_what_they_need() {
+    let refused = |call| {
+        sandboxed(call, libc::EAFNOSUPPORT, || common::refused(on_loopback(Backend::IoUring)))
+    };
+    let error = refused(libc::SYS_socket).to_string();
+    assert!(error.contains("RestrictAddressFamilies=AF_NETLINK"), "{error}");
+    if has_io_uring() {
+        let error = refused(libc::SYS_socketpair).to_string();
+        assert!(error.contains("socketpair: EAFNOSUPPORT") && error.contains("AF_UNIX"), "{error}");
+    }
+}
+
+#[test]
+fn trying_io_uring_in_vain_leaks_no_descriptor() {
+    let this = "trying_io_uring_in_vain_leaks_no_descriptor";
+    if !has_io_uring() || !is_child_of(this, &[], |_| {}) {
+        return;
+    }
+    let count = || std::fs::read_dir("/proc/self/fd").expect("descriptors").count();
+    for call in [ENTER, REGISTER] {
+        sandboxed(call.1, libc::EPERM, || {
+            let open = || drop(common::open(on_loopback(Backend::Auto)));
+            open();
+            let before = count();
+            (0..20).for_each(|_| open());
+            assert_eq!(count(), before, "{}", call.0);
+        });
+    }
+}
+
 /// The soft limit of most systems is 1,024 descriptors. An engine has more slots than that.
 #[test]
 fn io_uring_runs_under_the_usual_limit_of_descriptors() {

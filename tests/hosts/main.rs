@@ -8,6 +8,7 @@
 mod common;
 
 mod addresses;
+mod answers;
 mod exceptions;
 mod host;
 mod many;
