@@ -42,7 +42,7 @@
 //! | subnet | each broadcast address, on each device | yes | subnet broadcast; on `lo` 127.255.255.255 |
 //! | limited | 255.255.255.255 | yes | limited broadcast |
 //! | group | each group, joined on the NIC | yes | that group on that NIC |
-//! | sender | 224.0.0.0, which no group ever is (RFC 1112) | no | nothing; sends by the kernel's route |
+//! | senders | 224.0.0.0, which no group ever is (RFC 1112) | no | nothing; send, [below](#the-way-of-a-reply) |
 //!
 //! So each frame is heard exactly once, by the socket of its class on the NIC that it came by. Two
 //! NICs on one segment hear two frames. An idle socket costs nothing on a ring. All together hear
@@ -98,15 +98,26 @@
 //! address says so.
 //!
 //! The source port is the port that was asked. `IP_PKTINFO` tells the kernel interface and source
-//! ([ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)). The interface that it names
-//! overrides a socket's device. What leaves by the kernel's route is sent by the sender of its
-//! port, which is bound to no device.
+//! ([ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)).
+//!
+//! Each NIC has a *sender* for the answers to what came in by it. Answers that a NIC is too slow
+//! for, or that wait for a host that is gone, fill the buffer of their own sender and no other.
+//! A host that does not say where it is (ARP) keeps its answers in the kernel for three seconds.
+//! [`Builder::send_buffer_bytes`] has room for 5,000 of them. Where the kernel grants less, 32
+//! *spare senders* for each port take what a sender has no room for, each for some of the askers.
+//!
+//! No answer goes to a broadcast address or a group, whoever names it: it would reach everybody on
+//! a subnet ([`Queued::NoHost`]). [`Batch::send`] may send there, by a sender of its own. And only
+//! a few askers of 255.255.255.255 whose address is of no subnet of the NIC are answered by that
+//! NIC, 64 at once and 16 new ones a second; more than that would fill the kernel's table of
+//! neighbours. Answers to the others take the kernel's route.
 //!
 //! On Linux, replies to one client that are next to each other in the outbox leave as *segments* of
 //! one `sendmsg` (`UDP_SEGMENT`, [udp(7)](https://man7.org/linux/man-pages/man7/udp.7.html), Linux
 //! 4.18), if they are equally long; the last may be shorter. Each is a datagram of its own on the
-//! wire. Route, firewall and queue are passed once for up to 64 of them. Where the kernel or a
-//! device refuses segments, the replies leave one by one.
+//! wire. Route, firewall and queue are passed once for up to 64 of them. Where the kernel, a device
+//! or a firewall refuses segments, for whatever reason, the replies leave one by one.
+//! [`Builder::gso`] switches segments off.
 //!
 //! # NICs that come and go
 //!
@@ -145,6 +156,8 @@
 //! | [`Builder::buffer_count`] | 1,024 | how much handlers and leases may hold at once |
 //! | [`Builder::batch_max`] | 256 | how soon the first of many is answered |
 //! | [`Builder::replies_max`] | 1,024 | how many replies a batch can have |
+//! | [`Builder::send_buffer_bytes`] | 4 MiB per sender | answers to hosts that are gone, or by NICs that are slow |
+//! | [`Builder::gso`] | yes | many equally long replies to one client |
 //! | [`Builder::recv_buffer_bytes`] | 1 MiB per socket | bursts while the handler is busy; a short datagram counts as about 800 bytes |
 //! | [`Builder::kernel_time`] | off | when the kernel received each datagram |
 //!
@@ -178,16 +191,19 @@
 //! - Promise order across sockets: datagrams of one socket stay in order, those of two do not.
 //!
 //! [`AsyncEngine::recv_batch`]: crate::AsyncEngine::recv_batch
+//! [`Batch::send`]: crate::Batch::send
 //! [`Builder::batch_max`]: crate::Builder::batch_max
 //! [`Builder::buffer_bytes`]: crate::Builder::buffer_bytes
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
 //! [`Builder::coalesce`]: crate::Builder::coalesce
 //! [`Builder::fixed_nics`]: crate::Builder::fixed_nics
+//! [`Builder::gso`]: crate::Builder::gso
 //! [`Builder::kernel_time`]: crate::Builder::kernel_time
 //! [`Builder::leave_unicast`]: crate::Builder::leave_unicast
 //! [`Builder::list_nics_every`]: crate::Builder::list_nics_every
 //! [`Builder::recv_buffer_bytes`]: crate::Builder::recv_buffer_bytes
 //! [`Builder::replies_max`]: crate::Builder::replies_max
+//! [`Builder::send_buffer_bytes`]: crate::Builder::send_buffer_bytes
 //! [`Builder::spin`]: crate::Builder::spin
 //! [`Coalesce::Adaptive`]: crate::Coalesce::Adaptive
 //! [`Counts::copy_count`]: crate::Counts::copy_count
@@ -198,6 +214,7 @@
 //! [`Handle::failed_nics`]: crate::Handle::failed_nics
 //! [`Handle::rescan`]: crate::Handle::rescan
 //! [`Listen::Auto`]: crate::Listen::Auto
+//! [`Queued::NoHost`]: crate::Queued::NoHost
 //! [`Unicast::Leave`]: crate::Unicast::Leave
 
 pub mod measured;

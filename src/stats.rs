@@ -163,6 +163,9 @@ pub struct Stats {
     pub outbox_full_count: u64,
     /// Answers refused because they were for no host ([`Queued::NoHost`](crate::Queued::NoHost)).
     pub no_host_count: u64,
+    /// How often an [`AsyncEngine`](crate::AsyncEngine) had nothing to receive into, because tasks
+    /// kept all of its batches.
+    pub lease_wait_count: u64,
     /// Turns of the engine's loop: submissions, waits and batches.
     pub turn_count: u64,
     /// Completion queue overflows (io_uring only; the queue is sized so that receives cannot
@@ -229,6 +232,7 @@ pub(crate) struct StatsTable {
     gone: Mutex<Counts>,
     outbox_full_count: AtomicU64,
     no_host_count: AtomicU64,
+    pub lease_wait_count: AtomicU64,
     pub turn_count: AtomicU64,
     pub overflow_count: AtomicU64,
 }
@@ -306,6 +310,7 @@ impl StatsTable {
             nics,
             outbox_full_count: self.outbox_full_count.load(Relaxed),
             no_host_count: self.no_host_count.load(Relaxed),
+            lease_wait_count: self.lease_wait_count.load(Relaxed),
             turn_count: self.turn_count.load(Relaxed),
             overflow_count: self.overflow_count.load(Relaxed),
         }

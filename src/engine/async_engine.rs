@@ -25,12 +25,15 @@ use crate::{
     error::{Error, Result},
     lock::lock,
     path::Batch,
+    stats::add,
 };
 
 /// Hears and answers UDP datagrams on many NICs, from tasks of any async runtime.
 ///
 /// The engine's own thread serves the sockets, and [`AsyncEngine::recv_batch`] hands out what it
-/// received. Dropping the engine closes it: the ports are free when `drop` returns.
+/// received. Dropping the engine closes it. It sends what is queued, for up to a second, and the
+/// ports are free when `drop` returns. Dropped by a waker on its own thread, the engine ends as
+/// soon as the waker returns.
 ///
 /// ```
 /// # async fn serve() -> nicring::Result<()> {
@@ -61,6 +64,7 @@ impl AsyncEngine {
             exchange: Arc::clone(&exchange),
             free: VecDeque::with_capacity(BATCH_COUNT_MAX),
             made_count: 0,
+            starvation: Starvation::default(),
         };
         let thread =
             thread::Builder::new().name("nicring".into()).spawn(move || lender.run()).map_err(
@@ -86,7 +90,8 @@ impl AsyncEngine {
     ///
     /// Dropping the future loses nothing. A batch that is kept keeps its buffers. When all buffers
     /// are kept, datagrams wait in the sockets. There are 8 batches. While tasks keep all of them,
-    /// nothing is received and nothing is sent.
+    /// nothing is received and nothing is sent: [`Stats::lease_wait_count`](crate::Stats) counts,
+    /// and after a second a warning tells.
     ///
     /// After [`Handle::stop`] batches have up to 200 ms to come back. The replies of a batch that
     /// comes back later, or after the engine was dropped, are not sent.
@@ -305,6 +310,7 @@ struct Lender {
     exchange: Arc<Exchange>,
     free: VecDeque<Batch>,
     made_count: usize,
+    starvation: Starvation,
 }
 
 impl Lender {
@@ -314,7 +320,11 @@ impl Lender {
             if self.core.shared.is_stopping() {
                 break self.drain(&mut waiting);
             }
-            let Some(mut batch) = self.next_batch() else {
+            let next = self.next_batch();
+            let is_starved = next.is_none() || self.core.driver.is_starved();
+            self.starvation.note(is_starved);
+            let Some(mut batch) = next else {
+                add(&self.core.shared.stats.lease_wait_count, 1);
                 self.wait_for_return();
                 continue;
             };
@@ -411,6 +421,33 @@ impl Drop for Lender {
         queues.waiters.take(&mut waiting);
         drop(queues);
         wake_all(&mut waiting);
+    }
+}
+
+/// Warns once if tasks keep what the engine needs to go on.
+#[derive(Debug, Default)]
+struct Starvation {
+    since: Option<Instant>,
+    was_told: bool,
+}
+
+impl Starvation {
+    /// How long tasks may keep everything without a warning.
+    const TIME_MAX: Duration = Duration::from_secs(1);
+
+    fn note(&mut self, is_starved: bool) {
+        if self.was_told || !is_starved {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() > Self::TIME_MAX {
+            self.was_told = true;
+            tracing::warn!(
+                "tasks keep all batches or buffers of this engine: it receives nothing until they \
+                 drop some"
+            );
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 //! is nearly always enough.
 
 use std::{
+    collections::hash_map::RandomState,
     fmt,
+    hash::{BuildHasher, Hasher as _},
     net::{Ipv4Addr, SocketAddrV4},
 };
 
@@ -39,6 +41,7 @@ const ARENA_LEN_MAX: usize = u32::MAX as usize;
 /// ```
 #[derive(Clone, Default)]
 pub struct NameTable {
+    hasher: Hasher,
     index: Index,
     arena: Box<[u8]>,
     /// How many names each protocol has.
@@ -61,7 +64,8 @@ impl NameTable {
     }
 
     fn exact(&self, protocol: Protocol, name: &[u8]) -> Option<SocketAddrV4> {
-        let record = self.index.find(&self.arena, hash(protocol, name), protocol, name)?;
+        let record =
+            self.index.find(&self.arena, self.hasher.hash(protocol, name), protocol, name)?;
         Some(record.server)
     }
 
@@ -150,6 +154,7 @@ impl fmt::Debug for Names<'_> {
 /// ```
 #[derive(Default)]
 pub struct NameTableBuilder {
+    hasher: Hasher,
     index: Index,
     arena: Vec<u8>,
     len: [usize; 2],
@@ -174,7 +179,7 @@ impl NameTableBuilder {
         server: SocketAddrV4,
     ) -> Result<(), InsertError> {
         check(name, server)?;
-        let hash = hash(protocol, name.as_bytes());
+        let hash = self.hasher.hash(protocol, name.as_bytes());
         match self.index.find(&self.arena, hash, protocol, name.as_bytes()) {
             Some(known) if known.server == server => return Ok(()),
             Some(known) => return Err(InsertError::Duplicate { server: known.server }),
@@ -194,7 +199,8 @@ impl NameTableBuilder {
     #[must_use]
     pub fn build(mut self) -> NameTable {
         self.index.resize(Index::capacity_for(self.index.used_count));
-        NameTable { index: self.index, arena: self.arena.into_boxed_slice(), len: self.len }
+        let (hasher, index, len) = (self.hasher, self.index, self.len);
+        NameTable { hasher, index, arena: self.arena.into_boxed_slice(), len }
     }
 }
 
@@ -277,21 +283,38 @@ fn record_of(name: &[u8]) -> Option<&[u8]> {
     Some(&name[..dot_at])
 }
 
-/// Multiplies eight bytes at a time into the state, and folds the product's halves.
-fn hash(protocol: Protocol, name: &[u8]) -> u32 {
-    const START: u64 = 0x243f_6a88_85a3_08d3;
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let fold = |state: u64, word: u64| {
-        let product = u128::from(state ^ word) * u128::from(FACTOR);
-        (product >> 64) as u64 ^ product as u64
-    };
-    let mut state = fold(START, (name.len() as u64) << 1 | protocol as u64);
-    let mut words = name.chunks_exact(8);
-    for word in &mut words {
-        state = fold(state, u64::from_le_bytes(word.try_into().expect("eight bytes")));
+/// Hashes names. Each table has random numbers of its own: whoever may add names to a file cannot
+/// make many names of one hash, which would be slow to load and to look up.
+#[derive(Clone, Copy)]
+struct Hasher {
+    start: u64,
+    factor: u64,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        // The standard library seeds its maps from the system's random numbers.
+        let random = || RandomState::new().build_hasher().finish();
+        Self { start: random(), factor: random() | 1 }
     }
-    let rest = words.remainder().iter().rev().fold(0, |rest, &byte| rest << 8 | u64::from(byte));
-    (fold(fold(state, rest), START) >> 32) as u32
+}
+
+impl Hasher {
+    /// Multiplies eight bytes at a time into the state, and folds the product's halves.
+    fn hash(self, protocol: Protocol, name: &[u8]) -> u32 {
+        let fold = |state: u64, word: u64| {
+            let product = u128::from(state ^ word) * u128::from(self.factor);
+            (product >> 64) as u64 ^ product as u64
+        };
+        let mut state = fold(self.start, (name.len() as u64) << 1 | protocol as u64);
+        let mut words = name.chunks_exact(8);
+        for word in &mut words {
+            state = fold(state, u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        }
+        let rest = words.remainder().iter().rev();
+        let rest = rest.fold(0, |rest, &byte| rest << 8 | u64::from(byte));
+        (fold(fold(state, rest), self.start) >> 32) as u32
+    }
 }
 
 /// One name as it lies in the arena.
@@ -422,12 +445,43 @@ mod tests {
 
     #[test]
     fn hashes_of_like_names_differ() {
-        let mut hashes: Vec<u32> =
-            (0..100_000).map(|i| hash(Protocol::Ca, format!("sys:dev{i}:x").as_bytes())).collect();
+        let hasher = Hasher::default();
+        let hash = |name: String| hasher.hash(Protocol::Ca, name.as_bytes());
+        let mut hashes: Vec<u32> = (0..100_000).map(|i| hash(format!("sys:dev{i}:x"))).collect();
         hashes.sort_unstable();
         hashes.dedup();
         // About one pair of 100,000 random 32-bit numbers is alike.
         assert!(hashes.len() > 99_980, "{}", hashes.len());
+    }
+
+    /// Names of 16 bytes, of which the second half makes the state 0: one hash for all of them, for
+    /// whoever knows the numbers of the table.
+    fn colliding(hasher: Hasher, count: usize) -> Vec<String> {
+        let fold = |state: u64, word: u64| {
+            let product = u128::from(state ^ word) * u128::from(hasher.factor);
+            (product >> 64) as u64 ^ product as u64
+        };
+        let start = fold(hasher.start, 16 << 1);
+        let name = |number: u32| {
+            let first = format!("{number:08x}");
+            let word = u64::from_le_bytes(first.as_bytes().try_into().ok()?);
+            let second = fold(start, word).to_le_bytes();
+            let is_plain = second.iter().all(|byte| (b' '..=b'~').contains(byte));
+            is_plain.then(|| first + std::str::from_utf8(&second).expect("ASCII"))
+        };
+        (0..).filter_map(name).take(count).collect()
+    }
+
+    #[test]
+    fn names_that_were_made_to_collide_in_one_table_do_not_collide_in_another() {
+        let known = Hasher::default();
+        let names = colliding(known, 500);
+        let hashes_of = |hasher: Hasher| {
+            let hash = |name: &String| hasher.hash(Protocol::Ca, name.as_bytes());
+            names.iter().map(hash).collect::<std::collections::HashSet<u32>>().len()
+        };
+        assert_eq!(hashes_of(known), 1);
+        assert!(hashes_of(NameTableBuilder::new().hasher) > 490);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use io_uring::{
-    Builder, IoUring, opcode, squeue,
+    Builder, EnterFlags, IoUring, opcode, squeue,
     types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec},
 };
 
@@ -87,6 +87,15 @@ impl Ring {
     /// Keeps the ring open for good: dropping this does not close it.
     pub fn leak(&mut self) {
         self.is_leaked = true;
+    }
+
+    /// Submits and waits. A waiting server is idle, not busy with a disk: where the kernel lets us
+    /// say so (Linux 6.15), the wait does not count as iowait.
+    fn wait(&mut self, count: usize, arguments: &SubmitArgs<'_, '_>) -> io::Result<Entered> {
+        let is_known = self.ring.params().is_feature_no_iowait();
+        let flags = if is_known { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+        let result = self.ring.submitter().submit_with_args_and_flags(count, arguments, flags);
+        Ok(self.told(entered(result)?))
     }
 
     /// What is to be told of an entry, and of those that nobody was told of.
@@ -210,13 +219,10 @@ impl Kernel for Ring {
 
     fn submit_and_wait(&mut self, deadline: Option<Instant>) -> io::Result<Entered> {
         let Some(deadline) = deadline else {
-            let result = self.ring.submit_and_wait(1);
-            return Ok(self.told(entered(result)?));
+            return self.wait(1, &SubmitArgs::new());
         };
         let timeout = timespec(deadline.saturating_duration_since(Instant::now()));
-        let arguments = SubmitArgs::new().timespec(&timeout);
-        let result = self.ring.submitter().submit_with_args(1, &arguments);
-        Ok(self.told(entered(result)?))
+        self.wait(1, &SubmitArgs::new().timespec(&timeout))
     }
 
     fn submit_and_coalesce(
@@ -231,8 +237,7 @@ impl Kernel for Ring {
         let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let timeout = timespec(deadline.map_or(far, remaining));
         let arguments = SubmitArgs::new().min_wait_usec(wait_us).timespec(&timeout);
-        let result = self.ring.submitter().submit_with_args(count as usize, &arguments);
-        Ok(self.told(entered(result)?))
+        self.wait(count as usize, &arguments)
     }
 
     fn abandon(&mut self) {

@@ -75,6 +75,9 @@ fn leases_that_are_held_back_without_an_end_let_the_engine_stop(backend: Backend
         while let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
             held.push(batch.expect("a batch"));
         }
+        if held.len() == 8 {
+            assert!(engine.handle().stats().lease_wait_count > 0, "that all are kept is counted");
+        }
         let start = Instant::now();
         drop(engine);
         assert!(start.elapsed() < common::PATIENCE / 2, "took {:?}", start.elapsed());

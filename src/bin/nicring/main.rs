@@ -14,6 +14,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{environment::Environment, failure::Failure, text::Console};
@@ -67,7 +68,10 @@ fn main() -> ExitCode {
     // Prints usage errors, help and version itself, and ends with 2 or 0.
     let arguments = Arguments::parse();
     cli::host::raise_open_files_limit();
-    match start_logging().and_then(|()| run(arguments.command)) {
+    // Writes what is still to be written when it is dropped.
+    let mut log = None;
+    let started = start_logging().map(|guard| log = Some(guard));
+    match started.and_then(|()| run(arguments.command)) {
         Ok(code) => code,
         Err(failure) => {
             Console::to_stderr().say(&format!("nicring: {failure}"));
@@ -86,7 +90,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-fn start_logging() -> Result<(), Failure> {
+/// Lines are written by a thread of their own, and dropped if it falls far behind: a pipe that
+/// nobody reads stops no server.
+fn start_logging() -> Result<WorkerGuard, Failure> {
     let set = |name: &'static str| {
         let value = env::var(name).ok().filter(|value| !value.is_empty())?;
         Some((name, value))
@@ -98,12 +104,13 @@ fn start_logging() -> Result<(), Failure> {
             Failure::Usage(format!("{name}: {value:?}: {error}: {expected}"))
         })?,
     };
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    Ok(())
+    Ok(guard)
 }
 
 #[cfg(test)]

@@ -110,15 +110,29 @@ fn memlock_limit(limits: &str) -> String {
     }
 }
 
+/// Whether somebody holds a UDP port; `None` if the kernel does not say.
+pub fn is_held(port: u16) -> Option<bool> {
+    Some(port != 0 && !sockets_at(port)?.is_empty())
+}
+
+/// The sockets at a UDP port; `None` if the kernel does not list them.
+fn sockets_at(port: u16) -> Option<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for table in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
+        match fs::read_to_string(table) {
+            Ok(text) => sockets.extend(text.lines().skip(1).filter_map(parse_socket)),
+            Err(_) if table.ends_with('6') => {} // a kernel without IPv6
+            Err(_) => return None,
+        }
+    }
+    sockets.retain(|socket| socket.port == port);
+    Some(sockets)
+}
+
 /// The sockets bound to a UDP port in this network namespace, with the processes that hold them, as
 /// far as this process may see.
 pub fn port_holders(port: u16) -> Vec<Holder> {
-    let mut sockets = Vec::new();
-    for table in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        sockets.extend(text.lines().skip(1).filter_map(parse_socket));
-    }
-    sockets.retain(|socket| socket.port == port);
+    let sockets = sockets_at(port).unwrap_or_default();
     let mut holders = Vec::new();
     let inodes: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     let owners = if inodes.is_empty() { Vec::new() } else { owners(&inodes) };

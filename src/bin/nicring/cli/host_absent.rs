@@ -20,6 +20,11 @@ pub fn facts() -> Vec<(&'static str, String)> {
     vec![("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH))]
 }
 
+/// Whether somebody holds a UDP port: not known here.
+pub fn is_held(_port: u16) -> Option<bool> {
+    None
+}
+
 /// Who holds a UDP port: not known here.
 pub fn port_holders(_port: u16) -> Vec<Holder> {
     Vec::new()

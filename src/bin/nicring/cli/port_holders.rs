@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
 };
 
+use super::host;
+
 /// Another program's socket at a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
@@ -22,8 +24,11 @@ impl Holder {
     }
 }
 
-/// Whether somebody holds the port: only then does an unshared bind fail.
+/// Whether somebody holds the port. Where the system does not list its sockets, a bind tells.
 pub fn is_held(port: u16) -> bool {
+    if let Some(is_held) = host::is_held(port) {
+        return is_held;
+    }
     let bound = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
     port != 0 && bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
