@@ -105,6 +105,8 @@
 //! A host that does not say where it is (ARP) keeps its answers in the kernel for three seconds.
 //! [`Builder::send_buffer_bytes`] has room for 5,000 of them. Where the kernel grants less, 32
 //! *spare senders* for each port take what a sender has no room for, each for some of the askers.
+//! Beside 150 such hosts that ask 1,000 times per second, a healthy client hears all its answers,
+//! from an unprivileged server too (rsrv: 4 %, pvxs: 9 %; the bench `gone`).
 //!
 //! No answer goes to a broadcast address or a group, whoever names it: it would reach everybody on
 //! a subnet ([`Queued::NoHost`]). [`Batch::send`] may send there, by a sender of its own. And only

@@ -71,6 +71,8 @@ pub struct Programs {
     nicring: Option<PathBuf>,
     python: PathBuf,
     files: PathBuf,
+    /// The program that starts a server, with its arguments; empty for none.
+    starter: &'static [&'static str],
 }
 
 impl Programs {
@@ -86,7 +88,7 @@ impl Programs {
         let nicring = if has_nicring { Some(build_nicring(&repository)?) } else { None };
         let files = env::temp_dir().join(format!("nicring-bench-{}", process::id()));
         let python = repository.join(python);
-        let programs = Self { repository, nicring, python, files };
+        let programs = Self { repository, nicring, python, files, starter: &[] };
         fs::create_dir_all(&programs.files)?;
         let mut table = String::new();
         for protocol in Protocol::ALL {
@@ -96,6 +98,20 @@ impl Programs {
         }
         fs::write(programs.table(), table)?;
         Ok(programs)
+    }
+
+    /// Servers are started by another program from now on, such as `setpriv`.
+    pub fn start_by(&mut self, starter: &'static [&'static str]) {
+        self.starter = starter;
+    }
+
+    fn started(&self, command: Command) -> Command {
+        let Some((starter, arguments)) = self.starter.split_first() else {
+            return command;
+        };
+        let mut started = Command::new(starter);
+        started.args(arguments).arg(command.get_program()).args(command.get_args());
+        started
     }
 
     fn table(&self) -> PathBuf {
@@ -179,7 +195,7 @@ impl Process {
         programs: &Programs,
         network: &Network,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut command = programs.command(server, protocol, port)?;
+        let mut command = programs.started(programs.command(server, protocol, port)?);
         network.wait_until_free(port)?;
         let log = File::create(programs.log(port))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
