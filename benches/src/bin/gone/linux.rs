@@ -39,9 +39,9 @@ const GONE_ASK_EVERY: Duration = Duration::from_millis(1);
 
 /// Asks a server from hosts that are gone, and counts what healthy clients still hear.
 ///
-/// Four healthy clients ask 100 times per second each: two on the NIC of the hosts that are gone, by
-/// unicast and by broadcast, and two on another NIC. Needs root, `ip` and `tc`. For the unprivileged
-/// servers it needs `setpriv`, and net.core.wmem_max is 212,992 while they run.
+/// Four healthy clients ask 100 times per second each: two on the NIC of the hosts that are gone,
+/// by unicast and by broadcast, and two on another NIC. Needs root, `ip` and `tc`. For the
+/// unprivileged servers it needs `setpriv`, and net.core.wmem_max is 212,992 while they run.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How long to measure each row, in seconds
