@@ -76,6 +76,14 @@ pub struct ListenArguments {
     /// CAP_NET_ADMIN.
     #[arg(long, value_name = "BYTES")]
     recv_buffer_bytes: Option<usize>,
+
+    /// How much each sender may have under way, in bytes as the kernel counts them [default:
+    /// 4194304]
+    ///
+    /// Answers to hosts that are gone wait in the kernel for three seconds, at about 800 bytes
+    /// each. More than net.core.wmem_max needs CAP_NET_ADMIN; `nicring doctor` tells.
+    #[arg(long, value_name = "BYTES")]
+    send_buffer_bytes: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -191,10 +199,8 @@ impl ListenArguments {
         builder = left.fold(builder, Builder::leave_unicast);
         builder = way.groups.iter().copied().fold(builder, Builder::join);
         builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
-        match self.recv_buffer_bytes {
-            Some(bytes) => builder.recv_buffer_bytes(bytes),
-            None => builder,
-        }
+        builder = self.recv_buffer_bytes.into_iter().fold(builder, Builder::recv_buffer_bytes);
+        self.send_buffer_bytes.into_iter().fold(builder, Builder::send_buffer_bytes)
     }
 
     pub fn backend(&self) -> Backend {

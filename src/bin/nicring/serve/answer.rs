@@ -7,7 +7,7 @@ use std::{
 };
 
 use nicring::{
-    Batch, Class, Datagram, ReplyPath, Subnet,
+    Batch, Class, Datagram, Nics, ReplyPath, Subnet,
     search::{Asked, CaResponder, Protocol, PvaResponder, SearchCounts, pva::FORWARD_GROUP},
 };
 
@@ -152,7 +152,7 @@ impl Answerer {
                 }
             }
             let nic = datagram.nic().unwrap_or(0);
-            nic_tally(&mut answers.nics, nic, protocol).add(after.since(before));
+            nic_tally(&mut answers.nics, nic, protocol, batch.nics()).add(after.since(before));
         }
     }
 
@@ -169,12 +169,37 @@ impl Answerer {
     }
 }
 
-fn nic_tally(nics: &mut Vec<(u32, [Tally; 2])>, nic: u32, protocol: Protocol) -> &mut Tally {
-    let position = nics.iter().position(|(index, _)| *index == nic).unwrap_or_else(|| {
-        nics.push((nic, Default::default()));
-        nics.len() - 1
+/// The tally of a NIC, by ascending index. NICs that have gone share one, that of index 0.
+fn nic_tally<'a>(
+    tallies: &'a mut Vec<(u32, [Tally; 2])>,
+    nic: u32,
+    protocol: Protocol,
+    nics: &Nics,
+) -> &'a mut Tally {
+    let position =
+        |tallies: &[(u32, [Tally; 2])]| tallies.binary_search_by_key(&nic, |(index, _)| *index);
+    let known = position(tallies).unwrap_or_else(|_| {
+        fold_gone(tallies, nics);
+        position(tallies).unwrap_or_else(|free| {
+            tallies.insert(free, (nic, Default::default()));
+            free
+        })
     });
-    &mut nics[position].1[protocol as usize]
+    &mut tallies[known].1[protocol as usize]
+}
+
+fn fold_gone(tallies: &mut Vec<(u32, [Tally; 2])>, nics: &Nics) {
+    let mut gone = [Tally::default(); 2];
+    tallies.retain(|(index, of_nic)| {
+        let stays = nics.by_index(*index).is_some();
+        if !stays {
+            gone.iter_mut().zip(of_nic).for_each(|(gone, tally)| gone.add(*tally));
+        }
+        stays
+    });
+    if gone != Default::default() {
+        tallies.insert(0, (0, gone));
+    }
 }
 
 fn tally(counts: &SearchCounts) -> Tally {

@@ -24,6 +24,7 @@ pub struct Report {
     /// CPU time of the engines' threads; `None` where the system does not report it.
     pub cpu: Option<Duration>,
     outbox_full_count: u64,
+    no_host_count: u64,
     turn_count: u64,
     overflow_count: u64,
 }
@@ -55,13 +56,17 @@ impl Report {
             self.nic(nic.index, &nic.name).counts += nic.counts;
         }
         for (index, tallies) in &answers.nics {
-            let nic = self.nic(*index, "?");
+            // NICs that are long gone share the row of what belongs to none.
+            let known = stats.nics.iter().find(|nic| nic.index == *index);
+            let nic = known.map_or((0, "(any)"), |nic| (nic.index, nic.name.as_str()));
+            let nic = self.nic(nic.0, nic.1);
             for (own, other) in nic.tallies.iter_mut().zip(tallies) {
                 own.add(*other);
             }
         }
         self.cpu = self.cpu.zip(answers.cpu).map(|(own, other)| own + other);
         self.outbox_full_count += stats.outbox_full_count;
+        self.no_host_count += stats.no_host_count;
         self.turn_count += stats.turn_count;
         self.overflow_count += stats.overflow_count;
     }
@@ -205,6 +210,11 @@ impl Report {
             ("refused as malformed", self.rejected_count()),
             ("from ignored sources", ignored_count),
             ("asking for a sign of life only", total.ping_count),
+            (
+                "not sent, no room (--send-buffer-bytes, net.core.wmem_max)",
+                self.nics.iter().map(|nic| nic.counts.would_block_count).sum(),
+            ),
+            ("not sent, to an address of more than one host", self.no_host_count),
         ];
         let remarks = remarks.into_iter().chain(self.set_aside());
         let remarks = remarks.filter(|(_, count)| *count > 0);
@@ -254,6 +264,7 @@ impl Report {
             "rejected_count": self.rejected_count(),
             "lost_count": self.lost_count(),
             "unsent_count": self.unsent_count(),
+            "no_host_count": self.no_host_count,
             "guarded_count": self.set_aside()[0].1,
             "unchosen_count": self.set_aside()[1].1,
             "copy_count": self.set_aside()[2].1,
