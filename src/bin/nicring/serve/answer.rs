@@ -197,7 +197,7 @@ fn fold_gone(tallies: &mut Vec<(u32, [Tally; 2])>, nics: &Nics) {
         }
         stays
     });
-    if gone != Default::default() {
+    if gone != [Tally::default(); 2] {
         tallies.insert(0, (0, gone));
     }
 }
