@@ -346,14 +346,16 @@ impl ReplyWriter {
         append_version(&mut self.buffer, sequence);
     }
 
-    /// Adds the answer that `server` has the name with this id. Returns false if it does not fit.
+    /// Adds the answer that `server` has the name with this id. With the address 0.0.0.0 it is the
+    /// sender of the reply. Returns false if it does not fit.
     pub fn push(&mut self, id: u32, server: SocketAddrV4) -> bool {
         let end = self.buffer.len() + HEADER_LEN + REPLY_PAYLOAD_LEN;
         if self.buffer.is_empty() || end > DATAGRAM_LEN_MAX {
             return false;
         }
         let head = [SEARCH, server.port(), 0];
-        let parameters = [server.ip().to_bits(), id];
+        let address = if server.ip().is_unspecified() { SENDER } else { server.ip().to_bits() };
+        let parameters = [address, id];
         let version = MINOR_VERSION.to_be_bytes();
         append(&mut self.buffer, head, parameters, &version, REPLY_PAYLOAD_LEN);
         self.name_count += 1;

@@ -154,8 +154,10 @@ impl<W: Copy + Ord> CaResponder<W> {
             0 => Err(Reject::ReplyPortZero),
             _ => self.read(names, payload, &mut from, send),
         };
-        if let Err(reject) = read {
-            self.counts.reject(reject);
+        match read {
+            Err(Reject::TruncatedHeader | Reject::TruncatedPayload) if from.is_cut => {}
+            Err(reject) => self.counts.reject(reject),
+            Ok(()) => {}
         }
     }
 
@@ -261,8 +263,19 @@ pub struct CaAnswers<'a, W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> {
 impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> CaAnswers<'_, W, F> {
     /// Answers one datagram; its replies leave by `way`.
     pub fn add(&mut self, payload: &[u8], source: SocketAddrV4, way: W) {
+        self.add_whole_or_not(payload, source, way, false);
+    }
+
+    /// As [`CaAnswers::add`], for a datagram of which only the beginning arrived
+    /// ([`Datagram::is_truncated`](crate::Datagram::is_truncated)): its end is no mistake of the
+    /// client's.
+    pub fn add_truncated(&mut self, payload: &[u8], source: SocketAddrV4, way: W) {
+        self.add_whole_or_not(payload, source, way, true);
+    }
+
+    fn add_whole_or_not(&mut self, payload: &[u8], source: SocketAddrV4, way: W, is_cut: bool) {
         let question = Question { asker: source, way, sequence: None };
-        let client = Client { question, minor_version: u16::MAX };
+        let client = Client { question, minor_version: u16::MAX, is_cut };
         self.responder.add(self.names, payload, client, &mut self.send);
     }
 
@@ -295,4 +308,6 @@ struct Client<W> {
     /// The minor version in its VERSION message. Without one it is `u16::MAX`, and the version in
     /// SEARCH counts.
     minor_version: u16,
+    /// Whether the end of the datagram is missing.
+    is_cut: bool,
 }

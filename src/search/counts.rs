@@ -138,6 +138,8 @@ counts! {
         NoTcp => no_tcp_count,
         /// PVA: ORIGIN_TAG outside the loopback group, or a second one.
         UntrustedOriginTag => untrusted_origin_tag_count,
+        /// PVA: a server of this host passed on what was sent to an address that is not listened at.
+        ForeignOrigin => foreign_origin_count,
         /// The reply would go to port 0.
         ReplyPortZero => reply_port_zero_count,
         /// PVA: the reply would go to a host that did not ask and that no configured subnet holds.

@@ -43,8 +43,10 @@
 pub mod ca;
 mod ca_respond;
 mod counts;
+mod fields;
 pub mod load;
 mod names;
+mod patterns;
 mod pv_file;
 pub mod pva;
 mod pva_respond;
@@ -54,8 +56,9 @@ use std::{fmt, str::FromStr};
 
 pub use ca_respond::{CaAnswers, CaResponder};
 pub use counts::{Reject, SearchCounts};
+pub use fields::{Fields, FieldsError};
 pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
-pub use pv_file::{PvFileError, read_pv_file};
+pub use pv_file::{PvFile, PvFileError, read_pv_file};
 pub use pva_respond::{Asked, PvaResponder};
 pub use request::{Request, RequestHead, answered_ids};
 

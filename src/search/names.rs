@@ -12,10 +12,11 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use super::Protocol;
+use super::{Protocol, fields::Fields, patterns::Patterns};
 
-/// The longest name that a table takes, in bytes. CA clients take longer ones for mistakes.
-pub const NAME_LEN_MAX: usize = 500;
+/// The longest name that a table takes, in bytes. It is what fits a CA client's datagram: libca 7.0
+/// and p4p send names of up to 990 bytes.
+pub const NAME_LEN_MAX: usize = 990;
 
 /// Address, port, and the length of the name that follows. The top bit of the length is the
 /// protocol.
@@ -42,6 +43,8 @@ const ARENA_LEN_MAX: usize = u32::MAX as usize;
 #[derive(Clone, Default)]
 pub struct NameTable {
     hasher: Hasher,
+    fields: Fields,
+    patterns: Patterns,
     index: Index,
     arena: Box<[u8]>,
     /// How many names each protocol has.
@@ -56,11 +59,25 @@ impl NameTable {
     }
 
     /// The server of `name`. If the table does not have `name`, the server of the record that
-    /// `name` is a field of. The name of that record is what stands before the last `.`; dots in a
-    /// channel filter, `{...}`, do not count.
+    /// `name` is a field of ([`Fields`]): what stands before the first `.`, else what stands before
+    /// the last one; dots in a channel filter, `{...}` behind a dot, do not count. If it has none
+    /// of these, the server of the longest pattern that `name` begins with.
+    ///
+    /// The address 0.0.0.0 stands for this host, at the address that was asked.
     #[must_use]
     pub fn lookup(&self, protocol: Protocol, name: &[u8]) -> Option<SocketAddrV4> {
-        self.exact(protocol, name).or_else(|| self.exact(protocol, record_of(name)?))
+        let of_record = || {
+            let mut records = self.fields.records_of(name);
+            records.find_map(|record| self.exact(protocol, record))
+        };
+        let by_pattern = || self.patterns.find(protocol, name);
+        self.exact(protocol, name).or_else(of_record).or_else(by_pattern)
+    }
+
+    /// The same table with another rule for fields; [`Fields::Any`] unless called.
+    #[must_use]
+    pub fn with_fields(self, fields: Fields) -> Self {
+        Self { fields, ..self }
     }
 
     fn exact(&self, protocol: Protocol, name: &[u8]) -> Option<SocketAddrV4> {
@@ -69,16 +86,28 @@ impl NameTable {
         Some(record.server)
     }
 
+    /// How many patterns the table has for one protocol.
+    #[must_use]
+    pub fn pattern_count(&self, protocol: Protocol) -> usize {
+        self.patterns.len(protocol)
+    }
+
+    /// Every pattern with its server, in no order: what names begin with.
+    pub fn patterns(&self) -> impl Iterator<Item = (Protocol, &str, SocketAddrV4)> {
+        self.patterns.iter()
+    }
+
     /// How many names the table has for one protocol.
     #[must_use]
     pub fn len(&self, protocol: Protocol) -> usize {
         self.len[protocol as usize]
     }
 
-    /// Whether the table has no name at all.
+    /// Whether the table has no name and no pattern at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.arena.is_empty()
+            && Protocol::ALL.iter().all(|protocol| self.patterns.len(*protocol) == 0)
     }
 
     /// How many bytes it holds on the heap.
@@ -155,6 +184,7 @@ impl fmt::Debug for Names<'_> {
 #[derive(Default)]
 pub struct NameTableBuilder {
     hasher: Hasher,
+    patterns: Patterns,
     index: Index,
     arena: Vec<u8>,
     len: [usize; 2],
@@ -195,12 +225,46 @@ impl NameTableBuilder {
         Ok(())
     }
 
+    /// Adds a pattern: all names that begin with `prefix` and that the table does not have are
+    /// those of `server`. The longest prefix decides. An empty one stands for all names.
+    ///
+    /// # Errors
+    ///
+    /// As [`NameTableBuilder::insert`].
+    ///
+    /// ```
+    /// use nicring::search::{NameTable, Protocol};
+    ///
+    /// let (gateway, other) = ("192.0.2.1:5064".parse()?, "192.0.2.2:5064".parse()?);
+    /// let mut builder = NameTable::builder();
+    /// builder.insert_pattern(Protocol::Ca, "ioc7:", gateway)?;
+    /// builder.insert_pattern(Protocol::Ca, "ioc7:vac", other)?;
+    /// let names = builder.build();
+    /// assert_eq!(names.lookup(Protocol::Ca, b"ioc7:temp"), Some(gateway));
+    /// assert_eq!(names.lookup(Protocol::Ca, b"ioc7:vac1"), Some(other));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn insert_pattern(
+        &mut self,
+        protocol: Protocol,
+        prefix: &str,
+        server: SocketAddrV4,
+    ) -> Result<(), InsertError> {
+        match check(prefix, server) {
+            Ok(()) | Err(InsertError::Empty) => {}
+            refused => return refused,
+        }
+        let inserted = self.patterns.insert(protocol, prefix, server);
+        inserted.map_err(|server| InsertError::Duplicate { server })
+    }
+
     /// The table, in no more memory than it needs.
     #[must_use]
     pub fn build(mut self) -> NameTable {
         self.index.resize(Index::capacity_for(self.index.used_count));
-        let (hasher, index, len) = (self.hasher, self.index, self.len);
-        NameTable { hasher, index, arena: self.arena.into_boxed_slice(), len }
+        let Self { hasher, patterns, index, arena, len } = self;
+        let arena = arena.into_boxed_slice();
+        NameTable { hasher, fields: Fields::default(), patterns, index, arena, len }
     }
 }
 
@@ -228,7 +292,8 @@ pub enum InsertError {
     },
     /// The name has a control character, so no client can ask for it.
     ControlCharacter,
-    /// No client can connect to this server: its address is not that of one host, or its port is 0.
+    /// No client can connect to this server: its address is not that of one host, nor 0.0.0.0 for
+    /// this one, or its port is 0.
     Server,
     /// The table holds all it can, 4 GiB of names.
     Full,
@@ -265,7 +330,7 @@ fn check(name: &str, server: SocketAddrV4) -> Result<(), InsertError> {
     if name.chars().any(char::is_control) {
         return Err(InsertError::ControlCharacter);
     }
-    if server.port() == 0 || !is_host(*server.ip()) {
+    if server.port() == 0 || !is_host(*server.ip()) && !server.ip().is_unspecified() {
         return Err(InsertError::Server);
     }
     Ok(())
@@ -274,13 +339,6 @@ fn check(name: &str, server: SocketAddrV4) -> Result<(), InsertError> {
 /// Whether an address can be that of one host, as far as the address alone tells.
 pub(super) fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
-}
-
-/// The record that a name is a field of.
-fn record_of(name: &[u8]) -> Option<&[u8]> {
-    let filter_at = name.iter().position(|&byte| byte == b'{').unwrap_or(name.len());
-    let dot_at = name[..filter_at].iter().rposition(|&byte| byte == b'.')?;
-    Some(&name[..dot_at])
 }
 
 /// Hashes names. Each table has random numbers of its own: whoever may add names to a file cannot
@@ -428,20 +486,6 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_field_of_a_record_is_what_follows_the_last_dot_before_a_filter() {
-        for (name, record) in [
-            ("ioc1:temp", None),
-            ("ioc1:temp.EGU", Some("ioc1:temp")),
-            ("ioc1:a.b.DESC$", Some("ioc1:a.b")),
-            (r#"ioc1:temp.VAL{"dbnd":{"d":1.5}}"#, Some("ioc1:temp")),
-            (r#"ioc1:temp{"d":1.5}"#, None),
-            (".", Some("")),
-        ] {
-            assert_eq!(record_of(name.as_bytes()), record.map(str::as_bytes), "{name}");
-        }
-    }
 
     #[test]
     fn hashes_of_like_names_differ() {

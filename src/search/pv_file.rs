@@ -1,9 +1,11 @@
 //! The PV file: names and servers as text.
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
     fmt,
     io::{self, BufRead, Read},
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
 };
 
 use super::names::is_host;
@@ -20,69 +22,182 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Reads a name table from text.
 ///
 /// Each line is `PROTOCOL NAME SERVER`, `pva ioc1:temp 192.0.2.7:5075` for example, with any
-/// white space between the fields. The protocol is `ca` or `pva`. The server is the IPv4 address
-/// and TCP port that clients connect to. A `#` at the start of a line or after white space begins a
-/// comment. Empty lines are skipped. A name may occur twice with the same server, but not with two
-/// servers. `file` is what errors call the text.
+/// white space between the fields.
+///
+/// - The protocol is `ca` or `pva`.
+/// - The name may stand in double quotes, in which `\"` and `\\` stand for `"` and `\`; then it may
+///   have blanks, begin with `#` or end with `*`. Without quotes a name that ends with `*` is a
+///   pattern: it stands for all names that begin so and that no line names. The longest pattern
+///   decides.
+/// - The server is the IPv4 address that clients connect to, and the TCP port behind a `:`, 5064
+///   for CA and 5075 for PVA unless given. The address `*` is this host, at the address that was
+///   asked.
+///
+/// A `#` at the start of a line or after white space begins a comment. Empty lines are skipped. A
+/// name may occur twice with the same server, but not with two servers. `file` is what errors call
+/// the text.
 ///
 /// # Errors
 ///
 /// [`PvFileError`] names the place of the first mistake, what was expected and what was found.
+/// [`PvFile::read`] goes on behind mistakes, and takes host names.
 ///
 /// ```
 /// use nicring::search::{Protocol, read_pv_file};
 ///
-/// let text = "# magnets\nca  ioc1:temp 192.0.2.7:5064\npva ioc1:temp 192.0.2.7:5075 # new\n";
+/// let text = "# magnets\nca  ioc1:temp 192.0.2.7\npva ioc1:temp 192.0.2.7:5075 # new\n";
 /// let names = read_pv_file(text.as_bytes(), "pvs.txt")?;
 /// assert_eq!(names.len(Protocol::Ca), 1);
 ///
-/// let error = read_pv_file(&b"pva ioc1:temp 192.0.2.7"[..], "pvs.txt").unwrap_err();
+/// let error = read_pv_file(&b"pva ioc1:temp 192.0.2"[..], "pvs.txt").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "pvs.txt:1:15: expected a server as ADDRESS:PORT, found `192.0.2.7`"
+///     "pvs.txt:1:15: expected a server as ADDRESS or ADDRESS:PORT, found `192.0.2`"
 /// );
 /// # Ok::<(), nicring::search::PvFileError>(())
 /// ```
-pub fn read_pv_file(mut reader: impl BufRead, file: &str) -> Result<NameTable, PvFileError> {
-    let mut builder = NameTable::builder();
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        bytes.clear();
-        let mut limited = reader.by_ref().take(LINE_LEN_MAX as u64 + 1);
-        let outcome = match limited.read_until(b'\n', &mut bytes) {
-            Ok(0) => break,
-            Ok(_) => {
-                if line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
-                    bytes.drain(..BYTE_ORDER_MARK.len());
-                }
-                read_line(&bytes, &mut builder)
-            }
-            Err(error) => Err(Mistake {
-                at: 0,
-                expected: "text that can be read".into(),
-                found: format!("the error {error}"),
-                source: Some(error),
-            }),
-        };
-        outcome.map_err(|mistake| mistake.in_file(file, line, &bytes))?;
+pub fn read_pv_file(reader: impl BufRead, file: &str) -> Result<NameTable, PvFileError> {
+    let read = PvFile::read_until(reader, file, None, 1);
+    match read.mistakes.into_iter().next() {
+        Some(mistake) => Err(mistake),
+        None => Ok(read.table),
     }
-    Ok(builder.build())
 }
 
-fn read_line(bytes: &[u8], builder: &mut NameTableBuilder) -> Result<(), Mistake> {
+/// A PV file that was read to its end, whatever mistakes it has.
+///
+/// ```
+/// use nicring::search::{PvFile, Protocol};
+///
+/// let text = "ca a 192.0.2.7\nca b\nca c ioc7.example\nca d nowhere.example\n";
+/// let file = PvFile::read(text.as_bytes(), "pvs.txt", &mut |host| {
+///     (host == "ioc7.example").then(|| [192, 0, 2, 9].into())
+/// });
+/// assert_eq!(file.mistake_count, 1);
+/// assert_eq!(file.mistakes[0].line(), 2);
+/// assert_eq!(file.unknown_hosts, ["nowhere.example"]);
+/// assert_eq!(file.table.len(Protocol::Ca), 2);
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PvFile {
+    /// What is right in it.
+    pub table: NameTable,
+    /// The first 20 mistakes.
+    pub mistakes: Vec<PvFileError>,
+    /// How many mistakes there are. Their lines are left out of the table.
+    pub mistake_count: usize,
+    /// The hosts that nobody knows, each once. The lines that name them are left out of the table.
+    pub unknown_hosts: Vec<String>,
+    /// Whether the last line has no end: perhaps the file was not written to its end.
+    pub is_cut: bool,
+}
+
+/// How many mistakes are kept.
+const MISTAKE_COUNT_MAX: usize = 20;
+
+/// Tells the address of a host; `None` if nobody knows it.
+type Resolve<'a> = &'a mut dyn FnMut(&str) -> Option<Ipv4Addr>;
+
+impl PvFile {
+    /// Reads a text as [`read_pv_file`] does, and goes on behind mistakes. A server may be named by
+    /// its host: `resolve` tells the address, and is called once for each host.
+    pub fn read(
+        reader: impl BufRead,
+        file: &str,
+        resolve: &mut dyn FnMut(&str) -> Option<Ipv4Addr>,
+    ) -> Self {
+        Self::read_until(reader, file, Some(resolve), usize::MAX)
+    }
+
+    /// Reads until there were so many mistakes.
+    fn read_until(
+        mut reader: impl BufRead,
+        file: &str,
+        resolve: Option<Resolve<'_>>,
+        mistake_max: usize,
+    ) -> Self {
+        let (mut builder, mut bytes) = (NameTable::builder(), Vec::new());
+        let mut hosts = Hosts { resolve, known: HashMap::new() };
+        let (mut mistakes, mut mistake_count, mut is_cut) = (Vec::new(), 0, false);
+        for line in 1.. {
+            bytes.clear();
+            let outcome = match next_line(&mut reader, &mut bytes) {
+                Ok(false) => break,
+                Ok(true) => {
+                    is_cut = bytes.last() != Some(&b'\n');
+                    if line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+                        bytes.drain(..BYTE_ORDER_MARK.len());
+                    }
+                    read_line(&bytes, &mut builder, &mut hosts)
+                }
+                Err(error) => Err(Mistake {
+                    at: 0,
+                    expected: "text that can be read".into(),
+                    found: format!("the error {error}"),
+                    source: Some(error),
+                }),
+            };
+            let Err(mistake) = outcome else { continue };
+            let is_end = mistake.source.is_some();
+            mistake_count += 1;
+            if mistakes.len() < MISTAKE_COUNT_MAX {
+                mistakes.push(mistake.in_file(file, line, &bytes));
+            }
+            if mistake_count == mistake_max || is_end {
+                break;
+            }
+        }
+        let unknown = hosts.known.into_iter().filter(|(_, address)| address.is_none());
+        let mut unknown_hosts: Vec<_> = unknown.map(|(host, _)| host).collect();
+        unknown_hosts.sort();
+        Self { table: builder.build(), mistakes, mistake_count, unknown_hosts, is_cut }
+    }
+}
+
+/// Reads a line, of which no more than [`LINE_LEN_MAX`] bytes and one are kept. Returns false at the
+/// end.
+fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    let mut limited = reader.by_ref().take(LINE_LEN_MAX as u64 + 1);
+    if limited.read_until(b'\n', bytes)? == 0 {
+        return Ok(false);
+    }
+    if bytes.len() > LINE_LEN_MAX && bytes.last() != Some(&b'\n') {
+        reader.skip_until(b'\n')?;
+    }
+    Ok(true)
+}
+
+/// The hosts that servers are named by, each looked up once.
+struct Hosts<'a> {
+    resolve: Option<Resolve<'a>>,
+    known: HashMap<String, Option<Ipv4Addr>>,
+}
+
+fn read_line(
+    bytes: &[u8],
+    builder: &mut NameTableBuilder,
+    hosts: &mut Hosts<'_>,
+) -> Result<(), Mistake> {
     let text = checked_text(bytes)?;
     let mut fields = Fields { text, at: 0 };
     let Some((protocol_at, protocol)) = fields.next() else { return Ok(()) };
     let protocol: Protocol = protocol
+        .to_ascii_lowercase()
         .parse()
         .map_err(|_| Mistake::new(protocol_at, "`ca` or `pva`", quoted(protocol)))?;
-    let (name_at, name) = fields.required("a name")?;
-    let (server_at, server) = fields.required("a server as ADDRESS:PORT")?;
-    let server = server_of(server_at, server)?;
+    let (name_at, name) = fields.name()?;
+    let (server_at, server) = fields.required(A_SERVER)?;
+    let server = server_of(server_at, server, protocol, hosts)?;
     if let Some((extra_at, extra)) = fields.next() {
         return Err(Mistake::new(extra_at, "the end of the line or a comment", quoted(extra)));
     }
-    builder.insert(protocol, name, server).map_err(|error| match error {
+    let Some(server) = server else { return Ok(()) };
+    let (name, inserted) = match &name {
+        Name::Whole(name) => (&**name, builder.insert(protocol, name, server)),
+        Name::Beginning(name) => (*name, builder.insert_pattern(protocol, name, server)),
+    };
+    inserted.map_err(|error| match error {
         InsertError::Duplicate { server: known } => Mistake::new(
             server_at,
             format!("{known}, the server {} has in a line above", quoted(name)),
@@ -115,16 +230,72 @@ fn checked_text(bytes: &[u8]) -> Result<&str, Mistake> {
     Ok(text)
 }
 
-fn server_of(at: usize, text: &str) -> Result<SocketAddrV4, Mistake> {
-    let server: SocketAddrV4 =
-        text.parse().map_err(|_| Mistake::new(at, "a server as ADDRESS:PORT", quoted(text)))?;
-    if server.port() == 0 {
-        return Err(Mistake::new(at, "a port of 1 to 65535", quoted(text)));
+const A_SERVER: &str = "a server as ADDRESS or ADDRESS:PORT";
+
+/// The TCP port of servers, unless they have another one.
+fn default_port(protocol: Protocol) -> u16 {
+    match protocol {
+        Protocol::Ca => 5064,
+        Protocol::Pva => 5075,
     }
-    if !is_host(*server.ip()) {
+}
+
+/// A server; `None` if its host is not known.
+fn server_of(
+    at: usize,
+    text: &str,
+    protocol: Protocol,
+    hosts: &mut Hosts<'_>,
+) -> Result<Option<SocketAddrV4>, Mistake> {
+    let (host, port) = match text.split_once(':') {
+        None => (text, default_port(protocol)),
+        Some((host, port)) => match port.parse() {
+            Ok(0) => return Err(Mistake::new(at, "a port of 1 to 65535", quoted(text))),
+            Ok(port) => (host, port),
+            Err(_) => return Err(Mistake::new(at, A_SERVER, quoted(text))),
+        },
+    };
+    if host == "*" {
+        return Ok(Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)));
+    }
+    let address = match (host.parse(), &mut hosts.resolve) {
+        (Ok(address), _) => address,
+        (Err(_), Some(resolve)) if is_host_name(host) => {
+            let known = match hosts.known.get(host) {
+                Some(known) => *known,
+                None => {
+                    let found = resolve(host);
+                    hosts.known.insert(host.to_owned(), found);
+                    found
+                }
+            };
+            let Some(address) = known else { return Ok(None) };
+            address
+        }
+        (Err(_), _) => return Err(Mistake::new(at, A_SERVER, quoted(text))),
+    };
+    if !is_host(address) {
         return Err(Mistake::new(at, "the address of one host", quoted(text)));
     }
-    Ok(server)
+    Ok(Some(SocketAddrV4::new(address, port)))
+}
+
+/// Whether this can be the name of a host (RFC 1123, section 2.1). The last part of such a name is
+/// no number.
+fn is_host_name(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        !part.is_empty() && part.len() <= 63 && part.chars().all(is_allowed)
+    };
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.split('.').all(is_part) && last.chars().any(|c| c.is_ascii_alphabetic())
+}
+
+/// What stands where a name has to stand.
+enum Name<'a> {
+    Whole(Cow<'a, str>),
+    /// What all names begin with that it stands for.
+    Beginning(&'a str),
 }
 
 /// The fields of a line up to its comment, each with its place.
@@ -144,6 +315,42 @@ impl<'a> Fields<'a> {
         }
         self.at = start + field.len();
         Some((start, field))
+    }
+
+    fn name(&mut self) -> Result<(usize, Name<'a>), Mistake> {
+        let rest = &self.text[self.at..];
+        let start = self.at + (rest.len() - rest.trim_start().len());
+        if !self.text[start..].starts_with('"') {
+            let (at, name) = self.required("a name")?;
+            let beginning = name.strip_suffix('*').map(Name::Beginning);
+            return Ok((at, beginning.unwrap_or(Name::Whole(name.into()))));
+        }
+        let mut name = String::new();
+        let mut rest = self.text[start..].char_indices().skip(1);
+        loop {
+            match rest.next() {
+                Some((at, '"')) => {
+                    self.at = start + at + 1;
+                    let follows = self.text[self.at..].chars().next();
+                    if follows.is_some_and(|c| !c.is_whitespace()) {
+                        return Err(Mistake::new(self.at, "a blank behind the name", "none"));
+                    }
+                    return Ok((start, Name::Whole(name.into())));
+                }
+                Some((at, '\\')) => match rest.next() {
+                    Some((_, c @ ('"' | '\\'))) => name.push(c),
+                    _ => {
+                        let expected = "`\\\"` or `\\\\` behind a backslash in quotes";
+                        return Err(Mistake::new(start + at, expected, "something else"));
+                    }
+                },
+                Some((_, c)) => name.push(c),
+                None => {
+                    let at = self.text.trim_end().len();
+                    return Err(Mistake::new(at, "a `\"` behind the name", "the end of the line"));
+                }
+            }
+        }
     }
 
     fn required(&mut self, what: &str) -> Result<(usize, &'a str), Mistake> {

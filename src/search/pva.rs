@@ -31,7 +31,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Reject;
 
-pub use write::{RequestWriter, ResponseHead, ResponseWriter, SearchHead, append_origin_tag};
+pub use write::{
+    RequestWriter, ResponseHead, ResponseWriter, SearchHead, append_forwarded, append_origin_tag,
+};
 
 /// The longest datagram that is written, in bytes. It fits one Ethernet frame.
 pub const DATAGRAM_LEN_MAX: usize = 1400;
@@ -48,6 +50,10 @@ pub const ORIGIN_TAG: u8 = 22;
 pub const FORWARD_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
 /// SEARCH flag: a response is wanted in any case.
 pub const FLAG_MUST_REPLY: u8 = 0x01;
+/// SEARCH flag, from version 3 on: the response goes to the port that the request came from, whatever
+/// it says, as clients behind a NAT need it
+/// ([epics-docs](https://github.com/epics-docs/epics-docs/pull/134)).
+pub const FLAG_REPLY_TO_SOURCE_PORT: u8 = 0x02;
 /// SEARCH flag: the request was sent to one host, not to all.
 pub const FLAG_UNICAST: u8 = 0x80;
 
@@ -75,13 +81,22 @@ pub enum ByteOrder {
 /// The messages of one datagram. Nothing comes after an `Err`.
 #[must_use]
 pub fn messages(datagram: &[u8]) -> Messages<'_> {
-    Messages { rest: datagram }
+    Messages { rest: datagram, is_cut: false }
+}
+
+/// As [`messages`], of a datagram of which only the beginning arrived. If the last message is cut,
+/// it comes with what is there of it.
+#[must_use]
+pub fn messages_of_cut(datagram: &[u8]) -> Messages<'_> {
+    Messages { rest: datagram, is_cut: true }
 }
 
 /// Iterator of [`messages`].
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     rest: &'a [u8],
+    /// Whether the end is missing.
+    is_cut: bool,
 }
 
 impl<'a> Iterator for Messages<'a> {
@@ -91,7 +106,7 @@ impl<'a> Iterator for Messages<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let message = Message::read(self.rest).map(|(message, rest)| {
+        let message = Message::read(self.rest, self.is_cut).map(|(message, rest)| {
             self.rest = rest;
             message
         });
@@ -113,10 +128,12 @@ pub struct Message<'a> {
     pub command: u8,
     /// What follows the header.
     pub payload: &'a [u8],
+    /// Whether the end of the payload is missing ([`messages_of_cut`]).
+    pub is_cut: bool,
 }
 
 impl<'a> Message<'a> {
-    fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Reject> {
+    fn read(bytes: &'a [u8], may_be_cut: bool) -> Result<(Self, &'a [u8]), Reject> {
         let (header, rest) =
             bytes.split_first_chunk::<HEADER_LEN>().ok_or(Reject::TruncatedHeader)?;
         let [magic, version, flags, command, payload_len @ ..] = *header;
@@ -134,16 +151,18 @@ impl<'a> Message<'a> {
         } else {
             (ByteOrder::Big, u32::from_be_bytes(payload_len))
         };
-        let (payload, rest) =
-            rest.split_at_checked(payload_len as usize).ok_or(Reject::TruncatedPayload)?;
-        Ok((Self { version, byte_order, command, payload }, rest))
+        let is_cut = may_be_cut && rest.len() < payload_len as usize;
+        let there = if is_cut { rest.len() } else { payload_len as usize };
+        let (payload, rest) = rest.split_at_checked(there).ok_or(Reject::TruncatedPayload)?;
+        Ok((Self { version, byte_order, command, payload, is_cut }, rest))
     }
 
     fn reader(&self) -> Reader<'a> {
         Reader { rest: self.payload, order: self.byte_order }
     }
 
-    /// The SEARCH in this message, checked to its last name.
+    /// The SEARCH in this message, checked to its last name. Of one that is cut, the names that are
+    /// whole.
     ///
     /// # Errors
     ///
@@ -152,7 +171,8 @@ impl<'a> Message<'a> {
         if self.command != SEARCH {
             return Err(Reject::UnexpectedCommand);
         }
-        self.reader().search().ok_or(Reject::MalformedPayload)
+        let search = self.reader().search(self.version, self.is_cut);
+        search.ok_or(Reject::MalformedPayload)
     }
 
     /// The SEARCH_RESPONSE in this message, checked to its last id.
@@ -185,8 +205,10 @@ impl<'a> Message<'a> {
 pub struct Search<'a> {
     /// The number that a response repeats.
     pub sequence: u32,
-    /// [`FLAG_MUST_REPLY`], [`FLAG_UNICAST`].
+    /// [`FLAG_MUST_REPLY`], [`FLAG_REPLY_TO_SOURCE_PORT`], [`FLAG_UNICAST`].
     pub flags: u8,
+    /// The client's version of the protocol.
+    pub version: u8,
     /// The address that the response goes to; unspecified means the sender.
     pub reply_address: Ipv6Addr,
     /// The port that the response goes to.
@@ -215,6 +237,13 @@ impl<'a> Search<'a> {
     #[must_use]
     pub fn is_unicast(&self) -> bool {
         self.flags & FLAG_UNICAST != 0
+    }
+
+    /// Whether the response goes to the port that the request came from, unless another server has
+    /// passed it on.
+    #[must_use]
+    pub fn wants_source_port(&self) -> bool {
+        self.version >= 3 && self.flags & FLAG_REPLY_TO_SOURCE_PORT != 0
     }
 
     /// [`reply_address`](Self::reply_address) as IPv4, `0.0.0.0` for the sender; `None` if only
@@ -278,7 +307,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn search(mut self) -> Option<Search<'a>> {
+    fn search(mut self, version: u8, is_cut: bool) -> Option<Search<'a>> {
         let sequence = self.u32()?;
         let [flags, _, _, _] = *self.array()?;
         let reply_address = self.address()?;
@@ -287,12 +316,22 @@ impl<'a> Reader<'a> {
         for _ in 0..self.size()?? {
             accepts_tcp |= self.string()? == Some(TCP);
         }
-        let name_count = self.u16()?;
+        let said_count = self.u16()?;
         let names = self;
-        for _ in 0..name_count {
-            self.name()?;
+        let whole_count = (0..said_count).map_while(|_| self.name()).count() as u16;
+        if whole_count < said_count && !is_cut {
+            return None;
         }
-        Some(Search { sequence, flags, reply_address, reply_port, accepts_tcp, name_count, names })
+        Some(Search {
+            sequence,
+            flags,
+            version,
+            reply_address,
+            reply_port,
+            accepts_tcp,
+            name_count: whole_count,
+            names,
+        })
     }
 
     fn search_response(mut self) -> Option<SearchResponse<'a>> {

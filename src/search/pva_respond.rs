@@ -1,24 +1,40 @@
 //! Answers PVA SEARCH.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use super::names::is_host;
 use super::{NameTable, Protocol, Reject, SearchCounts, pva};
 use crate::nics::Subnet;
 
 /// Who asked, and how the question came.
+///
+/// ```
+/// use nicring::search::Asked;
+///
+/// let source: std::net::SocketAddrV4 = "192.0.2.99:40000".parse()?;
+/// let mut asked = Asked::from(source);
+/// asked.truncated = true; // Datagram::is_truncated
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Asked {
     /// The sender of the datagram.
     pub source: SocketAddrV4,
     /// Whether it came through the loopback group 224.0.0.128, by which the servers of one host
     /// pass on what only one of them received.
     pub forwarded: bool,
+    /// Whether only the beginning of the datagram arrived. Then the names that are whole are
+    /// answered.
+    pub truncated: bool,
+    /// The address that replies come from, if it is known. It is part of the identity of this host
+    /// where the table names this host as the server (0.0.0.0).
+    pub own: Option<Ipv4Addr>,
 }
 
 impl From<SocketAddrV4> for Asked {
     fn from(source: SocketAddrV4) -> Self {
-        Self { source, forwarded: false }
+        Self { source, forwarded: false, truncated: false, own: None }
     }
 }
 
@@ -63,6 +79,9 @@ impl From<SocketAddrV4> for Asked {
 pub struct PvaResponder {
     counts: SearchCounts,
     reply_subnets: Vec<Subnet>,
+    accepts_untagged: bool,
+    /// Where what servers of this host pass on may have been sent to; `None` for anywhere.
+    origins: Option<Vec<Ipv4Addr>>,
     hits: Vec<Hit>,
     response: pva::ResponseWriter,
 }
@@ -85,6 +104,20 @@ impl PvaResponder {
     /// Replaces the subnets, when the addresses of the host have changed.
     pub fn set_reply_subnets(&mut self, reply_subnets: Vec<Subnet>) {
         self.reply_subnets = reply_subnets;
+    }
+
+    /// Answers what servers of this host pass on without an ORIGIN_TAG, as some old ones do; not
+    /// unless called. Any program of this host can then have replies sent to any other host.
+    #[must_use]
+    pub fn accept_untagged(mut self) -> Self {
+        self.accepts_untagged = true;
+        self
+    }
+
+    /// Answers what servers of this host pass on only if it was sent to one of these addresses;
+    /// with `None`, as unless called, whatever it was sent to.
+    pub fn set_origins(&mut self, origins: Option<Vec<Ipv4Addr>>) {
+        self.origins = origins;
     }
 
     /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
@@ -115,29 +148,43 @@ impl PvaResponder {
         asked: Asked,
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) -> Result<(), Reject> {
-        let mut tagged = false;
-        for message in pva::messages(payload) {
+        let mut tagged = asked.forwarded && self.accepts_untagged;
+        let mut has_tag = false;
+        let messages = match asked.truncated {
+            true => pva::messages_of_cut(payload),
+            false => pva::messages(payload),
+        };
+        for message in messages {
             let message = message?;
             match message.command {
                 pva::SEARCH => {
                     let search = message.search()?;
                     match self.destination(&search, asked, tagged) {
-                        Ok(Some(to)) => self.answer_search(names, &search, to, send),
+                        Ok(Some(to)) => self.answer_search(names, &search, (to, asked.own), send),
                         Ok(None) => {}
                         Err(reject) => self.counts.reject(reject),
                     }
                 }
                 pva::ORIGIN_TAG => {
-                    message.origin()?;
-                    if tagged || !asked.forwarded {
+                    let origin = message.origin()?;
+                    if has_tag || !asked.forwarded {
                         return Err(Reject::UntrustedOriginTag);
                     }
-                    tagged = true;
+                    if !self.may_come_from(origin) {
+                        return Err(Reject::ForeignOrigin);
+                    }
+                    (has_tag, tagged) = (true, true);
                 }
                 _ => self.counts.other_count += 1,
             }
         }
         Ok(())
+    }
+
+    /// Whether a request that was sent to this address first is to be answered.
+    fn may_come_from(&self, origin: Ipv6Addr) -> bool {
+        let Some(origins) = &self.origins else { return true };
+        origin.to_ipv4_mapped().is_some_and(|origin| origins.contains(&origin))
     }
 
     /// Where a reply goes; `None` if there is nothing to reply to.
@@ -158,7 +205,11 @@ impl PvaResponder {
         if !search.accepts_tcp {
             return Err(Reject::NoTcp);
         }
-        if search.reply_port == 0 {
+        let reply_port = match search.wants_source_port() && !asked.forwarded {
+            true => asked.source.port(),
+            false => search.reply_port,
+        };
+        if reply_port == 0 {
             return Err(Reject::ReplyPortZero);
         }
         let address = search.reply_ipv4().ok_or(Reject::RefusedReplyAddress)?;
@@ -171,7 +222,7 @@ impl PvaResponder {
         if address != *asked.source.ip() && !self.may_reply_to(address, tagged) {
             return Err(Reject::RefusedReplyAddress);
         }
-        Ok(Some(SocketAddrV4::new(address, search.reply_port)))
+        Ok(Some(SocketAddrV4::new(address, reply_port)))
     }
 
     /// Whether a reply may go to a host other than the sender.
@@ -188,7 +239,7 @@ impl PvaResponder {
         &mut self,
         names: &NameTable,
         search: &pva::Search<'_>,
-        to: SocketAddrV4,
+        (to, own): (SocketAddrV4, Option<Ipv4Addr>),
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) {
         self.hits.clear();
@@ -203,9 +254,10 @@ impl PvaResponder {
         self.counts.miss_count += name_count - hit_count;
         self.hits.sort_unstable();
         for hits in self.hits.chunk_by(|one, next| one.server == next.server) {
-            self.counts.reply_count += write_replies(&mut self.response, search, hits, |reply| {
-                send(to, reply);
-            });
+            self.counts.reply_count +=
+                write_replies(&mut self.response, search, (hits, own), |reply| {
+                    send(to, reply);
+                });
         }
     }
 }
@@ -214,13 +266,13 @@ impl PvaResponder {
 fn write_replies(
     response: &mut pva::ResponseWriter,
     search: &pva::Search<'_>,
-    hits: &[Hit],
+    (hits, own): (&[Hit], Option<Ipv4Addr>),
     mut send: impl FnMut(&[u8]),
 ) -> u64 {
     let Some(first) = hits.first() else { return 0 };
     let head = pva::ResponseHead {
         byte_order: search.byte_order(),
-        guid: guid_of(first.server),
+        guid: guid_of(first.server, own),
         sequence: search.sequence,
         server: first.server,
     };
@@ -240,9 +292,10 @@ fn write_replies(
 
 /// The identity that a reply gives a server. A client that hears of one name from two identities
 /// reports a duplicate. So all who answer for a server must give it the same identity.
-fn guid_of(server: SocketAddrV4) -> [u8; 12] {
+fn guid_of(server: SocketAddrV4, own: Option<Ipv4Addr>) -> [u8; 12] {
     let mut guid = *b"nicrin\0\0\0\0\0\0";
-    guid[6..10].copy_from_slice(&server.ip().octets());
+    let own = own.filter(|_| server.ip().is_unspecified());
+    guid[6..10].copy_from_slice(&own.unwrap_or(*server.ip()).octets());
     guid[10..].copy_from_slice(&server.port().to_be_bytes());
     guid
 }

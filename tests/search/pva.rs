@@ -301,8 +301,9 @@ fn even_a_subnet_of_all_addresses_has_hosts_only() {
 fn a_request_passed_on_by_a_server_of_this_host_is_answered_to_its_client() {
     let mut tag = Vec::new();
     pva::append_origin_tag(&mut tag, "192.0.2.7".parse().unwrap());
-    let forwarded = Asked { source: address("127.0.0.1:5076"), forwarded: true };
-    let direct = Asked { source: address("192.0.2.99:5076"), forwarded: false };
+    let mut forwarded = Asked::from(address("127.0.0.1:5076"));
+    forwarded.forwarded = true;
+    let direct = Asked::from(address("192.0.2.99:5076"));
     let to_client = reply_to("::ffff:203.0.113.9");
 
     let (replies, _) = answer_from(&[&tag[..], &to_client].concat(), forwarded);
@@ -332,10 +333,91 @@ fn a_request_passed_on_by_a_server_of_this_host_is_answered_to_its_client() {
 }
 
 #[test]
+fn from_version_3_on_a_client_behind_a_nat_is_answered_at_its_source_port() {
+    let source = address("192.0.2.99:61000");
+    for (version, flags, port) in [(3, 0x82, 61000), (2, 0x82, 40000), (3, 0x80, 40000)] {
+        let mut datagram = patched(FLAGS_AT, &[flags]);
+        datagram[1] = version;
+        let (replies, _) = answer_from(&datagram, Asked::from(source));
+        assert_eq!(replies[0].0.port(), port, "version {version}, flags {flags:#x}");
+        // Port 0 is no mistake where it does not count.
+        datagram[PORT_AT..PORT_AT + 2].fill(0);
+        let (replies, counts) = answer_from(&datagram, Asked::from(source));
+        let expected = (usize::from(port == 61000), u64::from(port != 61000));
+        assert_eq!((replies.len(), counts.rejected(Reject::ReplyPortZero)), expected);
+    }
+    // Another server of this host has passed it on: its port is not the client's.
+    let mut forwarded = Asked::from(address("127.0.0.1:5076"));
+    forwarded.forwarded = true;
+    for byte_order in [ByteOrder::Little, ByteOrder::Big] {
+        let mut datagram = if byte_order == ByteOrder::Big { BIG } else { LITTLE }.to_vec();
+        (datagram[1], datagram[FLAGS_AT]) = (3, 0x82);
+        let mut passed_on = Vec::new();
+        let own = "192.0.2.7".parse().unwrap();
+        assert!(pva::append_forwarded(&mut passed_on, &datagram, own, source));
+        let (replies, _) = answer_from(&passed_on, forwarded);
+        assert_eq!(replies[0].0, source, "{byte_order:?}");
+    }
+    assert!(!pva::append_forwarded(&mut Vec::new(), b"\xca\x02", [0; 4].into(), source));
+}
+
+#[test]
+fn the_whole_names_of_a_datagram_that_was_cut_are_answered() {
+    let mut request = pva::RequestWriter::new();
+    request.begin(pva::SearchHead {
+        byte_order: ByteOrder::Little,
+        sequence: 1,
+        flags: 0,
+        reply_to: address("0.0.0.0:40000"),
+    });
+    (0..10).for_each(|id| assert!(request.push(id, b"ioc1:temp")));
+    let whole = request.datagram();
+    let mut asked = Asked::from(address("192.0.2.99:40000"));
+    for cut in 0..whole.len() {
+        asked.truncated = true;
+        let (_, counts) = answer_from(&whole[..cut], asked);
+        let names_at = whole.len() - 10 * (4 + 1 + 9);
+        assert_eq!(counts.hit_count as usize, cut.saturating_sub(names_at) / 14, "{cut}");
+        asked.truncated = false;
+        assert_eq!(answer_from(&whole[..cut], asked).1.hit_count, 0, "nobody said that it was cut");
+    }
+}
+
+#[test]
+fn what_is_passed_on_is_answered_by_the_rules_that_were_set() {
+    let mut forwarded = Asked::from(address("127.0.0.1:5076"));
+    forwarded.forwarded = true;
+    let answered = |responder: &mut PvaResponder, datagram: &[u8]| {
+        let mut count = 0;
+        responder.answer(&table(), datagram, forwarded, &mut |_, _| count += 1);
+        count == 1
+    };
+    let untagged = reply_to("::ffff:203.0.113.9");
+    assert!(!answered(&mut PvaResponder::new(Vec::new()), &untagged));
+    assert!(answered(&mut PvaResponder::new(Vec::new()).accept_untagged(), &untagged));
+    let tagged = |origin: &str| {
+        let mut datagram = Vec::new();
+        pva::append_origin_tag(&mut datagram, origin.parse().unwrap());
+        [&datagram[..], &untagged].concat()
+    };
+    let mut responder = PvaResponder::new(Vec::new());
+    for origin in ["192.0.2.7", "0.0.0.0", "134.79.151.36"] {
+        assert!(answered(&mut responder, &tagged(origin)), "{origin}");
+    }
+    responder.set_origins(Some(vec!["192.0.2.7".parse().unwrap()]));
+    assert!(answered(&mut responder, &tagged("192.0.2.7")));
+    for origin in ["0.0.0.0", "134.79.151.36"] {
+        assert!(!answered(&mut responder, &tagged(origin)), "{origin}");
+    }
+    assert_eq!(responder.counts().rejected(Reject::ForeignOrigin), 2);
+}
+
+#[test]
 fn no_length_a_datagram_is_cut_to_does_harm() {
     let mut tag = Vec::new();
     pva::append_origin_tag(&mut tag, "0.0.0.0".parse().unwrap());
-    let forwarded = Asked { source: address("127.0.0.1:5076"), forwarded: true };
+    let mut forwarded = Asked::from(address("127.0.0.1:5076"));
+    forwarded.forwarded = true;
     for second in [LITTLE, BIG] {
         let datagram = [&tag[..], &reply_to("::ffff:203.0.113.9"), second].concat();
         for len in 0..datagram.len() {

@@ -56,7 +56,8 @@ fn answer_ca(bytes: &[u8]) -> Result<SearchCounts, TestCaseError> {
 fn answer_pva(bytes: &[u8], forwarded: bool) -> Result<SearchCounts, TestCaseError> {
     let mut responder = PvaResponder::new(vec!["192.0.2.0/24".parse().unwrap()]);
     let mut sent = Vec::new();
-    let asked = Asked { source: source(), forwarded };
+    let mut asked = Asked::from(source());
+    asked.forwarded = forwarded;
     responder.answer(&table(), bytes, asked, &mut |to, reply| sent.push((to, reply.to_vec())));
     let counts = *responder.counts();
     check(&counts, sent.len() as u64)?;

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{
-    ByteOrder, DATAGRAM_LEN_MAX, HEADER_BIG_ENDIAN, HEADER_LEN, HEADER_SERVER, MAGIC, ORIGIN_TAG,
-    SEARCH, SEARCH_RESPONSE, SIZE_LONG, TCP, VERSION,
+    ByteOrder, DATAGRAM_LEN_MAX, FLAG_REPLY_TO_SOURCE_PORT, HEADER_BIG_ENDIAN, HEADER_LEN,
+    HEADER_SERVER, MAGIC, ORIGIN_TAG, SEARCH, SEARCH_RESPONSE, SIZE_LONG, TCP, VERSION, messages,
 };
 
 /// One message in a buffer. Its header and its count are kept up to date as it grows.
@@ -268,4 +268,55 @@ pub fn append_origin_tag(datagram: &mut Vec<u8>, destination: Ipv4Addr) {
     let header = [MAGIC, VERSION, HEADER_BIG_ENDIAN, ORIGIN_TAG, 0, 0, 0, 16];
     datagram.extend_from_slice(&header);
     datagram.extend_from_slice(&destination.to_ipv6_mapped().octets());
+}
+
+/// Appends a SEARCH that a server passes on to the host's other servers: an ORIGIN_TAG, and the
+/// message with what only its sender could tell written into it. `search` is the whole message,
+/// which `source` sent to `destination`, an address of this host.
+///
+/// Returns false, and appends nothing, if it is no SEARCH.
+///
+/// ```
+/// use nicring::search::pva;
+///
+/// let mut request = pva::RequestWriter::new();
+/// request.begin(pva::SearchHead {
+///     byte_order: pva::ByteOrder::Little,
+///     sequence: 7,
+///     flags: pva::FLAG_UNICAST,
+///     reply_to: "0.0.0.0:40000".parse()?, // the sender
+/// });
+/// request.push(42, b"ioc1:temp");
+/// let mut datagram = Vec::new();
+/// let source = "192.0.2.99:39999".parse()?;
+/// assert!(pva::append_forwarded(&mut datagram, request.datagram(), "192.0.2.7".parse()?, source));
+/// let search = pva::messages(&datagram).nth(1).unwrap()?.search()?;
+/// assert_eq!(search.reply_ipv4(), Some("192.0.2.99".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn append_forwarded(
+    datagram: &mut Vec<u8>,
+    search: &[u8],
+    destination: Ipv4Addr,
+    source: SocketAddrV4,
+) -> bool {
+    let Some(Ok(message)) = messages(search).next() else { return false };
+    let Ok(parsed) = message.search() else { return false };
+    append_origin_tag(datagram, destination);
+    let start = datagram.len();
+    datagram.extend_from_slice(&search[..HEADER_LEN + message.payload.len()]);
+    // The header, the sequence and the flags with three spare bytes; then address and port.
+    let fields = &mut datagram[start + HEADER_LEN + 4..];
+    if parsed.wants_source_port() {
+        fields[0] &= !FLAG_REPLY_TO_SOURCE_PORT;
+        let port = match message.byte_order {
+            ByteOrder::Little => source.port().to_le_bytes(),
+            ByteOrder::Big => source.port().to_be_bytes(),
+        };
+        fields[20..22].copy_from_slice(&port);
+    }
+    if parsed.reply_ipv4() == Some(Ipv4Addr::UNSPECIFIED) {
+        fields[4..20].copy_from_slice(&source.ip().to_ipv6_mapped().octets());
+    }
+    true
 }

@@ -139,12 +139,18 @@ impl Answerer {
             match protocol {
                 Protocol::Ca => {
                     before = tally(ca.counts());
-                    ca.add(payload, source, datagram.reply_path());
+                    match datagram.is_truncated() {
+                        true => ca.add_truncated(payload, source, datagram.reply_path()),
+                        false => ca.add(payload, source, datagram.reply_path()),
+                    }
                     after = tally(ca.counts());
                 }
                 Protocol::Pva => {
                     before = tally(pva.counts());
-                    let asked = Asked { source, forwarded: is_forwarded(batch, &datagram) };
+                    let mut asked = Asked::from(source);
+                    asked.forwarded = is_forwarded(batch, &datagram);
+                    asked.truncated = datagram.is_truncated();
+                    asked.own = batch.egress(&datagram, *source.ip()).source;
                     pva.answer(names, payload, asked, &mut |to, reply| {
                         batch.reply_to(&datagram, to, reply);
                     });
