@@ -138,7 +138,7 @@ counts! {
         NoTcp => no_tcp_count,
         /// PVA: ORIGIN_TAG outside the loopback group, or a second one.
         UntrustedOriginTag => untrusted_origin_tag_count,
-        /// PVA: a server of this host passed on what was sent to an address that is not listened at.
+        /// PVA: a server of this host passed on what was sent to an address not listened at.
         ForeignOrigin => foreign_origin_count,
         /// The reply would go to port 0.
         ReplyPortZero => reply_port_zero_count,

@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr};
 
 /// Whether a server of a record is found by the names of the record's fields too.
 ///
-/// A client may ask for `ioc1:temp.EGU`. An IOC that has the record `ioc1:temp` has that field. What
-/// a table cannot know is which fields a record has: an IOC answers for `.EGU`, and is silent about
-/// `.NOSUCH`. Whoever asks for a field that does not exist, and is sent to the IOC, is refused
-/// there and comes back, pvxs clients each second.
+/// A client may ask for `ioc1:temp.EGU`. An IOC that has the record `ioc1:temp` has that field.
+/// What a table cannot know is which fields a record has: an IOC answers for `.EGU`, and is silent
+/// about `.NOSUCH`. Whoever asks for a field that does not exist, and is sent to the IOC, is
+/// refused there and comes back, pvxs clients each second.
 ///
 /// ```
 /// use nicring::search::Fields;

@@ -155,8 +155,8 @@ impl PvFile {
     }
 }
 
-/// Reads a line, of which no more than [`LINE_LEN_MAX`] bytes and one are kept. Returns false at the
-/// end.
+/// Reads a line, of which no more than [`LINE_LEN_MAX`] bytes and one are kept. Returns false at
+/// the end.
 fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<bool> {
     let mut limited = reader.by_ref().take(LINE_LEN_MAX as u64 + 1);
     if limited.read_until(b'\n', bytes)? == 0 {

@@ -50,8 +50,8 @@ pub const ORIGIN_TAG: u8 = 22;
 pub const FORWARD_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
 /// SEARCH flag: a response is wanted in any case.
 pub const FLAG_MUST_REPLY: u8 = 0x01;
-/// SEARCH flag, from version 3 on: the response goes to the port that the request came from, whatever
-/// it says, as clients behind a NAT need it
+/// SEARCH flag, from version 3 on: the response goes to the port that the request came from,
+/// whatever it says, as clients behind a NAT need it
 /// ([epics-docs](https://github.com/epics-docs/epics-docs/pull/134)).
 pub const FLAG_REPLY_TO_SOURCE_PORT: u8 = 0x02;
 /// SEARCH flag: the request was sent to one host, not to all.

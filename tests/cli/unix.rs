@@ -63,7 +63,7 @@ fn sigterm_and_sigint_print_totals_and_end_well() {
 
 #[test]
 fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
-    let mut served = Served::start(&["--json"], &[]);
+    let mut served = Served::start(&["--json", "--allow-shrink"], &[]);
     assert!(!served.answers("test:new", "ca"));
 
     fs::write(served.file.path(), "ca test:new 127.0.0.1:5064\n").unwrap();
@@ -74,7 +74,7 @@ fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
     assert!(served.answers("test:new", "ca"));
     assert!(!served.answers("test:ca", "ca"));
 
-    fs::write(served.file.path(), "ca test:newer 127.0.0.1:5064\nca test:bad nowhere\n").unwrap();
+    fs::write(served.file.path(), "ca test:newer 127.0.0.1:5064\nca test:bad 1.2.3\n").unwrap();
     served.signal("-HUP");
     let said = served.stderr.wait_for("nicring: not reloaded").expect("a word on the bad file");
     let place = format!("{}:2:13: ", served.file.as_str());
@@ -82,6 +82,92 @@ fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
     assert!(served.answers("test:new", "ca"));
     assert!(!served.answers("test:newer", "ca"));
     assert_eq!(count(&served.totals()["reload_count"]), 1);
+}
+
+/// Each row: what is written, whether it is taken, and a part of the line that tells.
+#[test]
+fn a_file_is_judged_by_what_it_was() {
+    let mut served = Served::start(&["--json"], &[]);
+    let many: String = (0..10).map(|at| format!("ca test:m{at} 127.0.0.1\n")).collect();
+    for (text, is_taken, told) in [
+        (many.as_str(), true, "reloaded 10 names"),
+        ("", false, "it has 0 names and had 10"),
+        ("ca test:m0 127.0.0.1\n", false, "it has 1 names and had 10"),
+        (&format!("{many}ca test:m10 127.0.0.1:50"), false, "its last line has no end"),
+        (&format!("{many}ca test:m10\n"), false, "expected a server"),
+        (&many[..7 * 21], true, "reloaded 7 names"),
+    ] {
+        fs::write(served.file.path(), text).unwrap();
+        served.signal("-HUP");
+        let said = served.stderr.wait_for(told).expect("a word on the reload");
+        assert!(served.answers("test:m0", "ca"), "{told}");
+        assert_eq!(said.contains("not reloaded"), !is_taken, "{said}");
+    }
+    assert_eq!(served.totals()["refused_files"].as_array().unwrap().len(), 0, "it was mended");
+}
+
+#[test]
+fn a_pipe_wedges_no_reload_and_a_refused_reload_stands_in_the_totals() {
+    let mut served = Served::start(&["--json"], &[]);
+    let path = served.file.path().to_owned();
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    for _ in 0..2 {
+        served.signal("-HUP");
+        let said = served.stderr.wait_for("nicring: not reloaded").expect("a word on the pipe");
+        assert!(said.contains("it is no regular file any more"), "{said}");
+    }
+    assert!(served.answers("test:ca", "ca"));
+    let totals = served.totals();
+    assert!(totals["refused_files"][0].as_str().unwrap().contains("regular"), "{totals}");
+}
+
+#[test]
+fn the_first_signal_ends_it_though_nobody_writes_the_pipe_that_it_reads() {
+    let pipe = std::env::temp_dir().join(format!("nicring-pipe-{}", std::process::id()));
+    let _ = fs::remove_file(&pipe);
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nicring"));
+    let mut child = command.args(["serve", "--pvs"]).arg(&pipe).spawn().unwrap();
+    thread::sleep(Duration::from_millis(200)); // until it catches signals
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let deadline = Instant::now() + WAIT_MAX;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+    fs::remove_file(&pipe).unwrap();
+}
+
+#[test]
+fn files_and_directories_are_read_and_followed() {
+    let directory = std::env::temp_dir().join(format!("nicring-names-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.join(name), text).unwrap();
+    write("a", "ca test:a 127.0.0.1\n");
+    write(".hidden", "nonsense\n");
+    let mut served =
+        Served::start(&["--json", "--watch", "--pvs", directory.to_str().unwrap()], &[]);
+    assert!(served.answers("test:a", "ca") && served.answers("test:ca", "ca"));
+    write("b", "ca test:b * # this host\n");
+    assert!(served.stderr.wait_for("nicring: reloaded 6 names").is_some());
+    assert!(served.answers("test:b.DESC", "ca"));
+    // One bad file keeps its names, the other is taken.
+    write("a", "ca test:a\n");
+    write("b", "ca test:b 127.0.0.1\nca test:c 127.0.0.1\n");
+    assert!(served.stderr.wait_for("nicring: not reloaded").is_some());
+    for name in ["test:a", "test:b", "test:c"] {
+        assert!(served.answers(name, "ca"), "{name}");
+    }
+    fs::remove_file(directory.join("b")).unwrap();
+    assert!(served.stderr.wait_for("b is gone, and its names").is_some());
+    let deadline = Instant::now() + WAIT_MAX;
+    while served.answers("test:c", "ca") {
+        assert!(Instant::now() < deadline, "its names are still there");
+    }
+    assert!(served.end().success());
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

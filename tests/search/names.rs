@@ -161,8 +161,14 @@ fn every_mistake_in_a_pv_file_is_shown_with_its_place() {
 
 #[test]
 fn names_in_quotes_patterns_and_default_ports_are_read() {
-    let text = "CA \"#C3\" 192.0.2.7\nPva \"two words\" 192.0.2.7\nca \"say \\\"x\\\"\" 192.0.2.7:1\n\
-        ca ioc7:* 192.0.2.8\nca ioc7:vac:* 192.0.2.9\nca \"ends*\" 192.0.2.7\npva * *\nca here *:99\n";
+    let text = r##"CA "#C3" 192.0.2.7
+        Pva "two words" 192.0.2.7
+        ca "say \"x\"" 192.0.2.7:1
+        ca ioc7:* 192.0.2.8
+        ca ioc7:vac:* 192.0.2.9
+        ca "ends*" 192.0.2.7
+        pva * *
+        ca here *:99"##;
     let names = read_pv_file(text.as_bytes(), "f").unwrap();
     let found = |protocol, name: &str| {
         names.lookup(protocol, name.as_bytes()).map(|server| server.to_string())

@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs},
 };
 
-use nicring::search::Protocol;
+use nicring::{NicFilter, search::Protocol};
 
 use super::failure::Failure;
 
@@ -70,6 +70,32 @@ impl Ignored {
     }
 }
 
+const NO_COMMAS: &str = "expected entries separated by blanks";
+
+fn refused_entry(variable: &str, entry: &str, expected: &str) -> Failure {
+    Failure::Usage(format!("{variable}: {entry:?}: {expected}"))
+}
+
+/// The host of an entry, and whether it has to be a group: pvxs allows `GROUP,TTL@NIC`. The TTL is
+/// for senders only. A group is joined on every NIC that is listened on, the named one among them.
+fn interface_entry<'a>(variable: &str, entry: &'a str) -> Result<(&'a str, bool), Failure> {
+    let (rest, nic) = match entry.split_once('@') {
+        Some((rest, nic)) => (rest, Some(nic)),
+        None => (entry, None),
+    };
+    let (host, ttl) = match rest.split_once(',') {
+        Some((host, ttl)) => (host, Some(ttl)),
+        None => (rest, None),
+    };
+    if ttl.is_some_and(|ttl| ttl.parse::<u8>().is_err()) {
+        return Err(refused_entry(variable, entry, NO_COMMAS));
+    }
+    if nic.is_some_and(|nic| nic.parse::<NicFilter>().is_err()) {
+        return Err(refused_entry(variable, entry, "expected a NIC's name or address after the @"));
+    }
+    Ok((host, ttl.is_some() || nic.is_some()))
+}
+
 /// The variables that begin with `EPICS_`.
 #[derive(Debug, Default)]
 pub struct Environment {
@@ -118,13 +144,14 @@ impl Environment {
         let mut interfaces = Interfaces { variable, ..Interfaces::default() };
         let mut wants_all = false;
         for entry in self.entries(variable) {
-            // pvxs allows `GROUP,TTL@NIC`. The TTL is for senders only. The group is joined on
-            // every NIC that is listened on.
-            let host = entry.split([',', '@']).next().unwrap_or_default();
+            let (host, is_group) = interface_entry(variable, entry)?;
             // The port here has no effect: one ring has one port per protocol. For rsrv it is the
             // port to search at, for pvxs the port to connect to. This program's port option means
             // neither.
             let address = *resolve(variable, host)?.ip();
+            if is_group && !address.is_multicast() {
+                return Err(refused_entry(variable, entry, NO_COMMAS));
+            }
             match address {
                 Ipv4Addr::UNSPECIFIED => wants_all = true,
                 _ if address.is_multicast() => interfaces.groups.push(address),
@@ -257,6 +284,19 @@ mod tests {
         assert_eq!(interfaces(" 192.0.2.7:5075\t"), (vec![address], vec![]));
         assert_eq!(interfaces("192.0.2.7 224.0.1.9,2@eth0"), (vec![address], vec![group]));
         assert_eq!(interfaces("0.0.0.0 192.0.2.7"), (vec![], vec![]), "0.0.0.0 stands for all");
+        for list in [
+            "192.0.2.7,192.0.2.8",
+            "192.0.2.7,junk",
+            "192.0.2.7@eth0",
+            "224.0.1.9,x",
+            "224.0.1.9@",
+            "224.0.1.9,1@a b,c",
+            "192.0.2.7:x",
+        ] {
+            let environment = environment(&[("EPICS_PVAS_INTF_ADDR_LIST", list)]);
+            let refused = environment.interfaces(Protocol::Pva).unwrap_err().to_string();
+            assert!(refused.starts_with("EPICS_PVAS_INTF_ADDR_LIST: "), "{list}: {refused}");
+        }
         assert_eq!(interfaces("localhost").0, [Ipv4Addr::LOCALHOST]);
     }
 

@@ -77,6 +77,13 @@ pub struct ListenArguments {
     #[arg(long, value_name = "BYTES")]
     recv_buffer_bytes: Option<usize>,
 
+    /// How many bytes of a datagram are received, 64 to 65507 [default: 2048]
+    ///
+    /// Of a longer one only the beginning is read: the names that are whole are answered. Each of
+    /// the 1,024 buffers takes as much memory.
+    #[arg(long, value_name = "BYTES")]
+    buffer_bytes: Option<usize>,
+
     /// How much each sender may have under way, in bytes as the kernel counts them [default:
     /// 4194304]
     ///
@@ -199,6 +206,7 @@ impl ListenArguments {
         builder = left.fold(builder, Builder::leave_unicast);
         builder = way.groups.iter().copied().fold(builder, Builder::join);
         builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
+        builder = self.buffer_bytes.into_iter().fold(builder, Builder::buffer_bytes);
         builder = self.recv_buffer_bytes.into_iter().fold(builder, Builder::recv_buffer_bytes);
         self.send_buffer_bytes.into_iter().fold(builder, Builder::send_buffer_bytes)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nicring::{
-    Batch, Class, Datagram, Nics, ReplyPath, Subnet,
+    Batch, Class, Datagram, Nic, NicAddress, NicFilter, Nics, ReplyPath, Subnet,
     search::{Asked, CaResponder, Protocol, PvaResponder, SearchCounts, pva::FORWARD_GROUP},
 };
 
@@ -76,6 +76,9 @@ pub struct Instructions {
     pub ports: Vec<(u16, Protocol)>,
     pub ignored: [Vec<Ignored>; 2],
     pub reply_subnets: Vec<Subnet>,
+    pub accepts_untagged: bool,
+    /// The NICs that are listened on; none for all.
+    pub filters: Vec<NicFilter>,
 }
 
 /// Answers what an engine hears. Allocates nothing once it is warm.
@@ -86,36 +89,65 @@ pub struct Answerer {
     ignored: [Vec<Ignored>; 2],
     ca: CaResponder<ReplyPath>,
     pva: PvaResponder,
+    filters: Vec<NicFilter>,
     answers: Answers,
     cpu_at_start: Option<Duration>,
     board: Board,
-    last_published: Instant,
+    last_published: Option<Instant>,
 }
 
 impl Answerer {
     /// Must be called on the engine's thread: it measures the CPU time of the thread that it runs
     /// on.
     pub fn new(instructions: Instructions, board: Board) -> Self {
+        let mut pva = PvaResponder::new(instructions.reply_subnets);
+        if instructions.accepts_untagged {
+            pva = pva.accept_untagged();
+        }
+        if !instructions.filters.is_empty() {
+            pva.set_origins(Some(Vec::new())); // until the first batch tells the NICs
+        }
         Self {
             table: instructions.table,
             ports: instructions.ports,
             ignored: instructions.ignored,
             ca: CaResponder::new(),
-            pva: PvaResponder::new(instructions.reply_subnets),
+            pva,
+            filters: instructions.filters,
             answers: Answers::default(),
             cpu_at_start: host::thread_cpu(),
             board,
-            last_published: Instant::now(),
+            last_published: None,
         }
     }
 
     pub fn handle(&mut self, batch: &Batch) -> ControlFlow<()> {
         self.table.refresh();
-        self.answer(batch);
-        if self.last_published.elapsed() >= PUBLISH_PERIOD {
+        if self.last_published.is_none_or(|at| at.elapsed() >= PUBLISH_PERIOD) {
+            self.follow(batch.nics());
             self.publish();
         }
+        self.answer(batch);
         ControlFlow::Continue(())
+    }
+
+    /// What servers of this host pass on is answered only if it was sent to a NIC that is listened
+    /// on.
+    fn follow(&mut self, nics: &Nics) {
+        if self.filters.is_empty() {
+            return;
+        }
+        let is_chosen = |nic: &Nic, own: &NicAddress| {
+            self.filters.iter().any(|filter| filter.matches(nic, own))
+        };
+        let mut origins = Vec::new();
+        for nic in nics.iter() {
+            for own in nic.addresses.iter().filter(|own| is_chosen(nic, own)) {
+                origins.push(own.address);
+                origins.extend(own.broadcast);
+            }
+        }
+        self.pva.set_origins(Some(origins));
     }
 
     /// Answers a batch. CA answers are packed into few datagrams; those still held back leave at
@@ -164,7 +196,7 @@ impl Answerer {
 
     /// Publishes what was done so far.
     pub fn publish(&mut self) {
-        self.last_published = Instant::now();
+        self.last_published = Some(Instant::now());
         self.answers.counts = Protocol::ALL.map(|protocol| match protocol {
             Protocol::Ca => *self.ca.counts(),
             Protocol::Pva => *self.pva.counts(),

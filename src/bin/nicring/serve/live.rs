@@ -19,13 +19,18 @@ impl Live {
         Self { is_wanted, next: Instant::now() + Self::PERIOD, before: service.report() }
     }
 
-    pub fn show_if_due(&mut self, service: &Service) {
+    /// `refused` are the files that were not reloaded.
+    pub fn show_if_due(&mut self, service: &Service, refused: &[String]) {
         if !self.is_wanted || Instant::now() < self.next {
             return;
         }
         self.next += Self::PERIOD;
         let report = service.report();
-        Console::to_stderr().say(&report.live_line(&self.before));
+        let stale = match refused.len() {
+            0 => String::new(),
+            count => format!("  NOT RELOADED: {count} files"),
+        };
+        Console::to_stderr().say(&format!("{}{stale}", report.live_line(&self.before)));
         self.before = report;
     }
 }

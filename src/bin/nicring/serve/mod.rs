@@ -2,27 +2,35 @@
 
 mod answer;
 pub mod demo;
+mod files;
+mod hosts;
 mod live;
 mod report;
 mod service;
+pub mod sources;
 mod tables;
 
 use std::{
     io::{self, IsTerminal},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use nicring::{Subnet, search::Protocol};
+use nicring::{
+    Subnet,
+    search::{Fields, Protocol},
+};
 use serde_json::json;
 
 use self::{
+    files::FileEvents,
     live::Live,
     service::{Rules, Service, announce},
-    tables::{Reloader, Tables, describe, load},
+    sources::{Judgement, Reading, Sources},
+    tables::{Reloader, Tables, describe},
 };
 use crate::cli::{
     environment::Environment,
@@ -40,10 +48,12 @@ use crate::cli::{
 ///     ca   ioc1:temp   192.0.2.7:5064
 ///     pva  ioc1:temp   192.0.2.7:5075
 ///
-/// A name that is not in the file is looked up again without the part from its last dot on: a
-/// record serves its fields. Names that are not found are left to other servers.
+/// A name in double quotes may have blanks. One that ends with * stands for all that begin so. The
+/// port is 5064 for CA and 5075 for PVA unless given; the server may be a host's name, or * for
+/// this host. A name that is not in the files may be a field of a record that is (--fields).
+/// Names that are not found are left to other servers.
 ///
-/// SIGHUP reads the file again while the old names are served; a bad file changes nothing.
+/// SIGHUP reads the files again while the old names are served; a bad file keeps its old names.
 /// SIGINT or SIGTERM answers what was received, prints totals and ends. Once it listens, it prints
 /// a line that begins with `ready`.
 #[derive(Debug, Args)]
@@ -72,9 +82,42 @@ stands for all NICs, a multicast group is joined, a port has no effect. A value 
 read is an error."
 )]
 pub struct Arguments {
-    /// The file of names
+    /// A file of names, or a directory of such files; repeatable; - is standard input
+    ///
+    /// A pipe is read once. Of a directory all files are read but hidden ones and those that end
+    /// with ~.
     #[arg(long, value_name = "FILE", required_unless_present = "demo")]
-    pvs: Option<PathBuf>,
+    pvs: Vec<PathBuf>,
+
+    /// Read the files again as soon as they change, as on SIGHUP
+    #[arg(long)]
+    watch: bool,
+
+    /// Leave out lines that are wrong, and take the rest of the file
+    ///
+    /// Otherwise a wrong line is fatal at the start, and on a reload its file keeps its old names.
+    #[arg(long)]
+    skip_bad_lines: bool,
+
+    /// Take a file that has less than half of the names that it had
+    ///
+    /// Otherwise it keeps its old names on a reload: a program that writes it may have failed.
+    #[arg(long)]
+    allow_shrink: bool,
+
+    /// What is a field of a record: any, known or none
+    ///
+    /// A name that is not in the files is looked up again as the field of a record: what stands
+    /// before its first dot. known takes only what looks like a field, such as .EGU and .VAL$.
+    /// Whoever is sent to an IOC for a field that it does not have comes back again and again.
+    #[arg(long, default_value_t = Fields::Any, value_name = "WHICH")]
+    fields: Fields,
+
+    /// Answer PVA SEARCHes that servers of this host pass on without saying that they do
+    ///
+    /// Some old ones do so. Any program of this host can then have answers sent to other hosts.
+    #[arg(long)]
+    accept_untagged: bool,
 
     #[command(flatten)]
     listen: ListenArguments,
@@ -118,33 +161,53 @@ impl Arguments {
 
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode, Failure> {
     let console = Console::new(arguments.json);
-    let path = arguments.pvs.as_deref().unwrap_or(Path::new(""));
     let rules = Rules {
         ignored: [environment.ignored(Protocol::Ca)?, environment.ignored(Protocol::Pva)?],
         reply_subnets: arguments.reply_subnet.clone(),
+        accepts_untagged: arguments.accept_untagged,
     };
     // Before the file is read, so that wrong settings are reported at once.
     let plans = arguments.listen.plans(environment)?;
     let signals = Signals::catch()?;
     signals.catch_reload();
     let start = Instant::now();
-    let table = load(path)?;
+    let judgement =
+        Judgement { skips_bad_lines: arguments.skip_bad_lines, may_shrink: arguments.allow_shrink };
+    let sources = Sources::new(&arguments.pvs, judgement, arguments.fields);
+    let Some((sources, reading)) = read_first(sources, &signals)? else {
+        return Ok(ExitCode::SUCCESS); // told to end meanwhile
+    };
+    let Reading { table, refused, warnings, lacks_hosts, .. } = reading;
+    if !refused.is_empty() {
+        return Err(Failure::Usage(refused.join("\nnicring: ")));
+    }
+    warnings.iter().for_each(|warning| Console::to_stderr().say(&format!("nicring: {warning}")));
     let (what, took) = (describe(&table), short(start.elapsed()));
-    console.say(&format!("loaded {}: {what}, in {took}", path.display()));
+    console.say(&format!("loaded {what}, in {took}"));
+    if table.is_empty() {
+        Console::to_stderr().say("nicring: there is no name to answer for");
+    }
     let tables = Tables::new(table);
     for note in plans.iter().filter_map(|plan| plan.note.as_deref()) {
         console.say(note);
     }
     let service = Service::start(&arguments.listen, plans, &rules, &tables)?;
     announce(&service, console);
-    watch(arguments, &service, &signals, Reloader::new(path, &tables));
+    let events =
+        if arguments.watch { Some(FileEvents::watch(&sources.directories())?) } else { None };
+    let reloader = Reloader::new(sources, &tables, lacks_hosts);
+    watch(arguments, (&service, &tables), &signals, reloader, events);
     let report = service.stop()?;
     if arguments.json {
         let mut object = report.json();
         object["reload_count"] = json!(tables.reload_count());
+        object["refused_files"] = json!(tables.refused());
         Console::new(false).say(&object.to_string());
     } else {
         console.say(&report.text());
+        for reason in tables.refused() {
+            console.say(&format!("not reloaded, its old names were in use: {reason}"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -152,18 +215,48 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
 /// How often the main thread looks at signals.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// Reads the files on a thread of its own: a pipe that nobody writes to must not keep the program
+/// from ending. `None` if it is to end.
+fn read_first(
+    mut sources: Sources,
+    signals: &Signals,
+) -> Result<Option<(Sources, Reading)>, Failure> {
+    let reader = thread::Builder::new().name("load".to_owned());
+    let reading = reader.spawn(move || {
+        let reading = sources.read();
+        (sources, reading)
+    });
+    let reading = reading.map_err(|error| Failure::Run(format!("starting a thread: {error}")))?;
+    while !reading.is_finished() {
+        if signals.wants_stop() {
+            return Ok(None);
+        }
+        thread::sleep(GLANCE.min(Duration::from_millis(5)));
+    }
+    Ok(Some(reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+}
+
 /// Reacts to signals and shows live counters until it is time to end.
-fn watch(arguments: &Arguments, service: &Service, signals: &Signals, mut reloader: Reloader) {
+fn watch(
+    arguments: &Arguments,
+    (service, tables): (&Service, &Tables),
+    signals: &Signals,
+    mut reloader: Reloader,
+    events: Option<FileEvents>,
+) {
     let deadline = arguments.duration_s.map(|duration| Instant::now() + duration);
     let mut live = Live::new(service, arguments.live || io::stderr().is_terminal());
     while !signals.wants_stop() && !service.is_broken() {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return;
         }
-        if !reloader.is_busy() && signals.take_reload() {
-            reloader.start();
+        if !reloader.is_busy() {
+            let has_changed = events.as_ref().is_some_and(FileEvents::take_change);
+            if signals.take_reload() || has_changed || reloader.is_due() {
+                reloader.start();
+            }
         }
-        live.show_if_due(service);
+        live.show_if_due(service, &tables.refused());
         thread::sleep(GLANCE);
     }
 }

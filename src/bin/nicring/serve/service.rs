@@ -33,6 +33,7 @@ const REPLIES_MAX: usize = 4096;
 pub struct Rules {
     pub ignored: [Vec<Ignored>; 2],
     pub reply_subnets: Vec<Subnet>,
+    pub accepts_untagged: bool,
 }
 
 /// Engines that serve.
@@ -156,6 +157,8 @@ impl Running {
             ports: ports.clone(),
             ignored: rules.ignored.clone(),
             reply_subnets: rules.reply_subnets.clone(),
+            accepts_untagged: rules.accepts_untagged,
+            filters: plans[0].way.filters.clone(),
         };
         let (handle, board) = (engine.handle(), Board::default());
         let shown = board.clone();

@@ -1,9 +1,6 @@
 //! The name table that is served. It is read from a file and can be replaced while it serves.
 
 use std::{
-    fs::File,
-    io::BufReader,
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,31 +9,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nicring::search::{NameTable, Protocol, read_pv_file};
+use nicring::search::{NameTable, Protocol};
 
-use crate::cli::{
-    failure::Failure,
-    text::{Console, grouped, short},
-};
-
-/// Reads a PV file.
-pub fn load(path: &Path) -> Result<NameTable, Failure> {
-    let file = path.display().to_string();
-    let reader = File::open(path).map_err(|error| {
-        let expected = "expected a file with lines of PROTOCOL NAME SERVER";
-        Failure::Usage(format!("{file}: {error}: {expected}"))
-    })?;
-    let reader = BufReader::with_capacity(1 << 18, reader);
-    read_pv_file(reader, &file).map_err(|error| Failure::Usage(error.to_string()))
-}
+use super::sources::{Reading, Sources};
+use crate::cli::text::{Console, grouped, short};
 
 /// Describes how many names a table has, and how many bytes each takes.
 pub fn describe(table: &NameTable) -> String {
     let [ca, pva] = Protocol::ALL.map(|protocol| table.len(protocol));
     let name_count = ca + pva;
     let each = table.heap_bytes().checked_div(name_count).unwrap_or(0);
+    let pattern_count: usize =
+        Protocol::ALL.iter().map(|protocol| table.pattern_count(*protocol)).sum();
+    let patterns = match pattern_count {
+        0 => String::new(),
+        count => format!(", {} patterns", grouped(count as u64)),
+    };
     format!(
-        "{} names ({} ca, {} pva), {each} bytes each",
+        "{} names ({} ca, {} pva), {each} bytes each{patterns}",
         grouped(name_count as u64),
         grouped(ca as u64),
         grouped(pva as u64),
@@ -49,6 +39,8 @@ pub fn describe(table: &NameTable) -> String {
 pub struct Tables {
     current: Mutex<Shared>,
     generation: AtomicU64,
+    /// The files that were refused at the last reload, each with the reason.
+    refused: Mutex<Vec<String>>,
 }
 
 /// A table whose debug output is only its size.
@@ -64,7 +56,8 @@ impl std::fmt::Debug for Shared {
 impl Tables {
     pub fn new(table: NameTable) -> Arc<Self> {
         let current = Mutex::new(Shared(Arc::new(table)));
-        Arc::new(Self { current, generation: AtomicU64::new(0) })
+        let refused = Mutex::default();
+        Arc::new(Self { current, generation: AtomicU64::new(0), refused })
     }
 
     pub fn reader(self: &Arc<Self>) -> TableReader {
@@ -75,6 +68,20 @@ impl Tables {
     /// How often the table was replaced.
     pub fn reload_count(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The files that were refused at the last reload, each with the reason.
+    pub fn refused(&self) -> Vec<String> {
+        lock(&self.refused).clone()
+    }
+
+    /// Tells which files were refused, and keeps them in mind.
+    fn refuse(&self, refused: Vec<String>) {
+        for reason in &refused {
+            let line = format!("nicring: not reloaded, its old names stay in use: {reason}");
+            Console::to_stderr().say(&line);
+        }
+        *lock(&self.refused) = refused;
     }
 
     fn replace(&self, table: NameTable) -> Arc<NameTable> {
@@ -111,17 +118,25 @@ impl TableReader {
     }
 }
 
-/// Reads a PV file again, on its own thread.
+/// Reads the files of names again, on a thread of its own.
 #[derive(Debug)]
 pub struct Reloader {
-    path: PathBuf,
+    sources: Arc<Mutex<Sources>>,
     tables: Arc<Tables>,
     running: Option<JoinHandle<()>>,
+    /// When to try again because some host did not resolve.
+    retry_at: Arc<Mutex<Option<Instant>>>,
 }
 
+/// How long after a reading hosts that did not resolve are looked up again.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
 impl Reloader {
-    pub fn new(path: &Path, tables: &Arc<Tables>) -> Self {
-        Self { path: path.to_owned(), tables: Arc::clone(tables), running: None }
+    /// `lacks_hosts` says whether the first reading had hosts that did not resolve.
+    pub fn new(sources: Sources, tables: &Arc<Tables>, lacks_hosts: bool) -> Self {
+        let retry_at = Arc::new(Mutex::new(retry_at(lacks_hosts)));
+        let sources = Arc::new(Mutex::new(sources));
+        Self { sources, tables: Arc::clone(tables), running: None, retry_at }
     }
 
     /// Whether a reload is under way. Another one has to wait for its end.
@@ -129,34 +144,48 @@ impl Reloader {
         self.running.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
+    /// Whether it is time to try again by itself.
+    pub fn is_due(&self) -> bool {
+        lock(&self.retry_at).take_if(|at| *at <= Instant::now()).is_some()
+    }
+
     pub fn start(&mut self) {
-        let (path, tables) = (self.path.clone(), Arc::clone(&self.tables));
+        let (sources, tables) = (Arc::clone(&self.sources), Arc::clone(&self.tables));
+        let retry = Arc::clone(&self.retry_at);
         let thread = thread::Builder::new().name("reload".to_owned());
-        match thread.spawn(move || reload(&path, &tables)) {
+        let reload = move || {
+            let lacks_hosts = reload(&mut lock(&sources), &tables);
+            *lock(&retry) = retry_at(lacks_hosts);
+        };
+        match thread.spawn(reload) {
             Ok(thread) => self.running = Some(thread),
-            Err(error) => refuse(&error.to_string()),
+            Err(error) => self.tables.refuse(vec![error.to_string()]),
         }
     }
 }
 
-fn reload(path: &Path, tables: &Tables) {
+fn retry_at(lacks_hosts: bool) -> Option<Instant> {
+    lacks_hosts.then(|| Instant::now() + RETRY_AFTER)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns whether some host did not resolve.
+fn reload(sources: &mut Sources, tables: &Tables) -> bool {
     let start = Instant::now();
-    match load(path) {
-        Ok(table) => {
-            let what = describe(&table);
-            let old = tables.replace(table);
-            let took = short(start.elapsed());
-            Console::to_stderr()
-                .say(&format!("nicring: reloaded {}: {what}, in {took}", path.display()));
-            retire(old);
-        }
-        Err(failure) => refuse(&failure.to_string()),
+    let Reading { table, refused, warnings, lacks_hosts, has_changed } = sources.read();
+    let console = Console::to_stderr();
+    warnings.iter().for_each(|warning| console.say(&format!("nicring: {warning}")));
+    tables.refuse(refused);
+    if has_changed {
+        let what = describe(&table);
+        let old = tables.replace(table);
+        console.say(&format!("nicring: reloaded {what}, in {}", short(start.elapsed())));
+        retire(old);
     }
-}
-
-fn refuse(reason: &str) {
-    let line = format!("nicring: not reloaded, the old names stay in use: {reason}");
-    Console::to_stderr().say(&line);
+    lacks_hosts
 }
 
 /// Waits until the engines' threads have let go of the old table, so that it is freed here and not
