@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
+mod check;
 mod cli;
 mod doctor;
 mod serve;
@@ -35,6 +37,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Arguments>),
+    Ask(ask::Arguments),
+    Check(check::Arguments),
     Storm(storm::Arguments),
     Doctor(doctor::Arguments),
 }
@@ -43,7 +47,9 @@ const EXAMPLES: &str = "\
 Examples:
   nicring serve --demo                 see it at work, on the loopback interface only
   nicring doctor                       what this machine grants, who else holds the ports
+  nicring check pvs.txt                what is in a file, and its mistakes
   nicring serve --pvs pvs.txt          answer on every NIC
+  nicring ask ioc1:temp                who answers for a name, and how fast
   nicring storm 192.0.2.255 --name ioc1:temp
                                        ask a whole subnet for one name, and measure";
 
@@ -51,7 +57,9 @@ const LONG_AFTER_HELP: &str = "\
 Examples:
   nicring serve --demo                 see it at work, on the loopback interface only
   nicring doctor                       what this machine grants, who else holds the ports
+  nicring check pvs.txt                what is in a file, and its mistakes
   nicring serve --pvs pvs.txt          answer on every NIC
+  nicring ask ioc1:temp                who answers for a name, and how fast
   nicring storm 192.0.2.255 --name ioc1:temp
                                        ask a whole subnet for one name, and measure
 
@@ -85,6 +93,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(arguments) if arguments.is_demo() => serve::demo::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments, &environment),
+        Command::Ask(arguments) => ask::run(&arguments, &environment),
+        Command::Check(arguments) => check::run(&arguments, &environment),
         Command::Storm(arguments) => storm::run(&arguments, &environment),
         Command::Doctor(arguments) => doctor::run(&arguments, &environment),
     }

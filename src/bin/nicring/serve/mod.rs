@@ -3,12 +3,12 @@
 mod answer;
 pub mod demo;
 mod files;
-mod hosts;
+pub mod hosts;
 mod live;
 mod report;
 mod service;
 pub mod sources;
-mod tables;
+pub mod tables;
 
 use std::{
     io::{self, IsTerminal},
