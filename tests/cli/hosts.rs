@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use nicring::search::pva;
+
 use super::{
     Served,
     common::{
@@ -179,6 +181,52 @@ fn the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not() {
     assert_tells(&told(&server, &ports), &parts);
 }
 
+/// As Phoebus asks from behind a NAT: the port that the request names means nothing there.
+#[test]
+fn a_client_behind_a_nat_is_answered_at_its_source_port() {
+    let Some((server, router)) = host(1) else { return };
+    let client = Namespace::new("i").unwrap_or_else(|error| panic!("{error}"));
+    router.connect("inside", &client, "eth0").unwrap_or_else(|error| panic!("{error}"));
+    router.configure("address add 10.66.0.1/24 dev inside");
+    client.configure("address add 10.66.0.2/24 dev eth0\nroute add default via 10.66.0.1");
+    router.set("ipv4/ip_forward", "1");
+    for rule in [
+        "add table ip nat",
+        "add chain ip nat out { type nat hook postrouting priority 100 ; }",
+        "add rule ip nat out oifname c1 masquerade fully-random",
+    ] {
+        if let Err(reason) = nft(&router, rule) {
+            return skip("nft", &reason);
+        }
+    }
+    wait_until("the links are up", || router.is_up("inside") && router.is_up("c1"));
+    for backend in BACKENDS {
+        let served = serve_on(&server, &["--backend", backend]);
+        let mut request = pva::RequestWriter::new();
+        request.begin(pva::SearchHead {
+            byte_order: pva::ByteOrder::Little,
+            sequence: 1,
+            flags: pva::FLAG_UNICAST | pva::FLAG_REPLY_TO_SOURCE_PORT,
+            reply_to: "0.0.0.0:9".parse().unwrap(),
+        });
+        assert!(request.push(7, b"test:pva"));
+        let mut datagram = request.datagram().to_vec();
+        datagram[1] = 3; // the version
+        let asker = client.client([0, 0, 0, 0]);
+        let to = std::net::SocketAddrV4::new([10, 201, 1, 1].into(), served.pva_port);
+        asker.send(&datagram, to);
+        let (answer, from) = asker.receive();
+        let response = pva::messages(&answer).next().unwrap().unwrap().search_response().unwrap();
+        assert!(response.found && response.ids().eq([7]) && from == to, "{response:?}");
+    }
+}
+
+fn nft(host: &Namespace, rule: &str) -> Result<(), String> {
+    let mut command = Command::new("ip");
+    let output = command.args(["netns", "exec", &host.name, "nft", rule]).output().expect("ip");
+    if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+}
+
 #[test]
 fn the_doctor_tells_the_usual_causes_outside() {
     let Some((server, _neighbour)) = host(2) else { return };
@@ -188,22 +236,19 @@ fn the_doctor_tells_the_usual_causes_outside() {
     server.set("ipv4/igmp_max_memberships", "0");
     let parts = ["rp_filter strict on s2:", "NO GROUP CAN BE JOINED", "igmp_max_memberships"];
     assert_tells(&told(&server, &ports), &parts);
-    let nft = |rule: &str| {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &server.name, "nft", rule]);
-        let output = command.output().expect("ip");
-        if !output.status.success() {
-            skip("nft", &text(&output.stderr));
-        }
-        output.status.success()
-    };
     let chain = "add chain inet t in { type filter hook input priority 0; policy accept; }";
-    if !nft("add table inet t") || !nft(chain) {
-        return;
+    for rule in ["add table inet t", chain] {
+        if let Err(reason) = nft(&server, rule) {
+            return skip("nft", &reason);
+        }
     }
     assert_tells(&told(&server, &ports), &["firewall, UDP 5064 lets it pass"]);
-    nft("add rule inet t in udp dport 5064 drop");
-    nft("add rule inet t in ip saddr 10.0.0.0/8 udp dport { 5070-5080 } reject");
+    for rule in [
+        "add rule inet t in udp dport 5064 drop",
+        "add rule inet t in ip saddr 10.0.0.0/8 udp dport { 5070-5080 } reject",
+    ] {
+        nft(&server, rule).expect("a rule");
+    }
     let parts = [
         "firewall, UDP 5064 DROPS IT: rule 2 of inet t in",
         "firewall, UDP 5076 lets it pass only from some",

@@ -21,6 +21,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod hosts;
+mod names;
 
 use std::{
     env, fs,
