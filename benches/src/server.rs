@@ -100,6 +100,18 @@ impl Programs {
         Ok(programs)
     }
 
+    /// The program `nicring`, if it was built.
+    #[must_use]
+    pub fn nicring(&self) -> Option<&Path> {
+        self.nicring.as_deref()
+    }
+
+    /// A directory that is removed in the end.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.files
+    }
+
     /// Servers are started by another program from now on, such as `setpriv`.
     pub fn start_by(&mut self, starter: &'static [&'static str]) {
         self.starter = starter;
