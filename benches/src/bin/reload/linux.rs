@@ -93,8 +93,9 @@ fn measure(
     let (end, mut round) = (Instant::now() + Duration::from_secs(arguments.duration_s), 0);
     while Instant::now() < end {
         // The one that was broken is mended, and another one is cut in a line.
-        let cut = text_of(round % FILE_COUNT, each);
-        fs::write(directory.join(format!("{:02}", round % FILE_COUNT)), &cut[..cut.len() * 3 / 4 - 5])?;
+        let broken = round % FILE_COUNT;
+        let text = text_of(broken, each);
+        fs::write(directory.join(format!("{broken:02}")), &text[..text.len() * 3 / 4 - 5])?;
         if round > 0 {
             let mended = (round - 1) % FILE_COUNT;
             fs::write(directory.join(format!("{mended:02}")), text_of(mended, each))?;
