@@ -229,7 +229,9 @@ impl Portable {
         while let Some(first) = run.first() {
             let mut attempt = self.try_send(slot, outbox, run);
             if let (Err((count, error)), Some(spare)) = (&attempt, dispatch.spare_slot(first)) {
-                if error.kind() == io::ErrorKind::WouldBlock {
+                // A device whose queue is full has no room for a spare sender's either.
+                let is_full = error.raw_os_error().is_some();
+                if is_full && error.kind() == io::ErrorKind::WouldBlock {
                     attempt = self.try_send(Some(spare), outbox, &run[..*count]);
                 }
             }

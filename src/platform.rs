@@ -15,6 +15,10 @@ pub(crate) const HEARS_GROUPS_JOINED_BY_OTHER_SOCKETS: bool = cfg!(target_os = "
 pub(crate) const SENDS_FROM_OTHER_ADDRESSES: bool =
     cfg!(any(target_os = "linux", target_vendor = "apple", target_os = "netbsd"));
 
+/// Whether answers leave by sockets that only send, bound to an address that hears nothing. macOS
+/// sends from no address that no interface has.
+pub(crate) const HAS_SENDERS: bool = cfg!(target_os = "linux");
+
 /// Whether the unicast addresses of a NIC that is down stay addresses of the host, which datagrams
 /// may reach by another NIC.
 pub(crate) const HEARS_AT_NICS_THAT_ARE_DOWN: bool = cfg!(target_os = "linux");

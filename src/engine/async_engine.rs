@@ -105,7 +105,8 @@ impl AsyncEngine {
         if !self.handle.is_of_this_process() {
             return Err(Error::Forked);
         }
-        let batch = Receive { exchange: &self.exchange, place: None }.await?;
+        let receive = Receive { exchange: &self.exchange, handle: &self.handle, place: None };
+        let batch = receive.await?;
         Ok(BatchLease {
             batch: Some(batch),
             exchange: Arc::clone(&self.exchange),
@@ -282,6 +283,7 @@ enum Look {
 /// The future of [`AsyncEngine::recv_batch`].
 struct Receive<'a> {
     exchange: &'a Exchange,
+    handle: &'a Handle,
     /// Its place among those that wait.
     place: Option<usize>,
 }
@@ -290,14 +292,18 @@ impl Future for Receive<'_> {
     type Output = Result<Batch>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { exchange, place } = &mut *self;
+        let Self { exchange, handle, place } = &mut *self;
+        if !handle.is_of_this_process() {
+            return Poll::Ready(Err(Error::Forked));
+        }
         exchange.poll_batch(context, place)
     }
 }
 
 impl Drop for Receive<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
+        // In a forked child nobody may release the lock any more.
+        if let Some(place) = self.place.filter(|_| self.handle.is_of_this_process()) {
             let waker = lock(&self.exchange.queues).waiters.leave(place);
             drop(waker); // after the lock
         }
@@ -402,8 +408,11 @@ impl Lender {
                 }
             }
             if is_over || self.free.len() == self.made_count {
-                let last = self.free.pop_front();
-                let mut last = last.unwrap_or_else(|| self.core.driver.new_batch());
+                while let Some(position) = self.free.iter_mut().position(has_replies) {
+                    let Some(mut batch) = self.free.remove(position) else { break };
+                    self.core.flush(&mut batch)?;
+                }
+                let mut last = self.core.driver.new_batch();
                 return self.core.finish(&mut last).map(drop);
             }
             self.wait_for_return();

@@ -147,6 +147,7 @@ impl Core {
     ) -> Result<()> {
         let end = Instant::now() + DRAIN_TIME_MAX;
         loop {
+            self.check_process()?;
             self.turn_or_poll(batch, None, true)?;
             if batch.is_empty() || !hand_out(batch) || Instant::now() > end {
                 return Ok(());
@@ -154,8 +155,9 @@ impl Core {
         }
     }
 
-    /// Sends what is queued and closes.
-    pub fn finish(&mut self, batch: &mut Batch) -> Result<Stats> {
+    /// Sends what is queued, and does not receive.
+    pub fn flush(&mut self, batch: &mut Batch) -> Result<()> {
+        self.check_process()?;
         self.count_refusals(batch);
         self.take_posted();
         let turn = Turn {
@@ -166,7 +168,12 @@ impl Core {
             is_polling: true,
             posted: &mut self.posted,
         };
-        let flushed = self.driver.flush(turn, batch);
+        self.driver.flush(turn, batch)
+    }
+
+    /// Sends what is queued and closes.
+    pub fn finish(&mut self, batch: &mut Batch) -> Result<Stats> {
+        let flushed = self.flush(batch);
         // Closing counts what is left in the sockets.
         self.close();
         flushed.map(|()| self.shared.stats())

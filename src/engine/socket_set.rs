@@ -383,6 +383,8 @@ impl SocketSet {
         let error = seated.socket.failed("receiving on", source);
         self.close(slot.into(), driver);
         let failed = vec![(SocketAddrV4::new(plan.address, port), error)];
+        // It may have been missing a group.
+        self.missing.retain(|missing| missing.key() != (port, plan.key()));
         self.relapses.retain(|_, relapse| relapse.last_at.elapsed() < RELAPSE_TIME_MAX);
         let relapse = self.relapses.get(&(port, plan.key()));
         let count = relapse.map_or(0, |relapse| relapse.count.saturating_add(1));

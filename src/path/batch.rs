@@ -8,7 +8,7 @@ use std::{
 
 use super::{route, strangers::Strangers};
 use crate::{
-    datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
+    datagram::{Class, Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
     lock::lock,
     nics::Nics,
 };
@@ -158,7 +158,10 @@ impl Batch {
             return Err(self.outbox().refuse());
         }
         let egress = route::egress(&self.nics, path, address);
-        if route::is_stranger(&self.nics, path, &egress) && !self.strangers.admits(address) {
+        // Others whose answers leave by the NIC are in one of its subnets.
+        let may_be_stranger = path.class == Class::Limited || address.is_link_local();
+        let is_stranger = may_be_stranger && route::is_stranger(&self.nics, address, &egress);
+        if is_stranger && !self.strangers.admits(address) {
             return Ok(Egress { ifindex: None, ..egress });
         }
         Ok(egress)

@@ -15,13 +15,11 @@ pub(crate) fn egress(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Eg
     Egress { ifindex: way(nics, path, destination), source: source(nics, path, destination) }
 }
 
-/// Whether it leaves by a NIC although the asker's address is of none of its subnets. The kernel
-/// then asks the link for it (ARP), whatever it is.
-pub(crate) fn is_stranger(nics: &Nics, path: &ReplyPath, egress: &Egress) -> bool {
-    path.class == Class::Limited
-        && egress.ifindex.and_then(|index| nics.by_index(index)).is_some_and(|nic| {
-            !nic.is_loopback && !nic.contains(path.asker) && !path.asker.is_link_local()
-        })
+/// Whether an answer leaves by a NIC although the address that it goes to is of none of the NIC's
+/// subnets. The kernel then asks the link for it (ARP), whatever it is.
+pub(crate) fn is_stranger(nics: &Nics, destination: Ipv4Addr, egress: &Egress) -> bool {
+    let pinned_to = egress.ifindex.and_then(|index| nics.by_index(index));
+    pinned_to.is_some_and(|nic| !nic.is_loopback && !nic.contains(destination))
 }
 
 fn way(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Option<u32> {

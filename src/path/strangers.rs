@@ -1,4 +1,5 @@
-//! Askers by 255.255.255.255 whose address is of no subnet of the NIC.
+//! Askers whose answers leave by the NIC although their address is of none of its subnets: those
+//! who asked by 255.255.255.255, and link-local ones.
 //!
 //! No router passes such a broadcast on, so they are on the link, and their answers leave by its
 //! NIC. For each of them the kernel asks by ARP, and keeps an entry in its table of neighbours. The

@@ -91,6 +91,8 @@ pub struct PvFile {
     pub unknown_hosts: Vec<String>,
     /// Whether the last line has no end: perhaps the file was not written to its end.
     pub is_cut: bool,
+    /// Whether reading ended with an error: the last mistake tells it.
+    pub is_incomplete: bool,
 }
 
 /// How many mistakes are kept.
@@ -120,6 +122,7 @@ impl PvFile {
         let (mut builder, mut bytes) = (NameTable::builder(), Vec::new());
         let mut hosts = Hosts { resolve, known: HashMap::new() };
         let (mut mistakes, mut mistake_count, mut is_cut) = (Vec::new(), 0, false);
+        let mut is_incomplete = false;
         for line in 1.. {
             bytes.clear();
             let outcome = match next_line(&mut reader, &mut bytes) {
@@ -139,19 +142,20 @@ impl PvFile {
                 }),
             };
             let Err(mistake) = outcome else { continue };
-            let is_end = mistake.source.is_some();
+            is_incomplete = mistake.source.is_some();
             mistake_count += 1;
-            if mistakes.len() < MISTAKE_COUNT_MAX {
+            if mistakes.len() < MISTAKE_COUNT_MAX || is_incomplete {
                 mistakes.push(mistake.in_file(file, line, &bytes));
             }
-            if mistake_count == mistake_max || is_end {
+            if mistake_count == mistake_max || is_incomplete {
                 break;
             }
         }
         let unknown = hosts.known.into_iter().filter(|(_, address)| address.is_none());
         let mut unknown_hosts: Vec<_> = unknown.map(|(host, _)| host).collect();
         unknown_hosts.sort();
-        Self { table: builder.build(), mistakes, mistake_count, unknown_hosts, is_cut }
+        let table = builder.build();
+        Self { table, mistakes, mistake_count, unknown_hosts, is_cut, is_incomplete }
     }
 }
 

@@ -145,7 +145,7 @@ impl PvaResponder {
         &mut self,
         names: &NameTable,
         payload: &[u8],
-        asked: Asked,
+        mut asked: Asked,
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) -> Result<(), Reject> {
         let mut tagged = asked.forwarded && self.accepts_untagged;
@@ -174,6 +174,8 @@ impl PvaResponder {
                         return Err(Reject::ForeignOrigin);
                     }
                     (has_tag, tagged) = (true, true);
+                    // As if it had been asked there by itself.
+                    asked.own = origin.to_ipv4_mapped().filter(|origin| !origin.is_unspecified());
                 }
                 _ => self.counts.other_count += 1,
             }

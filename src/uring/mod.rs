@@ -347,6 +347,10 @@ impl<K: Kernel> BackendDriver for Uring<K> {
     }
 
     fn remove(&mut self, slot: u16) {
+        // What is queued names the slot, and is for the socket that is in it now.
+        if let Err(error) = self.ring.submit() {
+            tracing::debug!(%error, "submitting before a socket leaves");
+        }
         if let Err(error) = self.arms.remove(&mut self.ring, slot) {
             tracing::warn!(%error, slot, "a socket stays open until the engine closes");
         }

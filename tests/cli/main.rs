@@ -1,10 +1,11 @@
 //! Runs the program `nicring` as its users do.
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod ask;
 #[cfg(target_os = "linux")]
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
 mod hosts;
 #[cfg(unix)]
 mod unix;

@@ -357,6 +357,8 @@ fn from_version_3_on_a_client_behind_a_nat_is_answered_at_its_source_port() {
         assert!(pva::append_forwarded(&mut passed_on, &datagram, own, source));
         let (replies, _) = answer_from(&passed_on, forwarded);
         assert_eq!(replies[0].0, source, "{byte_order:?}");
+        let search = pva::messages(&passed_on).nth(1).unwrap().unwrap().search().unwrap();
+        assert_eq!(search.flags, 0, "nobody passes it on once more");
     }
     assert!(!pva::append_forwarded(&mut Vec::new(), b"\xca\x02", [0; 4].into(), source));
 }

@@ -70,14 +70,19 @@ struct Asker {
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode, Failure> {
     let ports = [environment.client_port(Protocol::Ca)?, environment.client_port(Protocol::Pva)?];
     let failed = |error: io::Error| Failure::Run(error.to_string());
+    let nics = Nics::enumerate()?;
     let askers = match arguments.to.is_empty() {
-        true => on_all_nics(ports).map_err(failed)?,
+        true => on_all_nics(&nics, ports).map_err(failed)?,
         false => vec![at(&arguments.to, ports)?],
     };
+    if askers.is_empty() {
+        return Err(Failure::Run("no NIC that is up has a broadcast address: use --to".to_owned()));
+    }
     let mut answers = Vec::new();
     for asker in &askers {
         for &(protocol, to) in &asker.destinations {
-            ask(&asker.socket, protocol, to, &arguments.names);
+            let is_unicast = !nics.is_broadcast(*to.ip()) && !to.ip().is_multicast();
+            ask(&asker.socket, protocol, (to, is_unicast), &arguments.names);
         }
     }
     let start = Instant::now();
@@ -96,8 +101,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
 }
 
 /// A socket on each NIC that is up, which asks at the NIC's broadcast addresses.
-fn on_all_nics(ports: [u16; 2]) -> io::Result<Vec<Asker>> {
-    let nics = Nics::enumerate().map_err(io::Error::other)?;
+fn on_all_nics(nics: &Nics, ports: [u16; 2]) -> io::Result<Vec<Asker>> {
     let mut askers = Vec::new();
     for nic in nics.iter().filter(|nic| nic.is_up && !nic.broadcasts.is_empty()) {
         let Some(own) = nic.primary() else { continue };
@@ -144,14 +148,19 @@ pub fn destination(text: &str, default_port: u16) -> Result<SocketAddrV4, Failur
 pub fn socket(own: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((own, 0))?;
     socket.set_broadcast(true)?;
-    socket.set_read_timeout(Some(Duration::from_millis(2)))?;
+    socket.set_read_timeout(Some(Duration::from_millis(1)))?;
     Ok(socket)
 }
 
 /// Asks for names, as many in a datagram as fit. Their ids are their positions.
-pub fn ask(socket: &UdpSocket, protocol: Protocol, to: SocketAddrV4, names: &[impl AsRef<str>]) {
+pub fn ask(
+    socket: &UdpSocket,
+    protocol: Protocol,
+    (to, is_unicast): (SocketAddrV4, bool),
+    names: &[impl AsRef<str>],
+) {
     let reply_port = socket.local_addr().map_or(0, |own| own.port());
-    let head = RequestHead { sequence: 1, is_unicast: !to.ip().is_broadcast(), reply_port };
+    let head = RequestHead { sequence: 1, is_unicast, reply_port };
     let mut request = Request::new(protocol);
     request.begin(head);
     for (id, name) in names.iter().enumerate() {

@@ -54,11 +54,22 @@ const SHOWN_COUNT: usize = 20;
 
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode, Failure> {
     let (console, mut hosts, mut is_good) = (Console::new(false), Hosts::default(), true);
-    let mut all = HashMap::new();
+    let mut all = Names::new();
     for path in &arguments.files {
         let (table, is_right) = read(path, &mut hosts, console)?;
         is_good &= is_right;
-        all.extend(names_of(&table));
+        for (key, server) in names_of(&table) {
+            // As a server takes them: the first counts.
+            let known = *all.entry(key.clone()).or_insert(server);
+            if known != server {
+                console.say(&format!(
+                    "{}: {}, but {known} above",
+                    path.display(),
+                    line(&key, server)
+                ));
+                is_good = false;
+            }
+        }
     }
     let differences = match (&arguments.against, &arguments.server) {
         (Some(path), _) => {
@@ -73,14 +84,16 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-type Names = HashMap<(Protocol, String), SocketAddrV4>;
+/// A name, and whether it is a pattern.
+type Key = (Protocol, String, bool);
+type Names = HashMap<Key, SocketAddrV4>;
 
 fn names_of(table: &NameTable) -> Names {
     let name = |(protocol, name, server): (Protocol, &str, SocketAddrV4)| {
-        ((protocol, name.to_owned()), server)
+        ((protocol, name.to_owned(), false), server)
     };
     let pattern = |(protocol, prefix, server): (Protocol, &str, SocketAddrV4)| {
-        ((protocol, format!("{prefix}*")), server)
+        ((protocol, prefix.to_owned(), true), server)
     };
     table.iter().map(name).chain(table.patterns().map(pattern)).collect()
 }
@@ -122,8 +135,9 @@ fn differences(old: &Names, new: &Names) -> Vec<String> {
     kinds.into_iter().flat_map(|(sign, lines)| shown(sign, lines)).collect()
 }
 
-fn line((protocol, name): &(Protocol, String), server: SocketAddrV4) -> String {
-    format!("{protocol} {} {server}", printable(name))
+fn line((protocol, name, is_pattern): &Key, server: SocketAddrV4) -> String {
+    let star = if *is_pattern { "*" } else { "" };
+    format!("{protocol} {}{star} {server}", printable(name))
 }
 
 fn shown(sign: char, mut lines: Vec<String>) -> Vec<String> {
@@ -150,22 +164,28 @@ fn differences_to_server(
 ) -> Result<Vec<String>, Failure> {
     let failed = |error: std::io::Error| Failure::Run(error.to_string());
     let (mut missing, mut other) = (Vec::new(), Vec::new());
-    for protocol in Protocol::ALL {
+    let has_port = server.contains(':');
+    let speaks = |protocol| names.keys().any(|(of, ..)| *of == protocol);
+    if has_port && Protocol::ALL.into_iter().all(speaks) {
+        let reason = "a port is for one protocol, and the files have names of both: name the host \
+                      alone, and the ports by EPICS_CA_SERVER_PORT and EPICS_PVA_BROADCAST_PORT";
+        return Err(Failure::Usage(format!("{server}: {reason}")));
+    }
+    for protocol in Protocol::ALL.into_iter().filter(|protocol| speaks(*protocol)) {
         let to = ask::destination(server, environment.client_port(protocol)?)?;
         let mut asked: Vec<_> = names
             .iter()
-            .filter(|((of, name), _)| *of == protocol && !name.ends_with('*'))
+            .filter(|((of, _, is_pattern), _)| *of == protocol && !is_pattern)
             .collect();
         asked.sort();
         for some in asked.chunks(TOGETHER) {
             let socket = ask::socket(Ipv4Addr::UNSPECIFIED).map_err(failed)?;
-            let texts: Vec<_> = some.iter().map(|((_, name), _)| name.as_str()).collect();
+            let texts: Vec<_> = some.iter().map(|((_, name, _), _)| name.as_str()).collect();
             let found = ask_for(&socket, protocol, to, &texts);
             for ((key, expected), found) in some.iter().zip(found) {
                 match found {
                     None => missing.push(line(key, **expected)),
-                    // The address that was asked stands for this host.
-                    Some(found) if found != **expected && !expected.ip().is_unspecified() => {
+                    Some(found) if found != at_host(**expected, to) => {
                         other.push(format!("{}, not {expected}", line(key, found)));
                     }
                     Some(_) => {}
@@ -174,6 +194,12 @@ fn differences_to_server(
         }
     }
     Ok([shown('-', missing), shown('~', other)].concat())
+}
+
+/// 0.0.0.0 stands for the host that was asked.
+fn at_host(server: SocketAddrV4, asked: SocketAddrV4) -> SocketAddrV4 {
+    let address = if server.ip().is_unspecified() { asked.ip() } else { server.ip() };
+    SocketAddrV4::new(*address, server.port())
 }
 
 fn ask_for(
@@ -185,7 +211,7 @@ fn ask_for(
     let mut found = vec![None; names.len()];
     for _ in 0..ATTEMPT_COUNT {
         // Those that were answered are asked for again: their ids are their positions.
-        ask::ask(socket, protocol, to, names);
+        ask::ask(socket, protocol, (to, true), names);
         let end = Instant::now() + ANSWER_TIME_MAX;
         while found.contains(&None) && Instant::now() < end {
             let Some((_, answers)) = ask::receive(socket) else { continue };
@@ -210,10 +236,13 @@ mod tests {
     fn what_differs_is_told_with_signs_and_not_without_end() {
         let names = |range: std::ops::Range<u16>, port| -> Names {
             let server = SocketAddrV4::new([192, 0, 2, 7].into(), port);
-            range.map(|at| ((Protocol::Ca, format!("n{at:02}")), server)).collect()
+            range.map(|at| ((Protocol::Ca, format!("n{at:02}"), false), server)).collect()
         };
         let mut new = names(5..40, 1);
-        new.insert((Protocol::Ca, "n05".into()), SocketAddrV4::new([192, 0, 2, 8].into(), 1));
+        new.insert(
+            (Protocol::Ca, "n05".into(), false),
+            SocketAddrV4::new([192, 0, 2, 8].into(), 1),
+        );
         let lines = differences(&names(0..10, 1), &new);
         assert_eq!(lines.len(), 21 + 5 + 1);
         assert_eq!(

@@ -90,7 +90,7 @@ impl SocketPlan {
     /// Whether the engine sends by it.
     pub fn sends(&self) -> bool {
         let is_sender = matches!(self.role, Role::Send | Role::Reply | Role::Spare(_));
-        is_sender || !platform::SENDS_FROM_OTHER_ADDRESSES && self.hears()
+        is_sender || !platform::HAS_SENDERS && self.hears()
     }
 
     /// The index of its NIC; 0 if it is for all of them.

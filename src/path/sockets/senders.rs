@@ -26,7 +26,7 @@ pub(crate) fn spare_sender_count(send_buffer_bytes: usize) -> usize {
 impl Listeners<'_> {
     /// The senders for one port; none where this system sends from the sockets that hear.
     pub(super) fn senders(&self) -> Vec<SocketPlan> {
-        if !platform::SENDS_FROM_OTHER_ADDRESSES || self.layout == SocketLayout::ByAddress {
+        if !platform::HAS_SENDERS || self.layout == SocketLayout::ByAddress {
             return Vec::new();
         }
         let plan = |role| SocketPlan::new(role, NO_GROUP);

@@ -153,7 +153,7 @@ impl ListenSocket {
             is_shared: !settings.is_exclusive(port),
             // Where only the sockets that hear can send, only the guard of what is queued keeps
             // answers from broadcast addresses.
-            may_broadcast: plan.role == Role::Send || !platform::SENDS_FROM_OTHER_ADDRESSES,
+            may_broadcast: plan.role == Role::Send || !platform::HAS_SENDERS,
             recv_buffer_bytes: plan.hears().then_some(settings.recv_buffer_bytes),
             send_buffer_bytes: plan.sends().then_some(settings.send_buffer_bytes),
             wants_kernel_time: settings.wants_kernel_time,

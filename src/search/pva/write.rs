@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{
-    ByteOrder, DATAGRAM_LEN_MAX, FLAG_REPLY_TO_SOURCE_PORT, HEADER_BIG_ENDIAN, HEADER_LEN,
-    HEADER_SERVER, MAGIC, ORIGIN_TAG, SEARCH, SEARCH_RESPONSE, SIZE_LONG, TCP, VERSION, messages,
+    ByteOrder, DATAGRAM_LEN_MAX, FLAG_REPLY_TO_SOURCE_PORT, FLAG_UNICAST, HEADER_BIG_ENDIAN,
+    HEADER_LEN, HEADER_SERVER, MAGIC, ORIGIN_TAG, SEARCH, SEARCH_RESPONSE, SIZE_LONG, TCP, VERSION,
+    messages,
 };
 
 /// One message in a buffer. Its header and its count are kept up to date as it grows.
@@ -307,6 +308,8 @@ pub fn append_forwarded(
     datagram.extend_from_slice(&search[..HEADER_LEN + message.payload.len()]);
     // The header, the sequence and the flags with three spare bytes; then address and port.
     let fields = &mut datagram[start + HEADER_LEN + 4..];
+    // Whoever hears it is not to pass it on once more.
+    fields[0] &= !FLAG_UNICAST;
     if parsed.wants_source_port() {
         fields[0] &= !FLAG_REPLY_TO_SOURCE_PORT;
         let port = match message.byte_order {

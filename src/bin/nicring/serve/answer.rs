@@ -182,7 +182,9 @@ impl Answerer {
                     let mut asked = Asked::from(source);
                     asked.forwarded = is_forwarded(batch, &datagram);
                     asked.truncated = datagram.is_truncated();
-                    asked.own = batch.egress(&datagram, *source.ip()).source;
+                    if !asked.forwarded {
+                        asked.own = batch.egress(&datagram, *source.ip()).source;
+                    }
                     pva.answer(names, payload, asked, &mut |to, reply| {
                         batch.reply_to(&datagram, to, reply);
                     });

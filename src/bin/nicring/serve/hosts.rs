@@ -2,7 +2,7 @@
 //! answer, and for a limited time.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
     sync::mpsc,
     thread,
@@ -18,21 +18,39 @@ const READING_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct Hosts {
     /// The last address that each had.
     known: HashMap<String, Ipv4Addr>,
+    /// Look-ups that were late, and may have ended by now. A host has one at most.
+    late: HashMap<String, mpsc::Receiver<Option<Ipv4Addr>>>,
 }
 
-/// The look-ups of one reading.
+/// The look-ups of one reading of all files.
 pub struct Reading<'a> {
     hosts: &'a mut Hosts,
     asked: HashMap<String, Option<Ipv4Addr>>,
     deadline: Instant,
     /// Hosts that did not resolve, some of which have their last address.
-    pub failed: Vec<String>,
+    failed: HashSet<String>,
 }
 
 impl Hosts {
     pub fn reading(&mut self) -> Reading<'_> {
         let deadline = Instant::now() + READING_TIME_MAX;
-        Reading { hosts: self, asked: HashMap::new(), deadline, failed: Vec::new() }
+        Reading { hosts: self, asked: HashMap::new(), deadline, failed: HashSet::new() }
+    }
+
+    fn look_up(&mut self, host: &str, time: Duration) -> Option<Ipv4Addr> {
+        if !self.late.contains_key(host) {
+            if time.is_zero() {
+                return None;
+            }
+            self.late.insert(host.to_owned(), start_look_up(host)?);
+        }
+        let found = match self.late.get(host)?.recv_timeout(time) {
+            Err(mpsc::RecvTimeoutError::Timeout) => return None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Ok(found) => found,
+        };
+        self.late.remove(host);
+        found
     }
 }
 
@@ -43,23 +61,28 @@ impl Reading<'_> {
             return *asked;
         }
         let time = self.deadline.saturating_duration_since(Instant::now()).min(HOST_TIME_MAX);
-        let address = match look_up(host, time) {
+        let address = match self.hosts.look_up(host, time) {
             Some(address) => {
                 self.hosts.known.insert(host.to_owned(), address);
                 Some(address)
             }
             None => {
-                self.failed.push(host.to_owned());
+                self.failed.insert(host.to_owned());
                 self.hosts.known.get(host).copied()
             }
         };
         self.asked.insert(host.to_owned(), address);
         address
     }
+
+    /// Whether this host did not resolve.
+    pub fn has_failed(&self, host: &str) -> bool {
+        self.failed.contains(host)
+    }
 }
 
-/// Asks the system's resolver, which cannot be told to hurry: one that is late is left alone.
-fn look_up(host: &str, time: Duration) -> Option<Ipv4Addr> {
+/// Asks the system's resolver, which cannot be told to hurry.
+fn start_look_up(host: &str) -> Option<mpsc::Receiver<Option<Ipv4Addr>>> {
     let (sender, found) = mpsc::channel();
     let host = host.to_owned();
     let ask = move || {
@@ -71,7 +94,7 @@ fn look_up(host: &str, time: Duration) -> Option<Ipv4Addr> {
         let _ = sender.send({ addresses }.find_map(is_v4));
     };
     thread::Builder::new().name("resolve".to_owned()).spawn(ask).ok()?;
-    found.recv_timeout(time).ok()?
+    Some(found)
 }
 
 #[cfg(test)]
@@ -86,6 +109,8 @@ mod tests {
         assert_eq!(reading.resolve("localhost"), Some(Ipv4Addr::LOCALHOST));
         assert_eq!(reading.resolve("gone.invalid"), Some([192, 0, 2, 7].into()));
         assert_eq!(reading.resolve("never.invalid"), None);
-        assert_eq!(reading.failed, ["gone.invalid", "never.invalid"]);
+        let failed =
+            ["localhost", "gone.invalid", "never.invalid"].map(|host| reading.has_failed(host));
+        assert_eq!(failed, [false, true, true]);
     }
 }

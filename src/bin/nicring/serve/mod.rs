@@ -174,6 +174,11 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     let judgement =
         Judgement { skips_bad_lines: arguments.skip_bad_lines, may_shrink: arguments.allow_shrink };
     let sources = Sources::new(&arguments.pvs, judgement, arguments.fields);
+    // Before they are read: what changes meanwhile is read again.
+    let events = match arguments.watch {
+        true => Some(FileEvents::watch(sources.watched())?),
+        false => None,
+    };
     let Some((sources, reading)) = read_first(sources, &signals)? else {
         return Ok(ExitCode::SUCCESS); // told to end meanwhile
     };
@@ -193,8 +198,6 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     }
     let service = Service::start(&arguments.listen, plans, &rules, &tables)?;
     announce(&service, console);
-    let events =
-        if arguments.watch { Some(FileEvents::watch(&sources.directories())?) } else { None };
     let reloader = Reloader::new(sources, &tables, lacks_hosts);
     watch(arguments, (&service, &tables), &signals, reloader, events);
     let report = service.stop()?;
@@ -252,8 +255,10 @@ fn watch(
         }
         if !reloader.is_busy() {
             let has_changed = events.as_ref().is_some_and(FileEvents::take_change);
-            if signals.take_reload() || has_changed || reloader.is_due() {
-                reloader.start();
+            if signals.take_reload() || has_changed {
+                reloader.start(false);
+            } else if reloader.is_due() {
+                reloader.start(true);
             }
         }
         live.show_if_due(service, &tables.refused());

@@ -1,7 +1,7 @@
 //! The files of names. Each is judged by itself, and keeps its last good content.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, Metadata},
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use std::{
 
 use nicring::search::{Fields, NameTable, Protocol, PvFile};
 
-use super::hosts::Hosts;
+use super::hosts::{self, Hosts};
 
 /// What is taken for a file, and what for a mistake.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +29,10 @@ pub struct Sources {
     judgement: Judgement,
     fields: Fields,
     hosts: Hosts,
+    /// The positions of the paths that are directories.
+    directories: BTreeSet<usize>,
+    /// Whether they were read at all.
+    has_read: bool,
     /// By path, in the order of paths.
     files: BTreeMap<(usize, PathBuf), Content>,
 }
@@ -37,9 +41,22 @@ pub struct Sources {
 #[derive(Debug)]
 struct Content {
     table: NameTable,
+    path: PathBuf,
     /// Whether it can be read again.
     is_regular: bool,
+    /// Whether its last line had no end.
+    was_cut: bool,
+    /// Whether it names hosts that did not resolve.
+    lacks_hosts: bool,
     state: Option<State>,
+}
+
+impl Content {
+    /// Whether it is worth reading once more for its hosts' sake: it must be the same file.
+    fn wants_hosts(&self) -> bool {
+        let now = || fs::metadata(&self.path).ok().as_ref().map(State::from);
+        self.lacks_hosts && now() == self.state
+    }
 }
 
 /// What tells whether a file has changed.
@@ -71,30 +88,49 @@ pub struct Reading {
 
 impl Sources {
     pub fn new(paths: &[PathBuf], judgement: Judgement, fields: Fields) -> Self {
-        let (hosts, files) = (Hosts::default(), BTreeMap::new());
-        Self { paths: paths.to_vec(), judgement, fields, hosts, files }
+        Self {
+            paths: paths.to_vec(),
+            judgement,
+            fields,
+            hosts: Hosts::default(),
+            directories: BTreeSet::new(),
+            has_read: false,
+            files: BTreeMap::new(),
+        }
     }
 
-    /// The directories to watch for changes.
-    pub fn directories(&self) -> Vec<PathBuf> {
-        let directory = |path: &PathBuf| match path.is_dir() {
-            true => path.clone(),
-            false => path
-                .parent()
-                .filter(|parent| *parent != Path::new(""))
-                .map_or_else(|| PathBuf::from("."), Path::to_owned),
-        };
-        let mut directories: Vec<_> =
-            self.paths.iter().filter(|path| !is_stdin(path)).map(directory).collect();
-        directories.sort();
-        directories.dedup();
-        directories
+    /// Where to watch for changes: of which directories everything, and which files.
+    pub fn watched(&self) -> Watched {
+        let mut watched = Watched::default();
+        for path in self.paths.iter().filter(|path| !is_stdin(path)) {
+            // A link's target may be changed, or the link.
+            for path in [Some(path.clone()), path.canonicalize().ok()].into_iter().flatten() {
+                match path.is_dir() {
+                    true => watched.directories.push(path),
+                    false => watched.files.push(path),
+                }
+            }
+        }
+        watched
     }
 
     /// Reads all files.
     pub fn read(&mut self) -> Reading {
+        self.read_some(false)
+    }
+
+    /// Looks up again the hosts that did not resolve. Files that have changed since they were read
+    /// stay as they were read.
+    pub fn read_for_hosts(&mut self) -> Reading {
+        self.read_some(true)
+    }
+
+    fn read_some(&mut self, is_for_hosts: bool) -> Reading {
         let mut reading = Reading::default();
-        let found = self.list(&mut reading);
+        let found = match is_for_hosts {
+            true => self.files.keys().cloned().collect(),
+            false => self.list(&mut reading),
+        };
         // What was in a directory and is there no more has been taken away.
         self.files.retain(|key, _| {
             let stays = found.contains(key);
@@ -104,41 +140,75 @@ impl Sources {
             }
             stays
         });
+        let mut hosts = std::mem::take(&mut self.hosts);
+        let mut looking_up = hosts.reading();
         for key in found {
-            if let Err(reason) = self.read_file(&key, &mut reading) {
+            if is_for_hosts && !self.files.get(&key).is_some_and(Content::wants_hosts) {
+                continue;
+            }
+            if let Err(reason) = self.read_file(&key, &mut looking_up, &mut reading) {
                 reading.refused.push(reason);
             }
+        }
+        self.hosts = hosts;
+        self.has_read = true;
+        reading.lacks_hosts = self.files.values().any(|content| content.lacks_hosts);
+        if is_for_hosts {
+            reading.warnings.clear(); // they were told
         }
         reading.table = self.merge(&mut reading);
         reading
     }
 
-    /// The files that there are, in order.
-    fn list(&self, reading: &mut Reading) -> Vec<(usize, PathBuf)> {
+    /// The files that there are, in order. What cannot be seen is not taken for gone.
+    fn list(&mut self, reading: &mut Reading) -> Vec<(usize, PathBuf)> {
         let mut found = Vec::new();
-        for (number, path) in self.paths.iter().enumerate() {
-            if is_stdin(path) || !path.is_dir() {
-                found.push((number, path.clone()));
+        for number in 0..self.paths.len() {
+            let path = self.paths[number].clone();
+            if path.is_dir() {
+                self.directories.insert(number);
+            }
+            if is_stdin(&path) || !self.directories.contains(&number) {
+                found.push((number, path));
                 continue;
             }
-            match fs::read_dir(path) {
-                Ok(entries) => {
-                    let files = entries.filter_map(Result::ok).map(|entry| entry.path());
-                    let mut files: Vec<_> = files.filter(|file| is_wanted(file)).collect();
-                    files.sort();
-                    found.extend(files.into_iter().map(|file| (number, file)));
-                }
-                Err(error) => {
-                    reading.refused.push(format!("{}: {error}", path.display()));
-                    let known = self.files.keys().filter(|(of, _)| *of == number);
-                    found.extend(known.cloned());
+            match self.list_directory(number, &path) {
+                Ok(files) => found.extend(files),
+                Err(reason) => {
+                    reading.refused.push(reason);
+                    found.extend(self.files.keys().filter(|(of, _)| *of == number).cloned());
                 }
             }
         }
         found
     }
 
-    fn read_file(&mut self, key: &(usize, PathBuf), reading: &mut Reading) -> Result<(), String> {
+    fn list_directory(&self, number: usize, path: &Path) -> Result<Vec<(usize, PathBuf)>, String> {
+        let name = path.display();
+        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|error| format!("{name}: {error}"))?;
+        let files = entries.into_iter().map(|entry| entry.path()).filter(|file| is_wanted(file));
+        let mut files: Vec<_> = files.map(|file| (number, file)).collect();
+        files.sort();
+        let known = self.files.iter().filter(|((of, _), _)| *of == number);
+        let (mut had, mut gone) = (0, 0);
+        for (key, content) in known {
+            had += count(&content.table);
+            gone += if files.contains(key) { 0 } else { count(&content.table) };
+        }
+        if gone * 2 > had && !self.judgement.may_shrink {
+            let told = "most of its names are gone (--allow-shrink takes it)";
+            return Err(format!("{name}: {told}"));
+        }
+        Ok(files)
+    }
+
+    fn read_file(
+        &mut self,
+        key: &(usize, PathBuf),
+        hosts: &mut hosts::Reading<'_>,
+        reading: &mut Reading,
+    ) -> Result<(), String> {
         let path = &key.1;
         let name = path.display();
         let before = self.files.get(key);
@@ -158,24 +228,35 @@ impl Sources {
             false => Box::new(File::open(path).map_err(failed)?),
         };
         let reader = BufReader::with_capacity(1 << 18, reader);
-        let mut hosts = self.hosts.reading();
-        let read = PvFile::read(reader, &name.to_string(), &mut |host| hosts.resolve(host));
-        let failed_hosts = hosts.failed;
+        let mut named = Vec::new();
+        let read = PvFile::read(reader, &name.to_string(), &mut |host| {
+            named.push(host.to_owned());
+            hosts.resolve(host)
+        });
+        let failed_hosts: Vec<_> =
+            named.into_iter().filter(|host| hosts.has_failed(host)).collect();
         self.judge(key, &read, state)?;
         for host in &failed_hosts {
-            let kept = if read.unknown_hosts.contains(host) {
-                "its names are left out"
-            } else {
-                "its last address stays"
+            let kept = match read.unknown_hosts.contains(host) {
+                true => "its names are left out",
+                false => "its last address stays",
             };
             reading.warnings.push(format!("{name}: the host {host} does not resolve: {kept}"));
         }
-        reading.lacks_hosts |= !failed_hosts.is_empty();
         if read.mistake_count > 0 {
             reading.warnings.push(format!("{}; these lines are left out", mistakes_of(&read)));
         }
-        reading.has_changed = true;
-        self.files.insert(key.clone(), Content { table: read.table, is_regular, state });
+        if read.is_cut {
+            reading.warnings.push(format!("{name}: its last line has no end: is it whole?"));
+        }
+        let is_same = self.files.get(key).is_some_and(|before| is_same(&before.table, &read.table));
+        reading.has_changed |= !is_same;
+        let (table, was_cut) = (read.table, read.is_cut);
+        let lacks_hosts = is_regular && !failed_hosts.is_empty();
+        self.files.insert(
+            key.clone(),
+            Content { table, path: path.clone(), is_regular, was_cut, lacks_hosts, state },
+        );
         Ok(())
     }
 
@@ -187,23 +268,25 @@ impl Sources {
         state: Option<State>,
     ) -> Result<(), String> {
         let name = key.1.display();
-        if read.mistake_count > 0 && !self.judgement.skips_bad_lines {
+        if read.is_incomplete || read.mistake_count > 0 && !self.judgement.skips_bad_lines {
             return Err(mistakes_of(read));
         }
         let now = fs::metadata(&key.1).ok();
         if state.is_some() && now.as_ref().map(State::from) != state {
             return Err(format!("{name}: it changed while it was read"));
         }
-        // What follows is about files that were good before.
-        let Some(before) = self.files.get(key) else { return Ok(()) };
-        let (had, has) = (count(&before.table), count(&read.table));
-        if before.state == state {
+        // At the start there is nothing to compare with, and nothing to keep.
+        if !self.has_read {
             return Ok(());
         }
-        if read.is_cut {
+        let before = self.files.get(key);
+        if read.is_cut && !before.is_some_and(|before| before.was_cut) {
             return Err(format!("{name}: its last line has no end: it may be cut"));
         }
-        if self.judgement.may_shrink || has * 2 >= had {
+        let Some(before) = before else { return Ok(()) };
+        let (had, has) = (count(&before.table), count(&read.table));
+        // Names of hosts that do not resolve are not lost by the file.
+        if self.judgement.may_shrink || has * 2 >= had || !read.unknown_hosts.is_empty() {
             return Ok(());
         }
         Err(format!("{name}: it has {has} names and had {had} (--allow-shrink takes it)"))
@@ -239,6 +322,50 @@ impl Sources {
 /// How many of many alike a text shows.
 const SHOWN_COUNT: usize = 20;
 
+/// What to watch for changes.
+#[derive(Debug, Default)]
+pub struct Watched {
+    pub directories: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
+}
+
+impl Watched {
+    /// The directories that the system is asked to watch.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let parent = |file: &PathBuf| match file.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let mut places: Vec<_> =
+            self.directories.iter().cloned().chain(self.files.iter().map(parent)).collect();
+        places.sort();
+        places.dedup();
+        places
+    }
+
+    /// Whether a change of this file is one of the names.
+    pub fn concerns(&self, changed: &Path) -> bool {
+        let is_in = |directory: &PathBuf| changed.parent() == Some(directory);
+        let is_it = |file: &PathBuf| changed.strip_prefix(".").unwrap_or(changed) == file;
+        let name = changed.file_name().unwrap_or_default().to_string_lossy();
+        self.files.iter().any(is_it)
+            || has_wanted_name(&name) && self.directories.iter().any(is_in)
+            || self.directories.iter().any(|directory| changed == directory)
+    }
+}
+
+/// Whether two tables answer alike.
+fn is_same(one: &NameTable, other: &NameTable) -> bool {
+    let patterns = |table: &NameTable| {
+        let of_one =
+            |(protocol, prefix, server): (_, &str, _)| (protocol, prefix.to_owned(), server);
+        let mut patterns: Vec<_> = table.patterns().map(of_one).collect();
+        patterns.sort();
+        patterns
+    };
+    one.iter().eq(other.iter()) && patterns(one) == patterns(other)
+}
+
 fn count(table: &NameTable) -> usize {
     Protocol::ALL.iter().map(|protocol| table.len(*protocol) + table.pattern_count(*protocol)).sum()
 }
@@ -257,8 +384,13 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Whether a file of a directory is one of names: no hidden one, and none that an editor left.
+/// Whether a file of a directory is one of names. What cannot be seen may be one.
 fn is_wanted(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.is_file() && !name.starts_with('.') && !name.ends_with('~')
+    has_wanted_name(&name) && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}
+
+/// No hidden file, and none that an editor left.
+fn has_wanted_name(name: &str) -> bool {
+    !name.starts_with('.') && !name.ends_with('~')
 }

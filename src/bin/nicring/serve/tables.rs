@@ -149,17 +149,21 @@ impl Reloader {
         lock(&self.retry_at).take_if(|at| *at <= Instant::now()).is_some()
     }
 
-    pub fn start(&mut self) {
+    /// Reads all files, or those again of which some host did not resolve.
+    pub fn start(&mut self, is_for_hosts: bool) {
         let (sources, tables) = (Arc::clone(&self.sources), Arc::clone(&self.tables));
         let retry = Arc::clone(&self.retry_at);
         let thread = thread::Builder::new().name("reload".to_owned());
         let reload = move || {
-            let lacks_hosts = reload(&mut lock(&sources), &tables);
+            let lacks_hosts = reload(&mut lock(&sources), &tables, is_for_hosts);
             *lock(&retry) = retry_at(lacks_hosts);
         };
         match thread.spawn(reload) {
             Ok(thread) => self.running = Some(thread),
-            Err(error) => self.tables.refuse(vec![error.to_string()]),
+            Err(error) => {
+                *lock(&self.retry_at) = retry_at(true);
+                self.tables.refuse(vec![error.to_string()]);
+            }
         }
     }
 }
@@ -173,12 +177,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Returns whether some host did not resolve.
-fn reload(sources: &mut Sources, tables: &Tables) -> bool {
+fn reload(sources: &mut Sources, tables: &Tables, is_for_hosts: bool) -> bool {
     let start = Instant::now();
-    let Reading { table, refused, warnings, lacks_hosts, has_changed } = sources.read();
+    let reading = if is_for_hosts { sources.read_for_hosts() } else { sources.read() };
+    let Reading { table, refused, warnings, lacks_hosts, has_changed } = reading;
     let console = Console::to_stderr();
     warnings.iter().for_each(|warning| console.say(&format!("nicring: {warning}")));
-    tables.refuse(refused);
+    if !is_for_hosts {
+        tables.refuse(refused);
+    }
+    if !has_changed && !is_for_hosts {
+        console.say("nicring: read again: nothing else has changed");
+    }
     if has_changed {
         let what = describe(&table);
         let old = tables.replace(table);
