@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   client namespace 1            server namespace              client namespace 2
-//!   p4p, pyepics, caproto   10.77.1.1   nicring   10.77.2.1   p4p, pyepics, caproto
+//!        clients           10.77.1.1   nicring   10.77.2.1        clients
 //!        10.77.1.2 ------------ nic1    5064/5076    nic2 ------------ 10.77.2.2
 //!                          pvxs 5085, softioc 5066 | caproto 5068
 //! ```
@@ -124,8 +124,9 @@ fn two_hundred_names_at_once_are_found(backend: &str) {
     let nicring = start_nicring(&network.server, backend, &table, &take, &files);
 
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let [_, ca_clients @ ..] = CLIENTS;
-    for (client, address) in ca_clients.iter().zip(["10.77.1.1", "10.77.1.255"]) {
+    let [_, libca, caproto, _, _, repics] = CLIENTS;
+    let asked = [(libca, "10.77.1.1"), (caproto, "10.77.1.255"), (repics, "10.77.1.255")];
+    for (client, address) in asked {
         let asker = &network.clients[0];
         let read = client.read(asker, &python, &names, &["--addr-list", address]);
         assert_eq!(read, Ok(()), "on {backend}:\n{}", files.logs());
@@ -222,7 +223,7 @@ const SERVERS: [EpicsServer; 3] = [
     },
 ];
 
-const CLIENTS: [Client; 3] = [
+const CLIENTS: [Client; 6] = [
     Client {
         script: "pva_get.py",
         known: &["nr:pva"],
@@ -237,6 +238,21 @@ const CLIENTS: [Client; 3] = [
         script: "ca_get_caproto.py",
         known: &["nr:softioc", "nr:caproto"],
         unknown: ("nr:caproto-unknown", "10.77.2.1", "5068"),
+    },
+    Client {
+        script: "pva_get_pvapy.py",
+        known: &["nr:pva"],
+        unknown: ("nr:pva-unknown", "10.77.1.1", "5086"),
+    },
+    Client {
+        script: "pva_get_repics.py",
+        known: &["nr:pva"],
+        unknown: ("nr:pva-unknown", "10.77.1.1", "5086"),
+    },
+    Client {
+        script: "ca_get_repics.py",
+        known: &["nr:softioc", "nr:caproto"],
+        unknown: ("nr:softioc-unknown", "10.77.1.1", "5066"),
     },
 ];
 

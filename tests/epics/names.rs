@@ -69,11 +69,15 @@ fn names_are_found_as_rsrv_finds_them(backend: &str) {
     assert!(by_rsrv.len() >= 8 * RECORDS.len(), "{by_rsrv:#?}\n{}", files.logs());
     assert_eq!(by_nicring, by_rsrv, "left: nicring\n{}", files.logs());
 
-    // libca reads them. caproto's client takes braces for a filter, on the IOC itself too.
-    let [_, libca, _] = CLIENTS;
+    // libca and epics-rs read them. caproto's client takes braces for a filter, on the IOC itself
+    // too.
+    let [_, libca, .., repics] = CLIENTS;
     let read = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "XF{DET:1}.VAL", "nr:temp.VAL"];
-    let read = libca.read(&network.clients[0], &python, &read, &["--addr-list", "10.77.1.255"]);
-    assert_eq!(read, Ok(()), "{}", files.logs());
+    for client in [libca, repics] {
+        let asker = &network.clients[0];
+        let read = client.read(asker, &python, &read, &["--addr-list", "10.77.1.255"]);
+        assert_eq!(read, Ok(()), "{}", files.logs());
+    }
     assert!(nicring.ends_well_when_asked(), "{}", files.logs());
 }
 
@@ -116,16 +120,24 @@ fn pva_names_with_braces_and_six_hundred_bytes_are_found_by_portable() {
 fn pva_names_with_braces_and_six_hundred_bytes_are_found(backend: &str) {
     let Some((python, network)) = python_and_network() else { return };
     let files = TemporaryDirectory::new(&format!("pva-names-{backend}"));
-    let long = format!("nr:{}", "x".repeat(597));
-    let names = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.RBV", long.as_str()];
+    let long = |len: usize| format!("nr:{}", "x".repeat(len - 3));
+    let names = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.RBV", &long(490), &long(600)];
     let [pvxs, ..] = SERVERS;
     let pvs = names.map(|name| format!("{name}=1.25"));
     let _pvxs = EpicsServer { ..pvxs }.start_with(&pvs, &network.server, &python, &files);
-    let table =
-        format!("pva XF:31IDA-OP{{Tbl-Ax:X1}}Mtr 10.77.1.1:5085\nPVA {long} 10.77.1.1:5085\n");
+    let [_, medium, longest] = names;
+    let table = format!(
+        "pva XF:31IDA-OP{{Tbl-Ax:X1}}Mtr 10.77.1.1:5085
+         PVA {medium} 10.77.1.1:5085
+         pva {longest} 10.77.1.1:5085\n"
+    );
     let nicring = start_nicring(&network.server, backend, &table, &["--unicast", "take"], &files);
-    let [p4p, ..] = CLIENTS;
-    let read = p4p.read(&network.clients[0], &python, &names, &["--addr-list", "10.77.1.255"]);
-    assert_eq!(read, Ok(()), "{}", files.logs());
+    // pvAccessCPP, below pvapy, asks for no name of more than 500 bytes, of no server.
+    let [p4p, _, _, pvapy, repics, _] = CLIENTS;
+    for (client, names) in [(p4p, &names[..]), (pvapy, &names[..2]), (repics, &names[..])] {
+        let asker = &network.clients[0];
+        let read = client.read(asker, &python, names, &["--addr-list", "10.77.1.255"]);
+        assert_eq!(read, Ok(()), "{}", files.logs());
+    }
     assert!(nicring.ends_well_when_asked(), "{}", files.logs());
 }
