@@ -1,5 +1,5 @@
-//! Names as sites have them: EPICS Base's own server (rsrv) says which are found, and real clients
-//! read them through nicring.
+//! Names as sites have them: EPICS Base's own servers (rsrv, and QSRV2 by pvxs) say which are found,
+//! and real clients read them through nicring.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nicring::search::ca;
+use nicring::search::{ca, pva};
 
 use crate::{
     CLIENTS, EpicsServer, Network, SERVERS, TemporaryDirectory,
@@ -60,10 +60,7 @@ fn names_are_found_as_rsrv_finds_them(backend: &str) {
     let table: String = lines.collect();
     let nicring = start_nicring(&network.server, backend, &table, &["--unicast", "take"], &files);
 
-    let names: Vec<String> = RECORDS
-        .iter()
-        .flat_map(|record| ENDS.iter().map(move |end| format!("{record}{end}")))
-        .collect();
+    let names = names();
     let by_rsrv = found(&network, &names, 5066);
     let by_nicring = found(&network, &names, 5064);
     assert!(by_rsrv.len() >= 8 * RECORDS.len(), "{by_rsrv:#?}\n{}", files.logs());
@@ -81,28 +78,109 @@ fn names_are_found_as_rsrv_finds_them(backend: &str) {
     assert!(nicring.ends_well_when_asked(), "{}", files.logs());
 }
 
-/// The names that the server at a port answers for, each asked for in a datagram of its own.
+/// What is asked for: each record with each of the ends.
+fn names() -> Vec<String> {
+    let with_ends = |record| ENDS.map(|end| format!("{record}{end}"));
+    RECORDS.iter().flat_map(with_ends).collect()
+}
+
+/// The names that the CA server at a port answers for.
 fn found(network: &Network, names: &[String], port: u16) -> BTreeSet<String> {
-    let client: Client = network.clients[0].client(Ipv4Addr::UNSPECIFIED);
-    for (id, name) in names.iter().enumerate() {
+    let request = |id, name: &[u8], _| {
         let mut request = ca::RequestWriter::new();
         request.begin(None);
-        assert!(request.push(id as u32, name.as_bytes()));
-        client.send(request.datagram(), SocketAddrV4::new([10, 77, 1, 1].into(), port));
+        assert!(request.push(id, name));
+        request.datagram().to_vec()
+    };
+    found_by(network, names, port, request, |answer, ids| {
+        let replies = ca::messages(answer).map_while(Result::ok);
+        ids.extend(replies.filter_map(|message| Some(message.search_reply().ok()?.id)));
+    })
+}
+
+/// The names that the PVA server at a port answers for.
+fn found_by_pva(network: &Network, names: &[String], port: u16) -> BTreeSet<String> {
+    let request = |id, name: &[u8], reply_to| {
+        let mut request = pva::RequestWriter::new();
+        let (flags, byte_order) = (pva::FLAG_UNICAST, pva::ByteOrder::Little);
+        request.begin(pva::SearchHead { byte_order, sequence: id, flags, reply_to });
+        assert!(request.push(id, name));
+        request.datagram().to_vec()
+    };
+    found_by(network, names, port, request, |answer, ids| {
+        let messages = pva::messages(answer).map_while(Result::ok);
+        let responses = messages.filter_map(|message| message.search_response().ok());
+        ids.extend(responses.filter(|response| response.found).flat_map(|found| found.ids()));
+    })
+}
+
+/// Asks for each name in a datagram of its own. Collects answers until half a second passes without
+/// one.
+fn found_by(
+    network: &Network,
+    names: &[String],
+    port: u16,
+    request: impl Fn(u32, &[u8], SocketAddrV4) -> Vec<u8>,
+    collect: impl Fn(&[u8], &mut BTreeSet<u32>),
+) -> BTreeSet<String> {
+    let client: Client = network.clients[0].client(Ipv4Addr::UNSPECIFIED);
+    let from = client.0.local_addr().expect("a bound socket").port();
+    let reply_to = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, from);
+    for (id, name) in names.iter().enumerate() {
+        let request = request(id as u32, name.as_bytes(), reply_to);
+        client.send(&request, SocketAddrV4::new([10, 77, 1, 1].into(), port));
     }
-    let (mut found, start, mut last_at) = (BTreeSet::new(), Instant::now(), Instant::now());
+    let (mut ids, start, mut last_at) = (BTreeSet::new(), Instant::now(), Instant::now());
     client.0.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
     while last_at.elapsed() < Duration::from_millis(500) && start.elapsed() < PATIENCE {
-        let mut payload = [0; 1024];
+        let mut payload = [0; 1500];
         let Ok(len) = client.0.recv(&mut payload) else { continue };
         last_at = Instant::now();
-        for message in ca::messages(&payload[..len]).map_while(Result::ok) {
-            if let Ok(reply) = message.search_reply() {
-                found.insert(names[reply.id as usize].clone());
-            }
-        }
+        collect(&payload[..len], &mut ids);
     }
-    found
+    ids.into_iter().map(|id| names[id as usize].clone()).collect()
+}
+
+#[test]
+fn names_are_found_as_qsrv_finds_them_by_io_uring() {
+    if has_io_uring() {
+        names_are_found_as_qsrv_finds_them("io_uring");
+    }
+}
+
+#[test]
+fn names_are_found_as_qsrv_finds_them_by_portable() {
+    names_are_found_as_qsrv_finds_them("portable");
+}
+
+fn names_are_found_as_qsrv_finds_them(backend: &str) {
+    let Some((python, network)) = python_and_network() else { return };
+    let files = TemporaryDirectory::new(&format!("qsrv-{backend}"));
+    let qsrv = EpicsServer {
+        script: "pva_ioc_softioc.py",
+        pvs: ["", ""],
+        address: "10.77.1.1",
+        ports: &["--port", "5089", "--search-port", "5090"],
+    };
+    let pvs: Vec<_> = RECORDS.iter().map(|record| format!("{record}=1.25")).collect();
+    let _qsrv = qsrv.start_with(&pvs, &network.server, &python, &files);
+    let lines = RECORDS.iter().map(|record| format!("pva {record} 10.77.1.1:5089\n"));
+    let table: String = lines.collect();
+    let nicring = start_nicring(&network.server, backend, &table, &["--unicast", "take"], &files);
+
+    let names = names();
+    let by_qsrv = found_by_pva(&network, &names, 5090);
+    let by_nicring = found_by_pva(&network, &names, 5076);
+    assert!(by_qsrv.len() >= 5 * RECORDS.len(), "{by_qsrv:#?}\n{}", files.logs());
+    assert_eq!(by_nicring, by_qsrv, "left: nicring\n{}", files.logs());
+    let [p4p, _, _, pvapy, repics, _] = CLIENTS;
+    let read = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "nr:temp.VAL"];
+    for client in [p4p, pvapy, repics] {
+        let asker = &network.clients[0];
+        let read = client.read(asker, &python, &read, &["--addr-list", "10.77.1.255"]);
+        assert_eq!(read, Ok(()), "{}", files.logs());
+    }
+    assert!(nicring.ends_well_when_asked(), "{}", files.logs());
 }
 
 #[test]
