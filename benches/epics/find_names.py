@@ -77,7 +77,8 @@ def find(client, shares, path):
         with open(names, "w") as file:
             file.write("\n".join(share))
         command = [sys.executable, path(f"by_{client}.py"), names]
-        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        piped = {"stdout": subprocess.PIPE, "text": True}
+        running.append(subprocess.Popen(command, env=environment, **piped))
     for process in running:
         told, _ = process.communicate(timeout=2 * PATIENCE_S)
         print(f"{client}: {told.strip() or 'failed'}", flush=True)

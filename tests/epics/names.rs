@@ -1,5 +1,5 @@
-//! Names as sites have them: EPICS Base's own servers (rsrv, and QSRV2 by pvxs) say which are found,
-//! and real clients read them through nicring.
+//! Names as sites have them: EPICS Base's rsrv and pvxs's QSRV2 say which are found, and real clients
+//! read them through nicring.
 
 use std::{
     collections::BTreeSet,
