@@ -1,5 +1,5 @@
-//! Names as sites have them: EPICS Base's rsrv and pvxs's QSRV2 say which are found, and real clients
-//! read them through nicring.
+//! Names as sites have them: rsrv of EPICS Base and QSRV2 of pvxs say which are found, and real
+//! clients read them through nicring.
 
 use std::{
     collections::BTreeSet,
