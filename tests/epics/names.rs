@@ -2,9 +2,9 @@
 //! clients read them through nicring.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, hash_map::RandomState},
+    hash::BuildHasher,
     net::{Ipv4Addr, SocketAddrV4},
-    time::{Duration, Instant},
 };
 
 use nicring::search::{ca, pva};
@@ -66,6 +66,15 @@ fn names_are_found_as_rsrv_finds_them(backend: &str) {
     assert!(by_rsrv.len() >= 8 * RECORDS.len(), "{by_rsrv:#?}\n{}", files.logs());
     assert_eq!(by_nicring, by_rsrv, "left: nicring\n{}", files.logs());
 
+    // Whatever else rsrv finds is found.
+    let random = random_names();
+    let by_rsrv = found(&network, &random, 5066);
+    let by_nicring = found(&network, &random, 5064);
+    assert!(by_rsrv.len() >= 100, "{by_rsrv:#?}");
+    assert_eq!(by_rsrv.difference(&by_nicring).next(), None, "{}", files.logs());
+    let is_of_a_record = |name: &&String| RECORDS.iter().any(|record| name.starts_with(record));
+    assert_eq!(by_nicring.iter().find(|name| !is_of_a_record(name)), None, "{}", files.logs());
+
     // libca and epics-rs read them. caproto's client takes braces for a filter, on the IOC itself
     // too.
     let [_, libca, .., repics] = CLIENTS;
@@ -82,6 +91,40 @@ fn names_are_found_as_rsrv_finds_them(backend: &str) {
 fn names() -> Vec<String> {
     let with_ends = |record| ENDS.map(|end| format!("{record}{end}"));
     RECORDS.iter().flat_map(with_ends).collect()
+}
+
+/// Names that are put together at random of what names of fields are made of, others each time.
+fn random_names() -> Vec<String> {
+    const FIRST: [&str; 8] = [".VAL", ".DESC", ".NAME", ".RTYP", ".", "", ":", "{"];
+    const NEXT: [&str; 16] = [
+        ".",
+        "VAL",
+        "$",
+        "{",
+        "}",
+        "[",
+        "]",
+        "0",
+        ":",
+        "\"",
+        " ",
+        "XYZ",
+        "{\"ts\":{}}",
+        "[0:3]",
+        "{dbnd:{d:1.5}}",
+        ".VAL",
+    ];
+    let seed = RandomState::new();
+    let random = |number: usize, of: usize| seed.hash_one(number) as usize % of;
+    let name = |number: usize| {
+        let at = 100 * number;
+        let begin = [RECORDS[random(at, RECORDS.len())], FIRST[random(at + 1, FIRST.len())]];
+        let next = (0..random(at + 2, 4)).map(|next| NEXT[random(at + 3 + next, NEXT.len())]);
+        let name: String = begin.into_iter().chain(next).collect();
+        // One in eight loses what it begins with.
+        if random(at + 50, 8) == 0 { name[1..].to_owned() } else { name }
+    };
+    (0..2000).map(name).collect()
 }
 
 /// The names that the CA server at a port answers for.
@@ -114,8 +157,8 @@ fn found_by_pva(network: &Network, names: &[String], port: u16) -> BTreeSet<Stri
     })
 }
 
-/// Asks for each name in a datagram of its own. Collects answers until half a second passes without
-/// one.
+/// Asks for each name in a datagram of its own. After every 16th one it asks for a name that is
+/// known and waits for that answer, so that nothing is lost and no answer is missed.
 fn found_by(
     network: &Network,
     names: &[String],
@@ -126,19 +169,25 @@ fn found_by(
     let client: Client = network.clients[0].client(Ipv4Addr::UNSPECIFIED);
     let from = client.0.local_addr().expect("a bound socket").port();
     let reply_to = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, from);
-    for (id, name) in names.iter().enumerate() {
-        let request = request(id as u32, name.as_bytes(), reply_to);
-        client.send(&request, SocketAddrV4::new([10, 77, 1, 1].into(), port));
+    let ask = |id, name: &str| {
+        let server = SocketAddrV4::new([10, 77, 1, 1].into(), port);
+        client.send(&request(id, name.as_bytes(), reply_to), server);
+    };
+    client.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut ids = BTreeSet::new();
+    for (number, some) in names.chunks(16).enumerate() {
+        for (at, name) in some.iter().enumerate() {
+            ask((16 * number + at) as u32, name);
+        }
+        let last = (names.len() + number) as u32;
+        ask(last, RECORDS[0]);
+        while !ids.contains(&last) {
+            let mut payload = [0; 1500];
+            let len = client.0.recv(&mut payload).expect("an answer for the known name");
+            collect(&payload[..len], &mut ids);
+        }
     }
-    let (mut ids, start, mut last_at) = (BTreeSet::new(), Instant::now(), Instant::now());
-    client.0.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-    while last_at.elapsed() < Duration::from_millis(500) && start.elapsed() < PATIENCE {
-        let mut payload = [0; 1500];
-        let Ok(len) = client.0.recv(&mut payload) else { continue };
-        last_at = Instant::now();
-        collect(&payload[..len], &mut ids);
-    }
-    ids.into_iter().map(|id| names[id as usize].clone()).collect()
+    ids.into_iter().filter_map(|id| names.get(id as usize).cloned()).collect()
 }
 
 #[test]
@@ -173,6 +222,13 @@ fn names_are_found_as_qsrv_finds_them(backend: &str) {
     let by_nicring = found_by_pva(&network, &names, 5076);
     assert!(by_qsrv.len() >= 5 * RECORDS.len(), "{by_qsrv:#?}\n{}", files.logs());
     assert_eq!(by_nicring, by_qsrv, "left: nicring\n{}", files.logs());
+    // Whatever else QSRV2 finds is found.
+    let random = random_names();
+    let by_qsrv = found_by_pva(&network, &random, 5090);
+    let by_nicring = found_by_pva(&network, &random, 5076);
+    assert!(by_qsrv.len() >= 100, "{by_qsrv:#?}");
+    assert_eq!(by_qsrv.difference(&by_nicring).next(), None, "{}", files.logs());
+
     let [p4p, _, _, pvapy, repics, _] = CLIENTS;
     let read = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "nr:temp.VAL"];
     for client in [p4p, pvapy, repics] {
