@@ -1,11 +1,14 @@
 //! The program on hosts that are not as simple as a laboratory's: in network namespaces.
 
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use nicring::search::pva;
 
 use super::{
-    Served,
+    Served, TemporaryFile,
     common::{
         Client,
         netns::{self, Namespace},
@@ -254,4 +257,32 @@ fn the_doctor_tells_the_usual_causes_outside() {
         "firewall, UDP 5076 lets it pass only from some",
     ];
     assert_tells(&told(&server, &ports), &parts);
+}
+
+#[test]
+fn a_host_that_a_pipe_names_is_looked_up_again() {
+    if !netns::can_be_made() {
+        return;
+    }
+    let hosts = TemporaryFile::new("127.0.0.1 localhost\n");
+    // In a view of the file system of its own, where this file says what resolves.
+    let script = "mount --bind \"$0\" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && \
+                  exec \"$@\" --pvs <(printf 'ca test:late late.test:5064\\n')";
+    let there = |all: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "bash", "-c", script, hosts.as_str()]);
+        command.arg(env!("CARGO_BIN_EXE_nicring")).args(all);
+        nicring(&[]).get_envs().for_each(|(name, _)| _ = command.env_remove(name));
+        command
+    };
+    let here = ["--interface", "127.0.0.1", "--ca-port", "0", "--pva-port", "0"];
+    let served = Served::start_by(there, &here);
+    let ask = ["--name", "test:late", "--protocol", "ca", "--duration-s", "0.05"];
+    let is_found = || served.try_storm(&ask).status.success();
+    assert!(!is_found(), "{}", served.stderr.all());
+    fs::write(hosts.path(), "127.0.0.1 localhost\n192.0.2.7 late.test\n").unwrap();
+    wait_until("it is found", || {
+        served.signal("-HUP");
+        is_found()
+    });
 }

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use super::{Served, WAIT_MAX, count};
 
 impl Served {
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }

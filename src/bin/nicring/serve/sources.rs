@@ -49,13 +49,15 @@ struct Content {
     /// Whether it names hosts that did not resolve.
     lacks_hosts: bool,
     state: Option<State>,
+    /// What a pipe gave, as long as it lacks hosts: it gives that once.
+    pipe: Option<Vec<u8>>,
 }
 
 impl Content {
     /// Whether it is worth reading once more for its hosts' sake: it must be the same file.
     fn wants_hosts(&self) -> bool {
         let now = || fs::metadata(&self.path).ok().as_ref().map(State::from);
-        self.lacks_hosts && now() == self.state
+        self.lacks_hosts && (self.pipe.is_some() || now() == self.state)
     }
 }
 
@@ -211,23 +213,13 @@ impl Sources {
     ) -> Result<(), String> {
         let path = &key.1;
         let name = path.display();
-        let before = self.files.get(key);
-        if before.is_some_and(|before| !before.is_regular) {
-            return Ok(()); // a pipe gives its content once
-        }
-        let failed = |error: io::Error| format!("{name}: {error}");
-        let metadata =
-            if is_stdin(path) { None } else { Some(fs::metadata(path).map_err(failed)?) };
-        let is_regular = metadata.as_ref().is_some_and(Metadata::is_file);
-        if before.is_some() && !is_regular {
-            return Err(format!("{name}: it is no regular file any more"));
-        }
-        let state = metadata.as_ref().filter(|_| is_regular).map(State::from);
-        let reader: Box<dyn Read> = match is_stdin(path) {
-            true => Box::new(io::stdin()),
-            false => Box::new(File::open(path).map_err(failed)?),
+        let Some(Opened { from, is_regular, state }) = self.open(key)? else { return Ok(()) };
+        let mut text = Vec::new();
+        let from = match is_regular {
+            true => from,
+            false => Box::new(Copying { from, text: &mut text }),
         };
-        let reader = BufReader::with_capacity(1 << 18, reader);
+        let reader = BufReader::with_capacity(1 << 18, from);
         let mut named = Vec::new();
         let read = PvFile::read(reader, &name.to_string(), &mut |host| {
             named.push(host.to_owned());
@@ -252,12 +244,37 @@ impl Sources {
         let is_same = self.files.get(key).is_some_and(|before| is_same(&before.table, &read.table));
         reading.has_changed |= !is_same;
         let (table, was_cut) = (read.table, read.is_cut);
-        let lacks_hosts = is_regular && !failed_hosts.is_empty();
+        let lacks_hosts = !failed_hosts.is_empty();
+        let pipe = Some(text).filter(|_| lacks_hosts && !is_regular);
         self.files.insert(
             key.clone(),
-            Content { table, path: path.clone(), is_regular, was_cut, lacks_hosts, state },
+            Content { table, path: path.clone(), is_regular, was_cut, lacks_hosts, state, pipe },
         );
         Ok(())
+    }
+
+    /// Opens a file, or a pipe's text; `None` where a pipe has nothing more to say.
+    fn open(&self, key: &(usize, PathBuf)) -> Result<Option<Opened<'_>>, String> {
+        let path = &key.1;
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let before = self.files.get(key);
+        if let Some(before) = before.filter(|before| !before.is_regular) {
+            let opened =
+                |text| Opened { from: Box::new(text) as _, is_regular: false, state: None };
+            return Ok(before.pipe.as_deref().map(opened));
+        }
+        if is_stdin(path) {
+            let from = Box::new(io::stdin());
+            return Ok(Some(Opened { from, is_regular: false, state: None }));
+        }
+        let metadata = fs::metadata(path).map_err(failed)?;
+        let is_regular = metadata.is_file();
+        if before.is_some() && !is_regular {
+            return Err(format!("{}: it is no regular file any more", path.display()));
+        }
+        let state = is_regular.then(|| State::from(&metadata));
+        let from = Box::new(File::open(path).map_err(failed)?);
+        Ok(Some(Opened { from, is_regular, state }))
     }
 
     /// Whether the content of a file is good; if not, why.
@@ -316,6 +333,28 @@ impl Sources {
             reading.warnings.push(format!("and {more} more names with two servers"));
         }
         builder.build().with_fields(self.fields)
+    }
+}
+
+/// A file that was opened.
+struct Opened<'a> {
+    from: Box<dyn Read + 'a>,
+    is_regular: bool,
+    /// How it was when it was opened, if it is regular.
+    state: Option<State>,
+}
+
+/// Reads, and keeps what was read.
+struct Copying<'a> {
+    from: Box<dyn Read + 'a>,
+    text: &'a mut Vec<u8>,
+}
+
+impl Read for Copying<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(buffer)?;
+        self.text.extend_from_slice(&buffer[..len]);
+        Ok(len)
     }
 }
 
