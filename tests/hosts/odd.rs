@@ -166,7 +166,10 @@ fn an_address_that_another_program_holds_costs_only_itself(backend: Backend) {
     let error = host.server.run(|| refused(builder(backend).exclusive()));
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     drop(holder);
-    let holder = host.server.run(|| UdpSocket::bind(("0.0.0.0", PORT)).expect("unshared"));
+    // The sockets of a ring live on for some milliseconds after it.
+    let bind = || host.server.run(|| UdpSocket::bind(("0.0.0.0", PORT)));
+    wait_until("the port is free", || bind().is_ok());
+    let holder = bind().expect("unshared");
     let error = host.server.run(|| refused(builder(backend)));
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "nothing would be heard: {error}");
     drop(holder);
