@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Wake, Waker},
     thread,
+    time::Duration,
 };
 
 use nicring::{Backend, BatchLease};
@@ -103,10 +104,12 @@ fn a_waker_may_drop_a_lease_whenever_it_is_called(backend: Backend) {
         let waker = Waker::from(Arc::clone(&drops));
         while drops.held.lock().expect("no panic").is_some() {
             client.ask("more", LOCALHOST, engine.ports()[0]);
+            // Many batches in a row have to be there when they are asked for.
+            thread::sleep(Duration::from_millis(1));
             let receive = pin!(engine.recv_batch());
             let _ = receive.poll(&mut Context::from_waker(&waker));
         }
     });
-    is_called.recv_timeout(PATIENCE).expect("no deadlock");
+    is_called.recv_timeout(6 * PATIENCE).expect("no deadlock");
     common::wait_until("the task goes on", || dropped.is_finished());
 }
