@@ -41,13 +41,11 @@ pub struct Sources {
 #[derive(Debug)]
 struct Content {
     table: NameTable,
-    path: PathBuf,
-    /// Whether it can be read again.
-    is_regular: bool,
     /// Whether its last line had no end.
     was_cut: bool,
     /// Whether it names hosts that did not resolve.
     lacks_hosts: bool,
+    /// How it was when it was read; `None` of a pipe, which cannot be read again.
     state: Option<State>,
     /// What a pipe gave, as long as it lacks hosts: it gives that once.
     pipe: Option<Vec<u8>>,
@@ -55,8 +53,8 @@ struct Content {
 
 impl Content {
     /// Whether it is worth reading once more for its hosts' sake: it must be the same file.
-    fn wants_hosts(&self) -> bool {
-        let now = || fs::metadata(&self.path).ok().as_ref().map(State::from);
+    fn wants_hosts(&self, path: &Path) -> bool {
+        let now = || fs::metadata(path).ok().as_ref().map(State::from);
         self.lacks_hosts && (self.pipe.is_some() || now() == self.state)
     }
 }
@@ -145,7 +143,9 @@ impl Sources {
         let mut hosts = std::mem::take(&mut self.hosts);
         let mut looking_up = hosts.reading();
         for key in found {
-            if is_for_hosts && !self.files.get(&key).is_some_and(Content::wants_hosts) {
+            if is_for_hosts
+                && !self.files.get(&key).is_some_and(|content| content.wants_hosts(&key.1))
+            {
                 continue;
             }
             if let Err(reason) = self.read_file(&key, &mut looking_up, &mut reading) {
@@ -213,11 +213,11 @@ impl Sources {
     ) -> Result<(), String> {
         let path = &key.1;
         let name = path.display();
-        let Some(Opened { from, is_regular, state }) = self.open(key)? else { return Ok(()) };
+        let Some(Opened { from, state }) = self.open(key)? else { return Ok(()) };
         let mut text = Vec::new();
-        let from = match is_regular {
-            true => from,
-            false => Box::new(Copying { from, text: &mut text }),
+        let from = match state {
+            Some(_) => from,
+            None => Box::new(Copying { from, text: &mut text }),
         };
         let reader = BufReader::with_capacity(1 << 18, from);
         let mut named = Vec::new();
@@ -245,11 +245,9 @@ impl Sources {
         reading.has_changed |= !is_same;
         let (table, was_cut) = (read.table, read.is_cut);
         let lacks_hosts = !failed_hosts.is_empty();
-        let pipe = Some(text).filter(|_| lacks_hosts && !is_regular);
-        self.files.insert(
-            key.clone(),
-            Content { table, path: path.clone(), is_regular, was_cut, lacks_hosts, state, pipe },
-        );
+        let pipe = Some(text).filter(|_| lacks_hosts && state.is_none());
+        let content = Content { table, was_cut, lacks_hosts, state, pipe };
+        self.files.insert(key.clone(), content);
         Ok(())
     }
 
@@ -258,23 +256,21 @@ impl Sources {
         let path = &key.1;
         let failed = |error: io::Error| format!("{}: {error}", path.display());
         let before = self.files.get(key);
-        if let Some(before) = before.filter(|before| !before.is_regular) {
-            let opened =
-                |text| Opened { from: Box::new(text) as _, is_regular: false, state: None };
+        if let Some(before) = before.filter(|before| before.state.is_none()) {
+            let opened = |text| Opened { from: Box::new(text) as _, state: None };
             return Ok(before.pipe.as_deref().map(opened));
         }
         if is_stdin(path) {
             let from = Box::new(io::stdin());
-            return Ok(Some(Opened { from, is_regular: false, state: None }));
+            return Ok(Some(Opened { from, state: None }));
         }
         let metadata = fs::metadata(path).map_err(failed)?;
-        let is_regular = metadata.is_file();
-        if before.is_some() && !is_regular {
+        let state = metadata.is_file().then(|| State::from(&metadata));
+        if before.is_some() && state.is_none() {
             return Err(format!("{}: it is no regular file any more", path.display()));
         }
-        let state = is_regular.then(|| State::from(&metadata));
         let from = Box::new(File::open(path).map_err(failed)?);
-        Ok(Some(Opened { from, is_regular, state }))
+        Ok(Some(Opened { from, state }))
     }
 
     /// Whether the content of a file is good; if not, why.
@@ -339,8 +335,7 @@ impl Sources {
 /// A file that was opened.
 struct Opened<'a> {
     from: Box<dyn Read + 'a>,
-    is_regular: bool,
-    /// How it was when it was opened, if it is regular.
+    /// How it was when it was opened; `None` of a pipe.
     state: Option<State>,
 }
 
