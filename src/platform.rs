@@ -44,7 +44,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     let codes = [nix::errno::Errno::EMFILE as i32, nix::errno::Errno::ENFILE as i32];
     #[cfg(windows)]
     let codes = [10_024]; // WSAEMFILE
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    is_one_of(error, &codes)
 }
 
 /// Whether this is what sandboxes say to a kind of socket that they forbid.
@@ -53,8 +53,7 @@ pub(crate) fn is_forbidden_by_sandboxes(error: &io::Error) -> bool {
     let codes = [nix::errno::Errno::EAFNOSUPPORT as i32];
     #[cfg(windows)]
     let codes = [10_047]; // WSAEAFNOSUPPORT
-    error.kind() == io::ErrorKind::PermissionDenied
-        || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    error.kind() == io::ErrorKind::PermissionDenied || is_one_of(error, &codes)
 }
 
 /// Whether a socket, or the host, can be in no more groups.
@@ -63,6 +62,10 @@ pub(crate) fn is_out_of_memberships(error: &io::Error) -> bool {
     let codes = [nix::errno::Errno::ENOBUFS as i32, nix::errno::Errno::ETOOMANYREFS as i32];
     #[cfg(windows)]
     let codes = [10_055]; // WSAENOBUFS
+    is_one_of(error, &codes)
+}
+
+fn is_one_of(error: &io::Error, codes: &[i32]) -> bool {
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
