@@ -10,7 +10,7 @@ use std::{
 use nicring::search::{ca, pva};
 
 use crate::{
-    CLIENTS, EpicsServer, Network, SERVERS, TemporaryDirectory,
+    CLIENTS, Client as EpicsClient, EpicsServer, Network, SERVERS, TemporaryDirectory,
     common::{Client, PATIENCE, has_io_uring},
     python_and_network, start_nicring,
 };
@@ -41,50 +41,125 @@ const ENDS: [&str; 12] = [
 #[test]
 fn names_and_broken_datagrams_are_answered_as_by_rsrv_by_io_uring() {
     if has_io_uring() {
-        names_and_broken_datagrams_are_answered_as_by_rsrv("io_uring");
+        answered_as_by(&rsrv(), "io_uring");
     }
 }
 
 #[test]
 fn names_and_broken_datagrams_are_answered_as_by_rsrv_by_portable() {
-    names_and_broken_datagrams_are_answered_as_by_rsrv("portable");
+    answered_as_by(&rsrv(), "portable");
 }
 
-fn names_and_broken_datagrams_are_answered_as_by_rsrv(backend: &str) {
+#[test]
+fn names_and_broken_datagrams_are_answered_as_by_qsrv_by_io_uring() {
+    if has_io_uring() {
+        answered_as_by(&qsrv(), "io_uring");
+    }
+}
+
+#[test]
+fn names_and_broken_datagrams_are_answered_as_by_qsrv_by_portable() {
+    answered_as_by(&qsrv(), "portable");
+}
+
+/// A server that says what is right.
+struct Oracle {
+    label: &'static str,
+    server: EpicsServer,
+    search_port: u16,
+    /// The protocol of its lines in the table, and its address there.
+    lines: (&'static str, &'static str),
+    protocol: Protocol,
+    /// Where nicring is asked.
+    nicring_port: u16,
+    /// How many of the ends it knows at least.
+    end_count_min: usize,
+    /// Where it answers broken datagrams otherwise, and why nicring does not.
+    differences: &'static [(&'static str, &'static str)],
+    clients: Vec<EpicsClient>,
+    read: &'static [&'static str],
+}
+
+fn rsrv() -> Oracle {
+    let [_, server, _] = SERVERS;
+    // caproto's client takes braces for a filter, on the IOC itself too.
+    let [_, libca, .., repics] = CLIENTS;
+    Oracle {
+        label: "rsrv",
+        server,
+        search_port: 5066,
+        lines: ("ca", "10.77.1.1:5066"),
+        protocol: CA,
+        nicring_port: 5064,
+        end_count_min: 8,
+        differences: &[
+            ("byte 23 is ", "of a request of a version before 4 rsrv drops what follows, too"),
+            ("byte 47 is ", "the same of the second request"),
+            ("byte 39 is ", "rsrv writes an end over the last byte of a name that has none"),
+        ],
+        clients: vec![libca, repics],
+        read: &["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "XF{DET:1}.VAL", "nr:temp.VAL"],
+    }
+}
+
+fn qsrv() -> Oracle {
+    let [p4p, _, _, pvapy, repics, _] = CLIENTS;
+    Oracle {
+        label: "qsrv",
+        server: EpicsServer {
+            script: "pva_ioc_softioc.py",
+            pvs: ["", ""],
+            address: "10.77.1.1",
+            ports: &["--port", "5089", "--search-port", "5090"],
+        },
+        search_port: 5090,
+        lines: ("pva", "10.77.1.1:5089"),
+        protocol: PVA,
+        nicring_port: 5076,
+        end_count_min: 5,
+        differences: &[
+            ("byte 4 is ", "pvxs does not look at the length of a message if more was received"),
+            ("byte 36 is ", "pvxs offers TCP to clients that do not accept it"),
+            ("byte 37 is ", "the same"),
+            ("byte 38 is ", "the same"),
+        ],
+        clients: vec![p4p, pvapy, repics],
+        read: &["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "nr:temp.VAL"],
+    }
+}
+
+fn answered_as_by(oracle: &Oracle, backend: &str) {
     let Some((python, network)) = python_and_network() else { return };
-    let files = TemporaryDirectory::new(&format!("names-{backend}"));
-    let [_, rsrv, _] = SERVERS;
+    let files = TemporaryDirectory::new(&format!("{}-{backend}", oracle.label));
     let pvs: Vec<_> = RECORDS.iter().map(|record| format!("{record}=1.25")).collect();
-    let _rsrv = rsrv.start_with(&pvs, &network.server, &python, &files);
-    let lines = RECORDS.iter().map(|record| format!("ca {record} 10.77.1.1:5066\n"));
-    let table: String = lines.collect();
+    let _server = oracle.server.start_with(&pvs, &network.server, &python, &files);
+    let (protocol, address) = oracle.lines;
+    let table: String =
+        RECORDS.iter().map(|record| format!("{protocol} {record} {address}\n")).collect();
     let nicring = start_nicring(&network.server, backend, &table, &["--unicast", "take"], &files);
 
-    let asker = Asker::new(&network, &CA);
+    let asker = Asker::new(&network, &oracle.protocol);
     let names = names();
-    let by_rsrv = asker.found(&names, 5066);
-    let by_nicring = asker.found(&names, 5064);
-    assert!(by_rsrv.len() >= 8 * RECORDS.len(), "{by_rsrv:#?}\n{}", files.logs());
-    assert_eq!(by_nicring, by_rsrv, "left: nicring\n{}", files.logs());
+    let by_oracle = asker.found(&names, oracle.search_port);
+    let by_nicring = asker.found(&names, oracle.nicring_port);
+    let count_min = oracle.end_count_min * RECORDS.len();
+    assert!(by_oracle.len() >= count_min, "{by_oracle:#?}\n{}", files.logs());
+    assert_eq!(by_nicring, by_oracle, "left: nicring\n{}", files.logs());
 
-    // Whatever else rsrv finds is found.
+    // Whatever else the oracle finds is found.
     let random = random_names();
-    let by_rsrv = asker.found(&random, 5066);
-    let by_nicring = asker.found(&random, 5064);
-    assert!(by_rsrv.len() >= 100, "{by_rsrv:#?}");
-    assert_eq!(by_rsrv.difference(&by_nicring).next(), None, "{}", files.logs());
+    let by_oracle = asker.found(&random, oracle.search_port);
+    let by_nicring = asker.found(&random, oracle.nicring_port);
+    assert!(by_oracle.len() >= 100, "{by_oracle:#?}");
+    assert_eq!(by_oracle.difference(&by_nicring).next(), None, "{}", files.logs());
     let is_of_a_record = |name: &&String| RECORDS.iter().any(|record| name.starts_with(record));
     assert_eq!(by_nicring.iter().find(|name| !is_of_a_record(name)), None, "{}", files.logs());
 
-    asker.assert_answered_alike(5066, 5064, &CA_DIFFERENCES);
+    asker.assert_answered_alike(oracle.search_port, oracle.nicring_port, oracle.differences);
 
-    // libca and epics-rs read them. caproto's client takes braces for a filter, on the IOC itself
-    // too.
-    let [_, libca, .., repics] = CLIENTS;
-    let read = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "XF{DET:1}.VAL", "nr:temp.VAL"];
-    for client in [libca, repics] {
+    for client in &oracle.clients {
         let namespace = &network.clients[0];
-        let read = client.read(namespace, &python, &read, &["--addr-list", "10.77.1.255"]);
+        let read = client.read(namespace, &python, oracle.read, &["--addr-list", "10.77.1.255"]);
         assert_eq!(read, Ok(()), "{}", files.logs());
     }
     assert!(nicring.ends_well_when_asked(), "{}", files.logs());
@@ -232,73 +307,6 @@ impl<'a> Asker<'a> {
         }
         assert!(left.is_empty(), "no difference any more: {left:?}");
     }
-}
-
-/// Where rsrv answers broken datagrams otherwise, and why nicring does not.
-const CA_DIFFERENCES: [(&str, &str); 3] = [
-    ("byte 23 is ", "of a request of a version before 4 rsrv drops what follows, too"),
-    ("byte 47 is ", "the same of the second request"),
-    ("byte 39 is ", "rsrv writes an end over the last byte of a name that has none"),
-];
-
-/// The same of QSRV2.
-const PVA_DIFFERENCES: [(&str, &str); 4] = [
-    ("byte 4 is ", "pvxs does not look at the length of a message if more was received"),
-    ("byte 36 is ", "pvxs offers TCP to clients that do not accept it"),
-    ("byte 37 is ", "the same"),
-    ("byte 38 is ", "the same"),
-];
-
-#[test]
-fn names_and_broken_datagrams_are_answered_as_by_qsrv_by_io_uring() {
-    if has_io_uring() {
-        names_and_broken_datagrams_are_answered_as_by_qsrv("io_uring");
-    }
-}
-
-#[test]
-fn names_and_broken_datagrams_are_answered_as_by_qsrv_by_portable() {
-    names_and_broken_datagrams_are_answered_as_by_qsrv("portable");
-}
-
-fn names_and_broken_datagrams_are_answered_as_by_qsrv(backend: &str) {
-    let Some((python, network)) = python_and_network() else { return };
-    let files = TemporaryDirectory::new(&format!("qsrv-{backend}"));
-    let qsrv = EpicsServer {
-        script: "pva_ioc_softioc.py",
-        pvs: ["", ""],
-        address: "10.77.1.1",
-        ports: &["--port", "5089", "--search-port", "5090"],
-    };
-    let pvs: Vec<_> = RECORDS.iter().map(|record| format!("{record}=1.25")).collect();
-    let _qsrv = qsrv.start_with(&pvs, &network.server, &python, &files);
-    let lines = RECORDS.iter().map(|record| format!("pva {record} 10.77.1.1:5089\n"));
-    let table: String = lines.collect();
-    let nicring = start_nicring(&network.server, backend, &table, &["--unicast", "take"], &files);
-
-    let asker = Asker::new(&network, &PVA);
-    let names = names();
-    let by_qsrv = asker.found(&names, 5090);
-    let by_nicring = asker.found(&names, 5076);
-    assert!(by_qsrv.len() >= 5 * RECORDS.len(), "{by_qsrv:#?}\n{}", files.logs());
-    assert_eq!(by_nicring, by_qsrv, "left: nicring\n{}", files.logs());
-    // Whatever else QSRV2 finds is found.
-    let random = random_names();
-    let by_qsrv = asker.found(&random, 5090);
-    let by_nicring = asker.found(&random, 5076);
-    assert!(by_qsrv.len() >= 100, "{by_qsrv:#?}");
-    assert_eq!(by_qsrv.difference(&by_nicring).next(), None, "{}", files.logs());
-
-    asker.assert_answered_alike(5090, 5076, &PVA_DIFFERENCES);
-
-    let [p4p, _, _, pvapy, repics, _] = CLIENTS;
-    let read = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.VAL", "XF{DET:1}", "nr:temp.VAL"];
-    for client in [p4p, pvapy, repics] {
-        let namespace = &network.clients[0];
-        let read = client.read(namespace, &python, &read, &["--addr-list", "10.77.1.255"]);
-        assert_eq!(read, Ok(()), "{}", files.logs());
-    }
-    assert!(nicring.ends_well_when_asked(), "{}", files.logs());
 }
 
 #[test]

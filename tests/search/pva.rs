@@ -1,7 +1,7 @@
 //! PVA SEARCH: bytes derived by hand from the protocol's description, every reason for refusal, and
 //! where a reply may go.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nicring::{
     search::pva::{self, ByteOrder},
@@ -22,6 +22,14 @@ const RESPONSE_BIG: &[u8] = b"\xca\x02\xc0\x04\0\0\0\x2dnicrin\xc0\0\x02\x07\x13
 const FLAGS_AT: usize = 12;
 const ADDRESS_AT: usize = 16;
 const PORT_AT: usize = 32;
+
+/// What a client writes of itself at the beginning of a SEARCH.
+const HEAD: pva::SearchHead = pva::SearchHead {
+    byte_order: ByteOrder::Little,
+    sequence: 1,
+    flags: 0,
+    reply_to: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 40_000),
+};
 
 fn address(text: &str) -> SocketAddrV4 {
     text.parse().unwrap()
@@ -128,12 +136,7 @@ fn a_search_is_parsed_to_its_fields() {
 #[test]
 fn one_server_has_one_reply_with_all_its_ids_and_its_own_identity() {
     let mut request = pva::RequestWriter::new();
-    request.begin(pva::SearchHead {
-        byte_order: ByteOrder::Little,
-        sequence: 1,
-        flags: 0,
-        reply_to: address("0.0.0.0:40000"),
-    });
+    request.begin(HEAD);
     for id in 0..90 {
         assert!(request.push(id, format!("n{id}").as_bytes()));
     }
@@ -366,12 +369,7 @@ fn from_version_3_on_a_client_behind_a_nat_is_answered_at_its_source_port() {
 #[test]
 fn the_whole_names_of_a_datagram_that_was_cut_are_answered() {
     let mut request = pva::RequestWriter::new();
-    request.begin(pva::SearchHead {
-        byte_order: ByteOrder::Little,
-        sequence: 1,
-        flags: 0,
-        reply_to: address("0.0.0.0:40000"),
-    });
+    request.begin(HEAD);
     (0..10).for_each(|id| assert!(request.push(id, b"ioc1:temp")));
     let whole = request.datagram();
     let mut asked = Asked::from(address("192.0.2.99:40000"));
