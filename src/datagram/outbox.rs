@@ -95,9 +95,10 @@ impl Outbox {
         if !admitted.is_queued() {
             return admitted;
         }
-        let start = self.arena.len();
+        let (start, len) = (self.arena.len() as u32, payload.len() as u32);
         self.arena.extend_from_slice(payload);
-        self.commit(origin, egress, destination, start)
+        self.outgoing.push(Outgoing { origin, egress, destination, start, len });
+        Queued::Yes
     }
 
     /// Counts an answer that is for no host.
@@ -147,23 +148,6 @@ impl Outbox {
             self.refusals.full_count += 1;
             return Queued::Full;
         }
-        Queued::Yes
-    }
-
-    fn commit(
-        &mut self,
-        origin: Option<Origin>,
-        egress: Egress,
-        destination: SocketAddrV4,
-        start: usize,
-    ) -> Queued {
-        self.outgoing.push(Outgoing {
-            origin,
-            egress,
-            destination,
-            start: start as u32,
-            len: (self.arena.len() - start) as u32,
-        });
         Queued::Yes
     }
 

@@ -102,9 +102,6 @@ impl AsyncEngine {
     /// [`Error::Stopped`] after the engine has ended and all batches were taken. If an error ended
     /// the engine, one call returns that error first.
     pub async fn recv_batch(&self) -> Result<BatchLease> {
-        if !self.handle.is_of_this_process() {
-            return Err(Error::Forked);
-        }
         let receive = Receive { exchange: &self.exchange, handle: &self.handle, place: None };
         let batch = receive.await?;
         Ok(BatchLease {

@@ -153,6 +153,9 @@ impl Listening {
             has_lost = true;
             self.give_up(slot, error, driver, shared);
         }
+        if has_lost {
+            self.publish(shared);
+        }
         match self.timer.due() {
             Due::Nothing => has_lost,
             Due::Look => self.look(driver, shared) || has_lost,
@@ -172,7 +175,6 @@ impl Listening {
         lock(&shared.sockets).clear();
         self.sockets.give_up(slot, error, opener, driver);
         self.timer.note_missing(true);
-        self.publish(shared);
     }
 
     fn look(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) -> bool {

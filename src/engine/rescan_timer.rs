@@ -72,16 +72,19 @@ impl RescanTimer {
 
     /// The system tells that the NICs have changed.
     pub fn note_news(&mut self) {
-        let soon = Instant::now() + NEWS_DELAY;
-        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+        self.look_within(NEWS_DELAY);
     }
 
     /// The NICs could not be listed: they are looked at again soon. Returns whether this is the
     /// first time in a row.
     pub fn note_failed_look(&mut self) -> bool {
-        let soon = Instant::now() + LOOK_AGAIN_AFTER;
-        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+        self.look_within(LOOK_AGAIN_AFTER);
         !std::mem::replace(&mut self.has_failed, true)
+    }
+
+    fn look_within(&mut self, delay: Duration) {
+        let soon = Instant::now() + delay;
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// The NICs were listed.
@@ -101,9 +104,8 @@ impl RescanTimer {
 
     /// Everything was opened anew, but for what is missing, if anything is.
     pub fn note_missing(&mut self, is_missing: bool) {
-        let now = Instant::now();
-        self.missing_since = is_missing.then_some(now);
-        self.retry_at = is_missing.then_some(now + RETRY_AFTER);
+        self.missing_since = None;
+        self.note_retried(is_missing);
     }
 
     /// What was missing was tried again. Is something still missing?

@@ -88,7 +88,6 @@ impl Engine {
                 return core.finish(&mut batch);
             }
         }
-        core.check_process()?;
         core.drain(&mut batch, |batch| handler(batch).is_continue())?;
         core.finish(&mut batch)
     }

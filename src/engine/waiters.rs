@@ -9,15 +9,10 @@ use std::{
 /// The wakers of tasks, each in the place that its task has.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    places: Vec<Place>,
+    /// `None` once it was taken to be called.
+    places: Vec<Option<Waker>>,
     /// Places that no task has.
     free: Vec<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Place {
-    /// `None` once it was taken to be called.
-    waker: Option<Waker>,
 }
 
 impl Waiters {
@@ -25,21 +20,21 @@ impl Waiters {
     /// waker to drop.
     pub fn put(&mut self, place: Option<usize>, waker: Waker) -> (usize, Option<Waker>) {
         let place = place.or_else(|| self.free.pop()).unwrap_or_else(|| {
-            self.places.push(Place::default());
+            self.places.push(None);
             self.places.len() - 1
         });
-        (place, self.places[place].waker.replace(waker))
+        (place, self.places[place].replace(waker))
     }
 
     /// Takes a place from a task that no longer waits. Returns a waker to drop.
     pub fn leave(&mut self, place: usize) -> Option<Waker> {
         self.free.push(place);
-        self.places[place].waker.take()
+        self.places[place].take()
     }
 
     /// Moves all wakers to `to`, to be called. The tasks keep their places.
     pub fn take(&mut self, to: &mut Vec<Waker>) {
-        to.extend(self.places.iter_mut().filter_map(|place| place.waker.take()));
+        to.extend(self.places.iter_mut().filter_map(Option::take));
     }
 }
 

@@ -7,7 +7,11 @@
 mod filter;
 mod subnet;
 
-use std::{borrow::Cow, fmt, net::Ipv4Addr};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 pub use filter::NicFilter;
 pub use subnet::{Subnet, SubnetError};
@@ -302,6 +306,17 @@ impl Nics {
     #[must_use]
     pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
         address.is_broadcast() || self.broadcasts.binary_search(&address).is_ok()
+    }
+
+    /// Whether what is sent there goes to one host: the port is not 0, and the address no
+    /// multicast, broadcast or unspecified one.
+    #[inline]
+    pub(crate) fn is_host(&self, at: SocketAddrV4) -> bool {
+        let address = *at.ip();
+        at.port() != 0
+            && !address.is_multicast()
+            && !address.is_unspecified()
+            && !self.is_broadcast(address)
     }
 
     /// The first loopback NIC.

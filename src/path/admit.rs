@@ -1,10 +1,7 @@
 //! Turns an arrival into a [`Record`], or drops it. Finds its class and its NIC, and counts it.
 //! Both backends call this code, so they cannot differ.
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    sync::Arc,
-};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use super::sockets::{ListenSocket, Role};
 use crate::{
@@ -70,7 +67,7 @@ impl Admission {
         if arrival.is_control_truncated {
             add(&counters.malformed_count, 1);
         }
-        if !self.is_answerable(arrival.source) {
+        if !self.nics.is_host(arrival.source) {
             add(&counters.guarded_count, 1);
             return None;
         }
@@ -98,17 +95,6 @@ impl Admission {
             }
             _ => false,
         }
-    }
-
-    /// Whether an answer to this source can be right: its port is not 0, and its address is no
-    /// multicast, broadcast or unspecified one.
-    #[inline]
-    fn is_answerable(&self, source: SocketAddrV4) -> bool {
-        let address = *source.ip();
-        source.port() != 0
-            && !address.is_multicast()
-            && !address.is_unspecified()
-            && !self.nics.is_broadcast(address)
     }
 
     fn classify(&self, arrival: &Arrival) -> Class {

@@ -150,11 +150,7 @@ impl Batch {
     /// can make up a source address could have a whole subnet flooded.
     fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Result<Egress, Queued> {
         let address = *destination.ip();
-        let is_host = destination.port() != 0
-            && !address.is_unspecified()
-            && !address.is_multicast()
-            && !self.nics.is_broadcast(address);
-        if !is_host {
+        if !self.nics.is_host(destination) {
             return Err(self.outbox().refuse());
         }
         let egress = route::egress(&self.nics, path, address);

@@ -360,18 +360,20 @@ impl Default for Hasher {
 impl Hasher {
     /// Multiplies eight bytes at a time into the state, and folds the product's halves.
     fn hash(self, protocol: Protocol, name: &[u8]) -> u32 {
-        let fold = |state: u64, word: u64| {
-            let product = u128::from(state ^ word) * u128::from(self.factor);
-            (product >> 64) as u64 ^ product as u64
-        };
-        let mut state = fold(self.start, (name.len() as u64) << 1 | protocol as u64);
+        let mut state = self.fold(self.start, (name.len() as u64) << 1 | protocol as u64);
         let mut words = name.chunks_exact(8);
         for word in &mut words {
-            state = fold(state, u64::from_le_bytes(word.try_into().expect("eight bytes")));
+            state = self.fold(state, u64::from_le_bytes(word.try_into().expect("eight bytes")));
         }
         let rest = words.remainder().iter().rev();
         let rest = rest.fold(0, |rest, &byte| rest << 8 | u64::from(byte));
-        (fold(fold(state, rest), self.start) >> 32) as u32
+        (self.fold(self.fold(state, rest), self.start) >> 32) as u32
+    }
+
+    #[inline]
+    fn fold(self, state: u64, word: u64) -> u64 {
+        let product = u128::from(state ^ word) * u128::from(self.factor);
+        (product >> 64) as u64 ^ product as u64
     }
 }
 
@@ -501,15 +503,11 @@ mod tests {
     /// Names of 16 bytes, of which the second half makes the state 0: one hash for all of them, for
     /// whoever knows the numbers of the table.
     fn colliding(hasher: Hasher, count: usize) -> Vec<String> {
-        let fold = |state: u64, word: u64| {
-            let product = u128::from(state ^ word) * u128::from(hasher.factor);
-            (product >> 64) as u64 ^ product as u64
-        };
-        let start = fold(hasher.start, 16 << 1);
+        let start = hasher.fold(hasher.start, 16 << 1);
         let name = |number: u32| {
             let first = format!("{number:08x}");
             let word = u64::from_le_bytes(first.as_bytes().try_into().ok()?);
-            let second = fold(start, word).to_le_bytes();
+            let second = hasher.fold(start, word).to_le_bytes();
             let is_plain = second.iter().all(|byte| (b' '..=b'~').contains(byte));
             is_plain.then(|| first + std::str::from_utf8(&second).expect("ASCII"))
         };

@@ -309,9 +309,13 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Where the next field begins.
+    fn start(&self) -> usize {
+        self.text.len() - self.text[self.at..].trim_start().len()
+    }
+
     fn next(&mut self) -> Option<(usize, &'a str)> {
-        let rest = &self.text[self.at..];
-        let start = self.at + (rest.len() - rest.trim_start().len());
+        let start = self.start();
         let field = self.text[start..].split(char::is_whitespace).next()?;
         if field.is_empty() || field.starts_with('#') {
             self.at = start;
@@ -322,8 +326,7 @@ impl<'a> Fields<'a> {
     }
 
     fn name(&mut self) -> Result<(usize, Name<'a>), Mistake> {
-        let rest = &self.text[self.at..];
-        let start = self.at + (rest.len() - rest.trim_start().len());
+        let start = self.start();
         if !self.text[start..].starts_with('"') {
             let (at, name) = self.required("a name")?;
             let beginning = name.strip_suffix('*').map(Name::Beginning);

@@ -37,10 +37,15 @@ impl IfaceInfo {
             name: nic.name.clone(),
             ip: own.address,
             netmask: own.netmask,
-            broadcast: own.broadcast.filter(|_| !nic.is_loopback && !nic.is_point_to_point),
+            broadcast: broadcast_of(nic, own),
             up_non_loopback: nic.is_up && !nic.is_loopback,
         }
     }
+}
+
+/// Loopback and point-to-point interfaces have none here.
+pub(super) fn broadcast_of(nic: &Nic, own: &NicAddress) -> Option<Ipv4Addr> {
+    own.broadcast.filter(|_| !nic.is_loopback && !nic.is_point_to_point)
 }
 
 /// What differs between two snapshots of [`IfaceMap::all`].

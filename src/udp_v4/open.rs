@@ -8,7 +8,7 @@ use std::{
 
 use tokio::net::UdpSocket;
 
-use super::NicSocket;
+use super::{NicSocket, iface_map::broadcast_of};
 use crate::{
     datagram::Class,
     error::{Error, Result},
@@ -232,13 +232,12 @@ fn nic_socket(nics: &Nics, plan: &SocketPlan, sock: Arc<UdpSocket>) -> NicSocket
         nic.addresses.iter().find(addressed).or(nic.addresses.first())
     });
     let is_loopback = nic.is_some_and(|nic| nic.is_loopback);
-    let has_no_broadcast = nic.is_some_and(|nic| nic.is_loopback || nic.is_point_to_point);
     NicSocket {
         sock,
         iface_ip: own.map_or(plan.address, |own| own.address),
         ifindex,
         netmask: own.map_or(Ipv4Addr::BROADCAST, |own| own.netmask),
-        broadcast: own.and_then(|own| own.broadcast).filter(|_| !has_no_broadcast),
+        broadcast: nic.zip(own).and_then(|(nic, own)| broadcast_of(nic, own)),
         is_loopback,
         rx_only_bcast: !matches!(plan.role, Role::HearAll | Role::Hear(Class::Unicast)),
     }

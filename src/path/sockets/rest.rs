@@ -62,11 +62,13 @@ impl Listeners<'_> {
     /// that a socket for the subnet would take.
     pub fn unheard(&self) -> Vec<(NicId, Subnet, Ipv4Addr)> {
         let rest = self.rest();
-        let of_nic = |nic: &Nic| {
-            let unheard = |taken| rest.iter().map(move |(_, subnet)| (nic.id(), *subnet, taken));
-            self.taken_with_rest(nic).map(|taken| unheard(taken).collect()).unwrap_or_default()
+        let nics = self.nics_of_rest(&rest).into_iter();
+        let taken = nics.filter_map(|nic| Some((nic, self.taken_with_rest(nic)?)));
+        let of_nic = |(nic, taken): (&Nic, _)| {
+            let id = nic.id();
+            rest.iter().map(move |(_, subnet)| (id.clone(), *subnet, taken))
         };
-        self.nics_of_rest(&rest).into_iter().flat_map(|nic| -> Vec<_> { of_nic(nic) }).collect()
+        taken.flat_map(of_nic).collect()
     }
 }
 

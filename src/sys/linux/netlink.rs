@@ -12,7 +12,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator,
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlaBuffer,
+    NlasIterator,
 };
 use nix::{
     errno::Errno,
@@ -221,8 +222,8 @@ impl Netlink {
                 }
                 is_consistent &= part.flags() & NLM_F_DUMP_INTR == 0;
                 match part.message_type() {
-                    DONE => return is_whole(&part).map(|()| is_consistent),
-                    ERROR => {
+                    NLMSG_DONE => return is_whole(&part).map(|()| is_consistent),
+                    NLMSG_ERROR => {
                         let errno = errno(&part).unwrap_or(libc::EBADMSG);
                         return Err(io::Error::from_raw_os_error(errno));
                     }
@@ -263,9 +264,6 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?)
 }
 
-/// NLMSG_ERROR and NLMSG_DONE.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 /// The lengths of `struct nlmsghdr` and of the bodies `ifinfomsg`, `ifaddrmsg` and `rtmsg`.
 const HEADER_BYTES: usize = 16;
 const LINK_BYTES: usize = 16;
@@ -446,7 +444,7 @@ mod tests {
         #[test]
         fn any_bytes_are_parsed_without_a_panic(
             kind in prop::sample::select(vec![libc::RTM_NEWLINK, libc::RTM_NEWADDR,
-                libc::RTM_NEWROUTE, libc::RTM_DELLINK, DONE]),
+                libc::RTM_NEWROUTE, libc::RTM_DELLINK, NLMSG_DONE]),
             mut bytes in prop::collection::vec(any::<u8>(), 0..200),
             len: u8,
         ) {

@@ -32,9 +32,7 @@ impl NicWatch {
             // What changes while it is listed is news.
             let is_told = Netlink::subscribe()?;
             let mut asks = Netlink::open()?;
-            let mut tables = Tables::default();
-            tables.list_links(&mut asks)?;
-            tables.list_addresses_and_routes(&mut asks)?;
+            let tables = Tables::list(&mut asks)?;
             Ok(Self { asks, is_told, tables, has_stale_links: false, is_stale: false })
         };
         open().map_err(|source| Error::Enumerate { source })
@@ -97,12 +95,7 @@ impl Nics {
     /// [`Error::Enumerate`] if the system cannot list them. A failure never gives an empty
     /// snapshot.
     pub fn enumerate() -> Result<Self> {
-        let list = || {
-            let (mut asks, mut tables) = (Netlink::open()?, Tables::default());
-            tables.list_links(&mut asks)?;
-            tables.list_addresses_and_routes(&mut asks)?;
-            Ok(tables.nics())
-        };
+        let list = || Ok(Tables::list(&mut Netlink::open()?)?.nics());
         list().map_err(|source| Error::Enumerate { source })
     }
 }
@@ -118,6 +111,13 @@ struct Tables {
 }
 
 impl Tables {
+    fn list(asks: &mut Netlink) -> io::Result<Self> {
+        let mut tables = Self::default();
+        tables.list_links(asks)?;
+        tables.list_addresses_and_routes(asks)?;
+        Ok(tables)
+    }
+
     fn note_link(&mut self, message: Message) {
         match message {
             Message::Link(link) => {
