@@ -105,7 +105,7 @@ fn read(path: &Path, hosts: &mut Hosts, console: Console) -> Result<(NameTable, 
     let mut reading = hosts.reading();
     let read = PvFile::read(BufReader::new(file), &name, &mut |host| reading.resolve(host));
     if read.mistake_count > 0 {
-        console.say(&mistakes_of(&read).replace("\nnicring: ", "\n"));
+        console.say(&mistakes_of(&read, "\n"));
     }
     for host in &read.unknown_hosts {
         console.say(&format!("{name}: the host {host} does not resolve"));

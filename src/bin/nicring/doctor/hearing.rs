@@ -12,7 +12,12 @@ use crate::cli::{
 /// Lines about what an engine hears. All its ports hear alike, but for what failed.
 pub fn lines(handle: &Handle, plan: &ListenPlan) -> Vec<String> {
     let (nics, mut sockets) = (handle.nics(), handle.sockets());
-    sockets.retain(|socket| socket.address.port() == sockets_port(handle, plan));
+    // An unused port was asked for: that of the first socket.
+    let port = match plan.port {
+        0 => sockets.first().map_or(0, |socket| socket.address.port()),
+        port => port,
+    };
+    sockets.retain(|socket| socket.address.port() == port);
     let hearing = Hearing { plan, sockets, failed: handle.failed_nics() };
     let mut lines: Vec<String> = nics.iter().flat_map(|nic| hearing.of_nic(nic)).collect();
     if !hearing.failed.is_empty() {
@@ -20,12 +25,6 @@ pub fn lines(handle: &Handle, plan: &ListenPlan) -> Vec<String> {
     }
     lines.extend(hearing.failed.iter().flat_map(|failed| wrapped("    ", &failed.to_string())));
     lines
-}
-
-/// The port that the plan stands for, also if it asked for an unused one.
-fn sockets_port(handle: &Handle, plan: &ListenPlan) -> u16 {
-    let first = || handle.sockets().first().map_or(0, |socket| socket.address.port());
-    if plan.port == 0 { first() } else { plan.port }
 }
 
 struct Hearing<'a> {

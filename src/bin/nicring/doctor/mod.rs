@@ -71,7 +71,11 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
 }
 
 fn say_row(console: Console, name: &str, text: &str) {
-    wrapped(&format!("  {name:<26}"), text).iter().for_each(|line| console.say(line));
+    row(name, text).iter().for_each(|line| console.say(line));
+}
+
+fn row(name: &str, text: &str) -> Vec<String> {
+    wrapped(&format!("  {name:<26}"), text)
 }
 
 /// Opens a backend on an unused port of the loopback interface, and describes the result.

@@ -4,8 +4,11 @@ use std::{fs, process::Command};
 
 use nicring::Nics;
 
-use super::firewall::{Fate, Ruleset};
-use crate::cli::text::{printable, wrapped};
+use super::{
+    firewall::{Fate, Ruleset},
+    row,
+};
+use crate::cli::text::printable;
 
 /// Lines about the usual causes.
 pub fn lines(ports: &[u16], nics: &Nics) -> Vec<String> {
@@ -13,10 +16,6 @@ pub fn lines(ports: &[u16], nics: &Nics) -> Vec<String> {
     lines.extend(reverse_path_filters(nics));
     lines.extend(memberships());
     lines
-}
-
-fn row(name: &str, text: &str) -> Vec<String> {
-    wrapped(&format!("  {name:<26}"), text)
 }
 
 fn firewall(ports: &[u16]) -> Vec<String> {

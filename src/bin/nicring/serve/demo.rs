@@ -117,7 +117,7 @@ fn drive(
     });
     let mut live = Live::new(service, true);
     let outcomes = run_all(&loads, || {
-        live.show_if_due(service, &[]);
+        live.show_if_due(service, 0);
         !signals.wants_stop() && !service.is_broken()
     });
     outcomes.map_err(|error| Failure::Run(error.to_string()))

@@ -19,14 +19,14 @@ impl Live {
         Self { is_wanted, next: Instant::now() + Self::PERIOD, before: service.report() }
     }
 
-    /// `refused` are the files that were not reloaded.
-    pub fn show_if_due(&mut self, service: &Service, refused: &[String]) {
+    /// `refused_count` is how many files were not reloaded.
+    pub fn show_if_due(&mut self, service: &Service, refused_count: usize) {
         if !self.is_wanted || Instant::now() < self.next {
             return;
         }
         self.next += Self::PERIOD;
         let report = service.report();
-        let stale = match refused.len() {
+        let stale = match refused_count {
             0 => String::new(),
             count => format!("  NOT RELOADED: {count} files"),
         };

@@ -261,7 +261,7 @@ fn watch(
                 reloader.start(true);
             }
         }
-        live.show_if_due(service, &tables.refused());
+        live.show_if_due(service, tables.refused_count());
         thread::sleep(GLANCE);
     }
 }

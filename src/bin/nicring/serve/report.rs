@@ -255,6 +255,7 @@ impl Report {
             }
             Value::Object(object)
         });
+        let [guarded, unchosen, copies, left, _] = self.set_aside().map(|(_, count)| count);
         let mut object = json!({
             "elapsed_s": self.elapsed.as_secs_f64(),
             "backend": self.backend,
@@ -265,10 +266,10 @@ impl Report {
             "lost_count": self.lost_count(),
             "unsent_count": self.unsent_count(),
             "no_host_count": self.no_host_count,
-            "guarded_count": self.set_aside()[0].1,
-            "unchosen_count": self.set_aside()[1].1,
-            "copy_count": self.set_aside()[2].1,
-            "left_count": self.set_aside()[3].1,
+            "guarded_count": guarded,
+            "unchosen_count": unchosen,
+            "copy_count": copies,
+            "left_count": left,
             "turn_count": self.turn_count,
             "overflow_count": self.overflow_count,
             "cpu_ns": ns(self.cpu),

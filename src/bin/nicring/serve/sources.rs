@@ -75,6 +75,7 @@ impl From<&Metadata> for State {
 /// What a reading of all files came to.
 #[derive(Debug, Default)]
 pub struct Reading {
+    /// Empty if the reading was for hosts, and nothing has changed.
     pub table: NameTable,
     /// Files that were refused, each with the reason. Their last good content stays.
     pub refused: Vec<String>,
@@ -158,20 +159,22 @@ impl Sources {
         if is_for_hosts {
             reading.warnings.clear(); // they were told
         }
-        reading.table = self.merge(&mut reading);
+        if reading.has_changed || !is_for_hosts {
+            reading.table = self.merge(&mut reading);
+        }
         reading
     }
 
     /// The files that there are, in order. What cannot be seen is not taken for gone.
-    fn list(&mut self, reading: &mut Reading) -> Vec<(usize, PathBuf)> {
-        let mut found = Vec::new();
+    fn list(&mut self, reading: &mut Reading) -> BTreeSet<(usize, PathBuf)> {
+        let mut found = BTreeSet::new();
         for number in 0..self.paths.len() {
             let path = self.paths[number].clone();
             if path.is_dir() {
                 self.directories.insert(number);
             }
             if is_stdin(&path) || !self.directories.contains(&number) {
-                found.push((number, path));
+                found.insert((number, path));
                 continue;
             }
             match self.list_directory(number, &path) {
@@ -185,13 +188,16 @@ impl Sources {
         found
     }
 
-    fn list_directory(&self, number: usize, path: &Path) -> Result<Vec<(usize, PathBuf)>, String> {
+    fn list_directory(
+        &self,
+        number: usize,
+        path: &Path,
+    ) -> Result<BTreeSet<(usize, PathBuf)>, String> {
         let name = path.display();
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.map_err(|error| format!("{name}: {error}"))?;
         let files = entries.into_iter().map(|entry| entry.path()).filter(|file| is_wanted(file));
-        let mut files: Vec<_> = files.map(|file| (number, file)).collect();
-        files.sort();
+        let files: BTreeSet<_> = files.map(|file| (number, file)).collect();
         let known = self.files.iter().filter(|((of, _), _)| *of == number);
         let (mut had, mut gone) = (0, 0);
         for (key, content) in known {
@@ -236,7 +242,9 @@ impl Sources {
             reading.warnings.push(format!("{name}: the host {host} does not resolve: {kept}"));
         }
         if read.mistake_count > 0 {
-            reading.warnings.push(format!("{}; these lines are left out", mistakes_of(&read)));
+            reading
+                .warnings
+                .push(format!("{}; these lines are left out", mistakes_of(&read, "\nnicring: ")));
         }
         if read.is_cut {
             reading.warnings.push(format!("{name}: its last line has no end: is it whole?"));
@@ -282,7 +290,7 @@ impl Sources {
     ) -> Result<(), String> {
         let name = key.1.display();
         if read.is_incomplete || read.mistake_count > 0 && !self.judgement.skips_bad_lines {
-            return Err(mistakes_of(read));
+            return Err(mistakes_of(read, "\nnicring: "));
         }
         let now = fs::metadata(&key.1).ok();
         if state.is_some() && now.as_ref().map(State::from) != state {
@@ -405,13 +413,13 @@ fn count(table: &NameTable) -> usize {
 }
 
 /// All mistakes that are kept, and how many more there are.
-pub fn mistakes_of(read: &PvFile) -> String {
+pub fn mistakes_of(read: &PvFile, separator: &str) -> String {
     let mut lines: Vec<_> = read.mistakes.iter().map(ToString::to_string).collect();
     let more = read.mistake_count - read.mistakes.len();
     if more > 0 {
         lines.push(format!("and {more} more mistakes"));
     }
-    lines.join("\nnicring: ")
+    lines.join(separator)
 }
 
 fn is_stdin(path: &Path) -> bool {

@@ -70,6 +70,11 @@ impl Tables {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// How many files were refused.
+    pub fn refused_count(&self) -> usize {
+        lock(&self.refused).len()
+    }
+
     /// The files that were refused at the last reload, each with the reason.
     pub fn refused(&self) -> Vec<String> {
         lock(&self.refused).clone()
@@ -91,7 +96,7 @@ impl Tables {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
 }
 
