@@ -12,9 +12,9 @@ use super::{
     common::{
         Client,
         netns::{self, Namespace},
-        skip, wait_until,
+        wait_until,
     },
-    failure_of, nicring, stdout_of, text,
+    failure_of, nicring, stdout_of,
 };
 
 /// A host with NICs `s1` and so on, which have 10.201.N.1/24, and a neighbour behind all of them.
@@ -35,9 +35,8 @@ fn host(nic_count: u8) -> Option<(Namespace, Namespace)> {
 
 /// A command of `nicring` on a host.
 fn nicring_on(host: &Namespace, arguments: &[&str]) -> Command {
-    let there = ["netns", "exec", &host.name, env!("CARGO_BIN_EXE_nicring")];
-    let mut command = Command::new("ip");
-    command.args(there).args(arguments).stdin(Stdio::null());
+    let mut command = host.command(env!("CARGO_BIN_EXE_nicring"));
+    command.args(arguments).stdin(Stdio::null());
     // As `nicring` does.
     nicring(&[]).get_envs().for_each(|(name, _)| _ = command.env_remove(name));
     command
@@ -103,10 +102,9 @@ fn the_soft_limit_of_open_files_is_raised() {
     let Some((server, neighbour)) = host(4) else { return };
     for backend in BACKENDS {
         let limited = |all: &[&str]| {
-            let mut command = Command::new("ip");
-            let shell = ["netns", "exec", &server.name, "sh", "-c"];
+            let mut command = server.command("sh");
             let script = "ulimit -Sn 40 && exec \"$0\" \"$@\"";
-            command.args(shell).args([script, env!("CARGO_BIN_EXE_nicring")]).args(all);
+            command.args(["-c", script, env!("CARGO_BIN_EXE_nicring")]).args(all);
             command
         };
         let served = Served::start_by(limited, &["--backend", backend]);
@@ -193,14 +191,12 @@ fn a_client_behind_a_nat_is_answered_at_its_source_port() {
     router.configure("address add 10.66.0.1/24 dev inside");
     client.configure("address add 10.66.0.2/24 dev eth0\nroute add default via 10.66.0.1");
     router.set("ipv4/ip_forward", "1");
-    for rule in [
+    if !router.takes_nft(&[
         "add table ip nat",
         "add chain ip nat out { type nat hook postrouting priority 100 ; }",
         "add rule ip nat out oifname c1 masquerade fully-random",
-    ] {
-        if let Err(reason) = nft(&router, rule) {
-            return skip("nft", &reason);
-        }
+    ]) {
+        return;
     }
     wait_until("the links are up", || router.is_up("inside") && router.is_up("c1"));
     for backend in BACKENDS {
@@ -224,12 +220,6 @@ fn a_client_behind_a_nat_is_answered_at_its_source_port() {
     }
 }
 
-fn nft(host: &Namespace, rule: &str) -> Result<(), String> {
-    let mut command = Command::new("ip");
-    let output = command.args(["netns", "exec", &host.name, "nft", rule]).output().expect("ip");
-    if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
-}
-
 #[test]
 fn the_doctor_tells_the_usual_causes_outside() {
     let Some((server, _neighbour)) = host(2) else { return };
@@ -240,17 +230,15 @@ fn the_doctor_tells_the_usual_causes_outside() {
     let parts = ["rp_filter strict on s2:", "NO GROUP CAN BE JOINED", "igmp_max_memberships"];
     assert_tells(&told(&server, &ports), &parts);
     let chain = "add chain inet t in { type filter hook input priority 0; policy accept; }";
-    for rule in ["add table inet t", chain] {
-        if let Err(reason) = nft(&server, rule) {
-            return skip("nft", &reason);
-        }
+    if !server.takes_nft(&["add table inet t", chain]) {
+        return;
     }
     assert_tells(&told(&server, &ports), &["firewall, UDP 5064 lets it pass"]);
     for rule in [
         "add rule inet t in udp dport 5064 drop",
         "add rule inet t in ip saddr 10.0.0.0/8 udp dport { 5070-5080 } reject",
     ] {
-        nft(&server, rule).expect("a rule");
+        server.nft(rule).expect("a rule");
     }
     let parts = [
         "firewall, UDP 5064 DROPS IT: rule 2 of inet t in",

@@ -1,10 +1,11 @@
 //! Network namespaces, created and removed with `ip`. Needs root.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Write},
     net::Ipv4Addr,
-    process::{self, Command, Output, Stdio},
+    process::{self, Child, Command, Output, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -152,6 +153,45 @@ impl Namespace {
     pub fn echo(&self, builder: Builder) -> Server {
         self.run(move || Server::echo(builder))
     }
+
+    /// A command that runs a program inside.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// Has `nft` add a rule.
+    pub fn nft(&self, rule: &str) -> Result<(), String> {
+        run(self.command("nft").arg(rule), "").map(drop)
+    }
+
+    /// Whether `nft` adds these rules. If not, prints why.
+    pub fn takes_nft(&self, rules: &[&str]) -> bool {
+        let taken = rules.iter().try_for_each(|rule| self.nft(rule));
+        taken.map_err(|reason| skip("nft", &reason)).is_ok()
+    }
+
+    /// An end of a tunnel over UDP between 10.201.1.`own` and 10.201.1.`other`, as OpenVPN and
+    /// WireGuard have it, but in the clear.
+    #[track_caller]
+    pub fn tunnel(&self, own: u8, other: u8) -> Child {
+        let udp = format!("UDP4-DATAGRAM:10.201.1.{other}:7000,bind=10.201.1.{own}:7000");
+        let tun = "TUN,tun-type=tun,tun-name=tun0,iff-no-pi,iff-up";
+        let child = spawn(self.command("socat").args([&udp, tun])).expect("socat starts");
+        wait_until("the tunnel has an end", || self.ip("address show dev tun0").is_ok());
+        self.configure(&format!("address add 10.8.0.{own}/24 brd + dev tun0"));
+        child
+    }
+}
+
+/// Whether there is `socat`, which makes tunnels. If not, prints why.
+pub fn has_socat() -> bool {
+    let is_there = Command::new("socat").arg("-V").output().is_ok();
+    if !is_there {
+        skip("socat", "there is no socat");
+    }
+    is_there
 }
 
 impl Drop for Namespace {

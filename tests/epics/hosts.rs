@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4},
-    process::{Child, Command},
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,11 @@ use nicring::search::ca;
 
 use crate::{
     EpicsServer, TemporaryDirectory,
-    common::{Client, PATIENCE, has_io_uring, netns::Namespace, skip, spawn, wait_until},
+    common::{
+        Client, PATIENCE, has_io_uring,
+        netns::{self, Namespace},
+        skip,
+    },
     python_with_epics, start_nicring,
 };
 
@@ -53,8 +57,8 @@ fn nicring_answers_wherever_rsrv_answers_by_portable() {
 
 fn nicring_answers_wherever_rsrv_answers(backend: &str) {
     let Ok(python) = python_with_epics().map_err(|reason| skip("epics", &reason)) else { return };
-    if Command::new("socat").arg("-V").output().is_err() {
-        return skip("socat", "there is no socat");
+    if !netns::has_socat() {
+        return;
     }
     let Ok(host) = Host::new().map_err(|reason| skip("netns", &reason)) else { return };
     let files = TemporaryDirectory::new(&format!("hosts-{backend}"));
@@ -120,20 +124,8 @@ impl Host {
              address add 10.201.4.2/24 brd + dev c4\n\
              route add default via 10.201.1.1")?;
         server.set("ipv4/ip_forward", "1");
-        let tunnel = [Self::tunnel(&server, 1, 2), Self::tunnel(&neighbour, 2, 1)];
+        let tunnel = [server.tunnel(1, 2), neighbour.tunnel(2, 1)];
         Ok(Self { server, neighbour, tunnel })
-    }
-
-    /// An end of a tunnel over UDP, as OpenVPN and WireGuard have it, but in the clear.
-    fn tunnel(end: &Namespace, own: u8, other: u8) -> Child {
-        let udp = format!("UDP4-DATAGRAM:10.201.1.{other}:7000,bind=10.201.1.{own}:7000");
-        let tun = "TUN,tun-type=tun,tun-name=tun0,iff-no-pi,iff-up";
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &end.name, "socat", &udp, tun]);
-        let child = spawn(&mut command).expect("socat starts");
-        wait_until("the tunnel has an end", || end.ip("address show dev tun0").is_ok());
-        end.configure(&format!("address add 10.8.0.{own}/24 brd + dev tun0"));
-        child
     }
 
     /// Who asks, and where.

@@ -437,8 +437,7 @@ impl Network {
 
 /// A command that runs inside the namespace, without this process's EPICS settings.
 fn inside(namespace: &Namespace, program: &Path) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &namespace.name]).arg(program);
+    let mut command = namespace.command(program);
     for (key, _) in env::vars_os() {
         if key.as_encoded_bytes().starts_with(b"EPICS_") {
             command.env_remove(key);
@@ -485,9 +484,10 @@ fn script(name: &str) -> PathBuf {
 fn python_with_epics() -> Result<PathBuf, String> {
     let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(python);
-    run(Command::new(&python).args(["-c", "import caproto, epics, p4p, softioc"]), "")
-        .map(|_| python)
-        .map_err(|reason| {
-            format!("no Python with the packages of tests/requirements.txt: {reason}")
-        })
+    run(
+        Command::new(&python).args(["-c", "import caproto, epics, p4p, pvaccess, repics, softioc"]),
+        "",
+    )
+    .map(|_| python)
+    .map_err(|reason| format!("no Python with the packages of tests/requirements.txt: {reason}"))
 }

@@ -1,11 +1,11 @@
 //! What addresses a host may have.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::net::Ipv4Addr;
 
 use nicring::Backend;
 
 use crate::{
-    common::{for_each_backend, netns, skip, spawn, wait_until},
+    common::{for_each_backend, netns, wait_until},
     host::Host,
     oracle::{PORT, assert_heard_as_by_a_plain_server, builder},
 };
@@ -72,24 +72,11 @@ fn the_copies_of_broadcasts_that_come_for_a_local_subnet_are_counted_and_not_han
 }
 
 fn a_tunnel_with_a_prefix_hears_its_broadcasts(backend: Backend) {
-    if Command::new("socat").arg("-V").output().is_err() {
-        return skip("socat", "there is no socat");
+    if !netns::has_socat() {
+        return;
     }
     let mut host = Host::new(1);
-    // A tunnel over UDP, as OpenVPN and WireGuard have it, but in the clear.
-    let end = |namespace: &netns::Namespace, own: u8, other: u8| {
-        let name = &namespace.name;
-        let udp = format!("UDP4-DATAGRAM:10.201.1.{other}:7000,bind=10.201.1.{own}:7000");
-        let tun = "TUN,tun-type=tun,tun-name=tun0,iff-no-pi,iff-up";
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", name, "socat", &udp, tun]);
-        let child = spawn(&mut command).expect("socat starts");
-        let has_tun = || namespace.ip("address show dev tun0").is_ok();
-        wait_until("the tunnel has an end", has_tun);
-        namespace.configure(&format!("address add 10.8.0.{own}/24 brd + dev tun0"));
-        child
-    };
-    let ends = [end(&host.server, 1, 2), end(host.neighbour(1), 2, 1)];
+    let ends = [host.server.tunnel(1, 2), host.neighbour(1).tunnel(2, 1)];
     // What has no subnet goes by the tunnel.
     host.neighbour(1).configure(
         "route add 224.0.0.0/4 dev tun0\n\

@@ -94,7 +94,7 @@ fn an_asker_that_answers_no_arp_takes_nothing_from_anyone(backend: Backend) {
         (Listen::Wildcard, [10, 201, 1, 1]),
     ] {
         let host = Host::new(2);
-        let server = host.server.run(|| Server::echo(builder(backend).listen(mode)));
+        let server = host.server.echo(builder(backend).listen(mode));
         for asker_count in [1, 20, 150] {
             // Those of the last round are asked for by ARP for three seconds; these are others.
             let first = 0x0AC9_0100 + if asker_count == 150 { 100 } else { 3 + asker_count };
@@ -125,7 +125,7 @@ fn a_slow_nic_delays_no_other(backend: Backend) {
         command.args(["rate", "64kbit", "burst", "2000", "limit", "100000000"]);
         run(&mut command, "").expect("a slow NIC");
         let builder = builder(backend).listen(listen).send_buffer_bytes(100_000);
-        let server = host.server.run(|| Server::echo(builder));
+        let server = host.server.echo(builder);
         let (slow, payload) = (host.neighbour(1).client(Ipv4Addr::UNSPECIFIED), [7; 1_000]);
         wait_until("the slow NIC takes no more", || {
             slow.send(payload, SocketAddrV4::new([10, 201, 1, 1].into(), PORT));
@@ -149,7 +149,7 @@ fn made_up_askers_of_limited_broadcasts_do_not_fill_the_table_of_neighbours(back
     let host = Host::new(1);
     host.server.set("ipv4/conf/all/rp_filter", "0");
     host.server.set("ipv4/conf/s1/rp_filter", "0");
-    let server = host.server.run(|| Server::echo(builder(backend)));
+    let server = host.server.echo(builder(backend));
     flood(&host, &server, Ipv4Addr::BROADCAST, 3_000, |number| 0x2C00_0001 + number as u32 * 7);
     let mut command = std::process::Command::new("ip");
     command.args(["-n", &host.server.name, "-4", "neighbour", "show", "nud", "all"]);
@@ -169,12 +169,11 @@ fn made_up_askers_of_limited_broadcasts_do_not_fill_the_table_of_neighbours(back
 
 fn segments_that_a_firewall_refuses_leave_one_by_one(backend: Backend) {
     let host = Host::new(1);
-    for rule in ["add table ip t", "add chain ip t out { type filter hook output priority 0 ; }"] {
-        if let Err(error) = nft(&host, rule) {
-            return crate::common::skip("nft", &error);
-        }
+    let chain = "add chain ip t out { type filter hook output priority 0 ; }";
+    if !host.server.takes_nft(&["add table ip t", chain]) {
+        return;
     }
-    nft(&host, "add rule ip t out meta l4proto udp meta length > 1400 drop").expect("a rule");
+    host.server.nft("add rule ip t out meta l4proto udp meta length > 1400 drop").expect("a rule");
     let server = host.server.run(|| {
         Server::start(builder(backend), |batch| {
             for datagram in batch {
@@ -193,12 +192,6 @@ fn segments_that_a_firewall_refuses_leave_one_by_one(backend: Backend) {
         }
     }
     assert_eq!(server.handle.stats().total().send_error_count, 0);
-}
-
-fn nft(host: &Host, rule: &str) -> Result<(), String> {
-    let mut command = std::process::Command::new("ip");
-    command.args(["netns", "exec", &host.server.name, "nft", rule]);
-    run(&mut command, "").map(drop)
 }
 
 /// By any of the ways in which an asker may name the address that is answered.

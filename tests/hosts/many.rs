@@ -6,7 +6,7 @@ use nicring::Backend;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    common::{Server, netns, sandbox::is_child_of},
+    common::{netns, sandbox::is_child_of},
     host::Host,
     oracle::{PORT, builder},
 };
@@ -67,7 +67,7 @@ fn three_hundred_nics(this: &str, backend: Backend, limit: u64) {
         assert!(error.contains("RLIMIT_NOFILE") && error.contains("os error 24"), "{error}");
         return;
     }
-    let server = host.server.run(|| Server::echo(builder));
+    let server = host.server.echo(builder);
     assert!(server.handle.failed_nics().is_empty(), "{:#?}", server.handle.failed_nics());
     assert!(server.handle.sockets().len() > 4 * NIC_COUNT as usize);
     let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);

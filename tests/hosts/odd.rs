@@ -47,7 +47,7 @@ fn an_address_that_is_not_in_table_local_costs_only_itself(backend: Backend) {
         .neighbour_asks_in_vain(2, ["10.201.2.1"]);
     assert_heard_as_by_a_plain_server(&host, backend);
     let class = || builder(backend).listen(Listen::Class);
-    let server = host.server.run(|| Server::echo(class()));
+    let server = host.server.echo(class());
     let failures = failures(&server);
     assert_eq!(failures.len(), 1, "{}", text(&failures));
     assert_eq!(failures[0].address, "10.201.2.1:5076".parse().unwrap());
@@ -63,7 +63,7 @@ fn an_address_that_is_not_in_table_local_costs_only_itself(backend: Backend) {
     let error = host.server.run(|| refused(class().on_failed_nic(OnFailedNic::Fail)));
     assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
     // It is heard as soon as it is local.
-    let server = host.server.run(|| Server::echo(class()));
+    let server = host.server.echo(class());
     host.server.configure("route add table local local 10.201.2.1 dev s2");
     wait_until("all is heard", || server.handle.failed_nics().is_empty());
     let client = host.neighbour(2).client(Ipv4Addr::UNSPECIFIED);
@@ -93,7 +93,7 @@ fn a_group_that_cannot_be_joined_costs_only_itself(backend: Backend) {
         assert_eq!(server.next().text(), "joined by now", "{mode:?}");
     }
     host.server.set("ipv4/igmp_max_memberships", "0");
-    let server = host.server.run(|| Server::echo(builder(backend)));
+    let server = host.server.echo(builder(backend));
     let failures = failures(&server);
     assert_eq!(failures.len(), 2, "on lo and on s1: {}", text(&failures));
     assert!(failures.iter().all(|failed| *failed.address.ip() == GROUP));
@@ -128,7 +128,7 @@ fn what_could_not_be_opened_is_tried_again_until_it_can(backend: Backend) {
     let host = Host::new(1);
     // Who hears all of 127.0.0.0/8 shares the port with nobody who does not share it.
     let builder = builder(backend).exclude_nic("lo".parse().expect("a name"));
-    let server = host.server.run(|| Server::echo(builder));
+    let server = host.server.echo(builder);
     // Another program is first at an address that comes.
     host.server.set("ipv4/ip_nonlocal_bind", "1");
     let holder = host.server.run(|| UdpSocket::bind(("10.201.7.1", PORT)).expect("unshared"));
@@ -152,7 +152,7 @@ fn what_could_not_be_opened_is_tried_again_until_it_can(backend: Backend) {
 fn an_address_that_another_program_holds_costs_only_itself(backend: Backend) {
     let host = Host::new(2);
     let holder = host.server.run(|| UdpSocket::bind(("10.201.2.1", PORT)).expect("unshared"));
-    let server = host.server.run(|| Server::echo(builder(backend)));
+    let server = host.server.echo(builder(backend));
     // As a plain server that is bound to 0.0.0.0, what hears the rest of lo cannot be bound.
     let failures = failures(&server);
     let addresses: Vec<_> = failures.iter().map(|failed| failed.address.ip().octets()).collect();
@@ -179,7 +179,7 @@ fn unicasts_are_left_address_by_address(backend: Backend) {
     let host = Host::new(2);
     let other = host.server.run(|| Client::sharing_at([10, 201, 2, 1].into(), PORT));
     let filter = "10.201.2.1".parse().expect("an address");
-    let server = host.server.run(|| Server::echo(builder(backend).leave_unicast(filter)));
+    let server = host.server.echo(builder(backend).leave_unicast(filter));
     let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);
     for round in 0..20 {
         let text = round.to_string();
@@ -201,7 +201,7 @@ fn a_service_address_on_lo_that_is_left_stays_with_its_server(backend: Backend) 
         [builder(backend).leave_unicast(filter()), builder(backend).exclude_nic(filter())]
     {
         let plain = host.plain_server(PORT);
-        let server = host.server.run(|| Server::echo(builder));
+        let server = host.server.echo(builder);
         host.server.client(Ipv4Addr::LOCALHOST).ask("left", [10, 57, 0, 1], PORT);
         plain.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         assert_eq!(plain.receive().0, b"left");
@@ -216,7 +216,7 @@ fn a_subnet_that_is_local_can_be_chosen(backend: Backend) {
     host.server.configure("route add local 203.0.113.0/24 dev lo");
     let chosen = "203.0.113.0/24".parse().expect("a subnet");
     let s1 = "s1".parse().expect("a name");
-    let server = host.server.run(|| Server::echo(builder(backend).nic(chosen).nic(s1)));
+    let server = host.server.echo(builder(backend).nic(chosen).nic(s1));
     let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);
     client.ask("local", [203, 0, 113, 9], PORT);
     client.expect("local", "203.0.113.9:5076".parse().unwrap());
@@ -231,7 +231,7 @@ fn an_exclusive_port_hears_what_a_shared_one_hears(backend: Backend) {
         .neighbour_asks(2, ["224.0.0.128", "192.0.2.5", "10.201.2.1"])
         .asks_itself("127.0.0.1", ["127.0.1.1", "127.0.0.1", "127.255.255.255"]);
     compare(&host, MODES[0], builder(backend).exclusive());
-    let server = host.server.run(|| Server::echo(builder(backend).exclusive()));
+    let server = host.server.echo(builder(backend).exclusive());
     for address in ["0.0.0.0", "10.201.1.1", "127.0.1.1", "127.0.0.1", "192.0.2.5"] {
         let bound = host.server.run(|| shared_socket_at(address.parse().unwrap(), PORT));
         assert_eq!(bound.map(drop).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{address}");
@@ -256,7 +256,7 @@ fn a_nic_that_was_named_is_waited_for_if_asked(backend: Backend) {
     let text = error.to_string();
     assert!(text.contains("s1: no NIC") && text.contains("wait_for_nics"), "{text}");
     for unicast in [Unicast::Take, Unicast::Leave] {
-        let server = host.server.run(|| Server::echo(named().unicast(unicast).wait_for_nics()));
+        let server = host.server.echo(named().unicast(unicast).wait_for_nics());
         host.server.configure("link set s1 up\naddress add 10.201.1.1/24 brd + dev s1");
         let is_heard =
             || server.handle.sockets().iter().any(|socket| socket.hears != Hears::Nothing);

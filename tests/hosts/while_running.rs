@@ -33,7 +33,7 @@ fn hears_at(server: &Server, address: [u8; 4]) -> bool {
 fn what_comes_is_heard_without_a_rescan_by_hand(backend: Backend) {
     let host = Host::new(2);
     host.server.configure("link delete s2");
-    let server = host.server.run(|| Server::echo(builder(backend)));
+    let server = host.server.echo(builder(backend));
     // A NIC.
     host.connect(2);
     host.server.configure("address add 10.201.2.1/24 brd + dev s2");
@@ -91,7 +91,7 @@ fn a_nic_made_again_with_its_name_and_its_index_hears_its_group(backend: Backend
         make();
         let builder = || builder(backend);
         let builder = if follows { builder() } else { builder().fixed_nics() };
-        let server = host.server.run(|| Server::echo(builder));
+        let server = host.server.echo(builder);
         assert_answered(&host, 1, GROUP);
         let is_member = || {
             let listed = host.server.shown("maddress show dev x1");
@@ -115,7 +115,7 @@ fn a_nic_made_again_with_its_name_and_its_index_hears_its_group(backend: Backend
 
 fn a_nic_that_gets_another_name_is_heard_on_and_shown_by_its_new_name(backend: Backend) {
     let host = Host::new(2);
-    let server = host.server.run(|| Server::echo(builder(backend)));
+    let server = host.server.echo(builder(backend));
     let sockets = || server.handle.sockets();
     let count = sockets().iter().filter(|socket| is_on(socket, "s2")).count();
     assert!(count > 0);
@@ -136,7 +136,7 @@ fn a_nic_that_gets_another_name_is_heard_on_and_shown_by_its_new_name(backend: B
 /// A bridge tells of a port that goes by the same message that tells of a link that goes.
 fn a_bridge_port_that_leaves_its_bridge_is_still_a_nic(backend: Backend) {
     let host = Host::new(1);
-    let server = host.server.run(|| Server::echo(builder(backend)));
+    let server = host.server.echo(builder(backend));
     host.server.configure(
         "link add br0 type bridge\nlink set br0 up\nlink set s1 master br0\nlink set s1 nomaster",
     );
