@@ -11,7 +11,7 @@ use std::{
 
 use nicring::{
     ReplyPath,
-    search::{CaResponder, NameTable, Protocol, PvaResponder},
+    search::{CaResponder, NameTable, Protocol, PvaResponder, Reply},
 };
 
 use crate::queued_batch::QueuedBatch;
@@ -78,7 +78,7 @@ pub struct Service {
     task: Task,
     names: Arc<NameTable>,
     ca: CaResponder<Option<ReplyPath>>,
-    pva: PvaResponder,
+    pva: PvaResponder<Option<ReplyPath>>,
 }
 
 impl Service {
@@ -122,16 +122,23 @@ impl Service {
         questions: impl IntoIterator<Item = Question<'a>>,
         send: &mut dyn FnMut(Way, SocketAddrV4, &[u8]),
     ) {
-        if let Task::Search(Protocol::Ca) = self.task {
-            let send = |path, to, reply: &[u8]| send(Way::Back(path), to, reply);
-            let mut answers = self.ca.pack(&self.names, send);
-            for Question { source, payload, path } in questions {
-                answers.add(payload, source, path);
+        let back = |reply: Reply<'_, Option<ReplyPath>>| {
+            send(Way::Back(reply.way), reply.to, reply.payload);
+        };
+        match self.task {
+            Task::Search(Protocol::Ca) => {
+                let mut answers = self.ca.pack(&*self.names, back);
+                for Question { source, payload, path } in questions {
+                    answers.add(payload, source, path);
+                }
             }
-            return;
-        }
-        for question in questions {
-            self.handle_one(question, send);
+            Task::Search(Protocol::Pva) => {
+                let mut answers = self.pva.pack(&*self.names, back);
+                for Question { source, payload, path } in questions {
+                    answers.add(payload, source.into(), path);
+                }
+            }
+            _ => questions.into_iter().for_each(|question| self.handle_one(question, send)),
         }
     }
 
@@ -145,11 +152,7 @@ impl Service {
                 black_box((source, payload.first(), payload.len()));
             }
             Task::Echo => send(Way::Back(path), source, payload),
-            Task::Search(Protocol::Ca) => unreachable!("answered all at once"),
-            Task::Search(Protocol::Pva) => {
-                let send = &mut |to, reply: &[u8]| send(Way::Back(path), to, reply);
-                self.pva.answer(&self.names, payload, source.into(), send);
-            }
+            Task::Search(_) => unreachable!("answered all at once"),
             Task::FanOut(destinations) => {
                 for (nic, destination) in destinations.iter().enumerate() {
                     send(Way::Nic(nic), *destination, payload);

@@ -171,6 +171,12 @@ pub struct ReplyPath {
 }
 
 impl ReplyPath {
+    /// The index of the NIC that heard the datagram, as [`Datagram::nic`] tells it.
+    #[must_use]
+    pub fn nic(&self) -> Option<u32> {
+        (self.nic != 0).then_some(self.nic)
+    }
+
     pub(crate) fn origin(&self) -> Origin {
         Origin { port: self.port, ifindex: self.ifindex }
     }

@@ -23,7 +23,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::Reject;
+use super::{Reject, bytes};
 
 /// The longest datagram that is written, in bytes.
 ///
@@ -109,6 +109,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    #[inline]
     fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Reject> {
         let (header, mut rest) =
             bytes.split_first_chunk::<HEADER_LEN>().ok_or(Reject::TruncatedHeader)?;
@@ -163,11 +164,12 @@ impl<'a> Message<'a> {
     /// # Errors
     ///
     /// If it is another command, or if its name is empty or does not end.
+    #[inline]
     pub fn search(&self) -> Result<Search<'a>, Reject> {
         if self.command != SEARCH {
             return Err(Reject::UnexpectedCommand);
         }
-        let name_len = self.payload.iter().position(|&byte| byte == 0);
+        let name_len = bytes::find(0, self.payload);
         let name = match name_len {
             Some(0) => return Err(Reject::EmptyName),
             Some(name_len) => &self.payload[..name_len],
@@ -223,28 +225,24 @@ pub struct SearchReply {
     pub minor_version: u16,
 }
 
-/// Appends a message; NUL bytes fill its payload up to `payload_len`.
-fn append(
-    buffer: &mut Vec<u8>,
+/// A header: command, length of the payload, data type, count; and two parameters.
+#[inline]
+fn header(
     [command, data_type, count]: [u16; 3],
-    parameters: [u32; 2],
-    payload: &[u8],
+    [cid, available]: [u32; 2],
     payload_len: usize,
-) {
-    let end = buffer.len() + HEADER_LEN + payload_len;
-    for field in [command, payload_len as u16, data_type, count] {
-        buffer.extend_from_slice(&field.to_be_bytes());
-    }
-    for parameter in parameters {
-        buffer.extend_from_slice(&parameter.to_be_bytes());
-    }
-    buffer.extend_from_slice(payload);
-    buffer.resize(end, 0);
+) -> [u8; HEADER_LEN] {
+    let [words, more] = [[command, payload_len as u16], [data_type, count]]
+        .map(|[high, low]| u64::from(high) << 16 | u64::from(low));
+    let first = words << 32 | more;
+    let second = u64::from(cid) << 32 | u64::from(available);
+    (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
 }
 
 fn append_version(buffer: &mut Vec<u8>, sequence: Option<u32>) {
     let data_type = if sequence.is_some() { SEQUENCE_VALID } else { 0 };
-    append(buffer, [VERSION, data_type, MINOR_VERSION], [sequence.unwrap_or(0), 0], &[], 0);
+    let head = [VERSION, data_type, MINOR_VERSION];
+    buffer.extend_from_slice(&header(head, [sequence.unwrap_or(0), 0], 0));
 }
 
 /// Writes SEARCH requests, as many names in a datagram as fit.
@@ -296,7 +294,9 @@ impl RequestWriter {
             return false;
         }
         let head = [SEARCH, DONT_REPLY, MINOR_VERSION];
-        append(&mut self.buffer, head, [id, id], name, payload_len);
+        self.buffer.extend_from_slice(&header(head, [id, id], payload_len));
+        self.buffer.extend_from_slice(name);
+        self.buffer.resize(end, 0);
         self.name_count += 1;
         true
     }
@@ -355,9 +355,11 @@ impl ReplyWriter {
         }
         let head = [SEARCH, server.port(), 0];
         let address = if server.ip().is_unspecified() { SENDER } else { server.ip().to_bits() };
-        let parameters = [address, id];
-        let version = MINOR_VERSION.to_be_bytes();
-        append(&mut self.buffer, head, parameters, &version, REPLY_PAYLOAD_LEN);
+        let header = header(head, [address, id], REPLY_PAYLOAD_LEN);
+        let mut message = [0; HEADER_LEN + REPLY_PAYLOAD_LEN];
+        message[..HEADER_LEN].copy_from_slice(&header);
+        message[HEADER_LEN..HEADER_LEN + 2].copy_from_slice(&MINOR_VERSION.to_be_bytes());
+        self.buffer.extend_from_slice(&message);
         self.name_count += 1;
         true
     }

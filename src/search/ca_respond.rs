@@ -1,12 +1,12 @@
 //! Answers CA SEARCH.
 
-use std::{cmp::Ordering, fmt, net::SocketAddrV4, thread};
+use std::{fmt, net::SocketAddrV4, thread};
 
-use super::{NameTable, Protocol, Reject, SearchCounts, ca};
-
-/// How many answers are held back at most. Then they are sent. They and their questions take 64 KiB
-/// with reply paths, and 36 KiB without.
-const HELD_MAX: usize = 1024;
+use super::{
+    Lookup, Protocol, Reject, Reply, SearchCounts, ca,
+    names::TOGETHER_MAX,
+    waiting::{HELD_MAX, Hit, Waiting},
+};
 
 /// Turns datagrams of CA SEARCH into replies that name the servers of a [`NameTable`].
 ///
@@ -48,8 +48,10 @@ const HELD_MAX: usize = 1024;
 pub struct CaResponder<W = ()> {
     counts: SearchCounts,
     reply: ca::ReplyWriter,
-    /// The questions that `hits` answer.
+    /// Those whose names wait to be looked up, or were found.
     questions: Vec<Question<W>>,
+    /// The indices of questions, in the order of those who ask.
+    by_asker: Vec<u32>,
     /// Names found and not yet answered.
     hits: Vec<Hit>,
 }
@@ -60,19 +62,9 @@ struct Question<W> {
     asker: SocketAddrV4,
     way: W,
     sequence: Option<u32>,
+    /// Equal for those that one reply can answer.
+    asker_rank: u32,
 }
-
-#[derive(Debug, Clone, Copy)]
-struct Hit {
-    server: SocketAddrV4,
-    id: u32,
-    /// Its index among the questions.
-    question: u32,
-    position: u32,
-}
-
-/// Sends a reply: gets its way, its destination and its bytes.
-type SendTo<'a, W> = &'a mut dyn FnMut(W, SocketAddrV4, &[u8]);
 
 impl<W: Copy + Ord> Default for CaResponder<W> {
     fn default() -> Self {
@@ -84,12 +76,12 @@ impl CaResponder {
     /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
     pub fn answer(
         &mut self,
-        names: &NameTable,
+        names: &dyn Lookup,
         payload: &[u8],
         source: SocketAddrV4,
         send: &mut dyn FnMut(SocketAddrV4, &[u8]),
     ) {
-        self.pack(names, |(), to, reply| send(to, reply)).add(payload, source, ());
+        self.pack(names, |reply| send(reply.to, reply.payload)).add(payload, source, ());
     }
 }
 
@@ -101,6 +93,7 @@ impl<W: Copy + Ord> CaResponder<W> {
             counts: SearchCounts::default(),
             reply: ca::ReplyWriter::new(),
             questions: Vec::with_capacity(HELD_MAX),
+            by_asker: Vec::with_capacity(HELD_MAX),
             hits: Vec::with_capacity(HELD_MAX),
         }
     }
@@ -110,10 +103,11 @@ impl<W: Copy + Ord> CaResponder<W> {
     /// Drop what this returns at the end of each batch: it then sends the answers that are left. So
     /// no answer waits longer than the batch in which its question came.
     ///
-    /// `send` is called with the way back, the destination and the bytes of each reply. The way is
-    /// any value that tells `send` how a reply must leave. Only questions with equal ways are
-    /// answered together. With an engine it is
+    /// `send` is called with each [`Reply`]. Its way is any value that tells how it must leave.
+    /// Only questions with equal ways are answered together. With an engine it is
     /// [`Datagram::reply_path`](crate::Datagram::reply_path).
+    ///
+    /// The names of all datagrams are looked up together, 32 at a time ([`Lookup`]).
     ///
     /// ```no_run
     /// # use std::ops::ControlFlow;
@@ -121,8 +115,8 @@ impl<W: Copy + Ord> CaResponder<W> {
     /// let mut responder = nicring::search::CaResponder::new();
     /// let engine = nicring::Engine::builder().port(5064).open()?;
     /// engine.run(|batch| {
-    ///     let mut answers = responder.pack(&names, |path, to, reply| {
-    ///         batch.reply_by(path, to, reply);
+    ///     let mut answers = responder.pack(&names, |reply| {
+    ///         batch.reply_by(reply.way, reply.to, reply.payload);
     ///     });
     ///     for datagram in batch {
     ///         answers.add(datagram.payload(), datagram.source(), datagram.reply_path());
@@ -131,15 +125,15 @@ impl<W: Copy + Ord> CaResponder<W> {
     /// })?;
     /// # Ok::<(), nicring::Error>(())
     /// ```
-    pub fn pack<'a, F: FnMut(W, SocketAddrV4, &[u8])>(
+    pub fn pack<'a, F: FnMut(Reply<'_, W>)>(
         &'a mut self,
-        names: &'a NameTable,
+        names: &'a dyn Lookup,
         send: F,
     ) -> CaAnswers<'a, W, F> {
         // An earlier panic may have left some.
         self.questions.clear();
         self.hits.clear();
-        CaAnswers { responder: self, names, send }
+        CaAnswers { responder: self, names, waiting: Waiting::new(), send }
     }
 
     /// What it has counted so far.
@@ -148,27 +142,99 @@ impl<W: Copy + Ord> CaResponder<W> {
         &self.counts
     }
 
-    fn add(&mut self, names: &NameTable, payload: &[u8], mut from: Client<W>, send: SendTo<'_, W>) {
-        self.counts.datagram_count += 1;
-        let read = match from.question.asker.port() {
+    /// Sends the answers that are held back. Those to one client by one way share datagrams, but no
+    /// datagram names two servers.
+    fn send_hits(&mut self, send: &mut dyn FnMut(Reply<'_, W>)) {
+        let Self { counts, reply, questions, by_asker, hits } = self;
+        rank_askers(questions, by_asker);
+        let asker = |hit: &Hit| questions[hit.question as usize].asker_rank;
+        hits.sort_unstable_by_key(|hit| hit.key(asker(hit)));
+        let share_a_reply =
+            |one: &Hit, next: &Hit| one.server == next.server && asker(one) == asker(next);
+        for alike in hits.chunk_by(share_a_reply) {
+            for together in alike.chunks(ca::REPLY_NAME_COUNT_MAX) {
+                let latest = &questions[together[together.len() - 1].question as usize];
+                reply.begin(latest.sequence);
+                for hit in together {
+                    reply.push(hit.id, hit.server);
+                }
+                counts.reply_count += 1;
+                send(Reply {
+                    way: latest.way,
+                    to: latest.asker,
+                    payload: reply.datagram(),
+                    name_count: together.len(),
+                });
+            }
+        }
+        hits.clear();
+        questions.clear();
+    }
+}
+
+/// Numbers those who ask. `by_asker` is memory to do so.
+fn rank_askers<W: Copy + Ord>(questions: &mut [Question<W>], by_asker: &mut Vec<u32>) {
+    let asker = |question: &Question<W>| (question.asker, question.way);
+    if questions.windows(2).all(|pair| asker(&pair[0]) == asker(&pair[1])) {
+        return; // One client: all have rank 0.
+    }
+    by_asker.clear();
+    by_asker.extend(0..questions.len() as u32);
+    by_asker.sort_unstable_by_key(|index| asker(&questions[*index as usize]));
+    let (mut rank, mut last) = (0, None);
+    for index in by_asker {
+        let question = &mut questions[*index as usize];
+        rank += u32::from(last.is_some_and(|last| last != asker(question)));
+        (question.asker_rank, last) = (rank, Some(asker(question)));
+    }
+}
+
+/// The answers to one batch of datagrams; see [`CaResponder::pack`]. When dropped, it sends the
+/// answers that it has held back.
+pub struct CaAnswers<'a, W: Copy + Ord, F: FnMut(Reply<'_, W>)> {
+    responder: &'a mut CaResponder<W>,
+    names: &'a dyn Lookup,
+    waiting: Waiting<'a>,
+    send: F,
+}
+
+impl<'a, W: Copy + Ord, F: FnMut(Reply<'_, W>)> CaAnswers<'a, W, F> {
+    /// Answers one datagram; its replies leave by `way`.
+    pub fn add(&mut self, payload: &'a [u8], source: SocketAddrV4, way: W) {
+        self.add_whole_or_not(payload, source, way, false);
+    }
+
+    /// As [`CaAnswers::add`], for a datagram of which only the beginning arrived
+    /// ([`Datagram::is_truncated`](crate::Datagram::is_truncated)): its end is no mistake of the
+    /// client's.
+    pub fn add_truncated(&mut self, payload: &'a [u8], source: SocketAddrV4, way: W) {
+        self.add_whole_or_not(payload, source, way, true);
+    }
+
+    /// What the responder has counted so far. Hits and misses are those of the names that were
+    /// looked up, and replies those that were sent.
+    #[must_use]
+    pub fn counts(&self) -> &SearchCounts {
+        &self.responder.counts
+    }
+
+    fn add_whole_or_not(&mut self, payload: &'a [u8], source: SocketAddrV4, way: W, is_cut: bool) {
+        let question = Question { asker: source, way, sequence: None, asker_rank: 0 };
+        let client = Client { question, minor_version: u16::MAX };
+        self.responder.counts.datagram_count += 1;
+        let read = match source.port() {
             0 => Err(Reject::ReplyPortZero),
-            _ => self.read(names, payload, &mut from, send),
+            _ => self.read(payload, client),
         };
         match read {
-            Err(Reject::TruncatedHeader | Reject::TruncatedPayload) if from.is_cut => {}
-            Err(reject) => self.counts.reject(reject),
+            Err(Reject::TruncatedHeader | Reject::TruncatedPayload) if is_cut => {}
+            Err(reject) => self.responder.counts.reject(reject),
             Ok(()) => {}
         }
     }
 
     /// Stops at the first message that makes the rest of the datagram doubtful.
-    fn read(
-        &mut self,
-        names: &NameTable,
-        payload: &[u8],
-        client: &mut Client<W>,
-        send: SendTo<'_, W>,
-    ) -> Result<(), Reject> {
+    fn read(&mut self, payload: &'a [u8], mut client: Client<W>) -> Result<(), Reject> {
         for message in ca::messages(payload) {
             let message = message?;
             match message.command {
@@ -177,8 +243,8 @@ impl<W: Copy + Ord> CaResponder<W> {
                     client.question.sequence = message.sequence_to_echo();
                 }
                 ca::SEARCH => match message.search() {
-                    Ok(search) => self.look_up(names, &search, client, send),
-                    Err(reject) => self.counts.reject(reject),
+                    Ok(search) => self.ask(&search, &client),
+                    Err(reject) => self.responder.counts.reject(reject),
                 },
                 _ => return Err(Reject::UnexpectedCommand),
             }
@@ -186,116 +252,44 @@ impl<W: Copy + Ord> CaResponder<W> {
         Ok(())
     }
 
-    fn look_up(
-        &mut self,
-        names: &NameTable,
-        search: &ca::Search<'_>,
-        client: &Client<W>,
-        send: SendTo<'_, W>,
-    ) {
+    fn ask(&mut self, search: &ca::Search<'a>, client: &Client<W>) {
+        let CaResponder { counts, questions, .. } = &mut *self.responder;
         if search.minor_version.min(client.minor_version) < ca::MINOR_VERSION_REDIRECT {
-            return self.counts.reject(Reject::OldClient);
+            return counts.reject(Reject::OldClient);
         }
-        self.counts.name_count += 1;
-        let Some(server) = names.lookup(Protocol::Ca, search.name) else {
-            self.counts.miss_count += 1;
-            return;
-        };
-        self.counts.hit_count += 1;
-        if self.hits.len() == HELD_MAX {
-            self.flush(send);
+        counts.name_count += 1;
+        if questions.last() != Some(&client.question) {
+            questions.push(client.question);
         }
-        if self.questions.last() != Some(&client.question) {
-            self.questions.push(client.question);
+        self.waiting.push(questions.len() as u32 - 1, search.id, search.name);
+        if self.waiting.is_full() {
+            self.look_up();
         }
-        let (question, position) = (self.questions.len() as u32 - 1, self.hits.len() as u32);
-        self.hits.push(Hit { server, id: search.id, question, position });
     }
 
-    /// Sends the answers that are held back. Those to one client by one way share datagrams, but no
-    /// datagram names two servers.
-    fn flush(&mut self, send: SendTo<'_, W>) {
-        let Self { counts, reply, questions, hits } = self;
-        let question = |hit: &Hit| &questions[hit.question as usize];
-        hits.sort_unstable_by(|one, other| {
-            let by_asker = match one.question == other.question {
-                true => Ordering::Equal,
-                false => question(one).compare_askers(question(other)),
-            };
-            by_asker.then_with(|| (one.server, one.position).cmp(&(other.server, other.position)))
-        });
-        let share_a_reply = |one: &Hit, next: &Hit| {
-            let is_same_question = one.question == next.question;
-            one.server == next.server
-                && (is_same_question || question(one).compare_askers(question(next)).is_eq())
-        };
-        for alike in hits.chunk_by(share_a_reply) {
-            for together in alike.chunks(ca::REPLY_NAME_COUNT_MAX) {
-                let latest = question(&together[together.len() - 1]);
-                reply.begin(latest.sequence);
-                for hit in together {
-                    reply.push(hit.id, hit.server);
-                }
-                counts.reply_count += 1;
-                send(latest.way, latest.asker, reply.datagram());
-            }
+    /// Looks up the names that wait, and sends answers if no more can be held back.
+    fn look_up(&mut self) {
+        let CaResponder { counts, questions, hits, .. } = &mut *self.responder;
+        self.waiting.look_up(Protocol::Ca, self.names, counts, hits);
+        if hits.is_empty() {
+            questions.clear();
+        } else if hits.len().max(questions.len()) > HELD_MAX - TOGETHER_MAX {
+            self.responder.send_hits(&mut self.send);
         }
-        hits.clear();
-        questions.clear();
     }
 }
 
-impl<W: Copy + Ord> Question<W> {
-    /// Equal if one reply can answer both.
-    fn compare_askers(&self, other: &Self) -> Ordering {
-        (self.asker, self.way).cmp(&(other.asker, other.way))
-    }
-}
-
-/// The answers to one batch of datagrams; see [`CaResponder::pack`]. When dropped, it sends the
-/// answers that it has held back.
-pub struct CaAnswers<'a, W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> {
-    responder: &'a mut CaResponder<W>,
-    names: &'a NameTable,
-    send: F,
-}
-
-impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> CaAnswers<'_, W, F> {
-    /// Answers one datagram; its replies leave by `way`.
-    pub fn add(&mut self, payload: &[u8], source: SocketAddrV4, way: W) {
-        self.add_whole_or_not(payload, source, way, false);
-    }
-
-    /// As [`CaAnswers::add`], for a datagram of which only the beginning arrived
-    /// ([`Datagram::is_truncated`](crate::Datagram::is_truncated)): its end is no mistake of the
-    /// client's.
-    pub fn add_truncated(&mut self, payload: &[u8], source: SocketAddrV4, way: W) {
-        self.add_whole_or_not(payload, source, way, true);
-    }
-
-    fn add_whole_or_not(&mut self, payload: &[u8], source: SocketAddrV4, way: W, is_cut: bool) {
-        let question = Question { asker: source, way, sequence: None };
-        let client = Client { question, minor_version: u16::MAX, is_cut };
-        self.responder.add(self.names, payload, client, &mut self.send);
-    }
-
-    /// What the responder has counted so far. Of the replies it counts those that are sent.
-    #[must_use]
-    pub fn counts(&self) -> &SearchCounts {
-        self.responder.counts()
-    }
-}
-
-impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> Drop for CaAnswers<'_, W, F> {
+impl<W: Copy + Ord, F: FnMut(Reply<'_, W>)> Drop for CaAnswers<'_, W, F> {
     fn drop(&mut self) {
         // `send` itself may have panicked, so it is not called again.
         if !thread::panicking() {
-            self.responder.flush(&mut self.send);
+            self.look_up();
+            self.responder.send_hits(&mut self.send);
         }
     }
 }
 
-impl<W: Copy + Ord, F: FnMut(W, SocketAddrV4, &[u8])> fmt::Debug for CaAnswers<'_, W, F> {
+impl<W: Copy + Ord, F: FnMut(Reply<'_, W>)> fmt::Debug for CaAnswers<'_, W, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held_count = self.responder.hits.len();
         f.debug_struct("CaAnswers").field("held_count", &held_count).finish_non_exhaustive()
@@ -308,6 +302,4 @@ struct Client<W> {
     /// The minor version in its VERSION message. Without one it is `u16::MAX`, and the version in
     /// SEARCH counts.
     minor_version: u16,
-    /// Whether the end of the datagram is missing.
-    is_cut: bool,
 }

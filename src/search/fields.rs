@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::bytes;
+
 /// Whether a server of a record is found by the names of the record's fields too.
 ///
 /// A client may ask for `ioc1:temp.EGU`. An IOC that has the record `ioc1:temp` has that field.
@@ -45,7 +47,7 @@ impl Fields {
     pub(super) fn records_of(self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
         let first_dot = match self {
             Self::None => None,
-            _ => name.iter().position(|&byte| byte == b'.'),
+            _ => bytes::find(b'.', name),
         };
         let last_dot = first_dot.and_then(|first| {
             let is_filter = |&byte: &u8| byte == b'{';

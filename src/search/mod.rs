@@ -7,6 +7,7 @@
 //! | part | what it is |
 //! | --- | --- |
 //! | [`NameTable`] | a million names and more, each with the server that has it, in few bytes |
+//! | [`Lookup`] | names looked up together, in one table or a stack of them, or in your own |
 //! | [`read_pv_file`] | the table from a text file, with errors that name file, line and column |
 //! | [`CaResponder`], [`PvaResponder`] | datagrams and the table in, reply datagrams out |
 //! | [`ca`], [`pva`] | total parsers and writers of both protocols |
@@ -40,27 +41,32 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bytes;
 pub mod ca;
 mod ca_respond;
 mod counts;
 mod fields;
 pub mod load;
+mod lookup;
 mod names;
 mod patterns;
 mod pv_file;
 pub mod pva;
 mod pva_respond;
 mod request;
+mod waiting;
 
 use std::{fmt, str::FromStr};
 
 pub use ca_respond::{CaAnswers, CaResponder};
 pub use counts::{Reject, SearchCounts};
 pub use fields::{Fields, FieldsError};
+pub use lookup::Lookup;
 pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
 pub use pv_file::{PvFile, PvFileError, read_pv_file};
-pub use pva_respond::{Asked, PvaResponder};
+pub use pva_respond::{Asked, PvaAnswers, PvaResponder};
 pub use request::{Request, RequestHead, answered_ids};
+pub use waiting::Reply;
 
 /// One of the two EPICS protocols. A server may have the same name in both.
 ///

@@ -58,6 +58,11 @@ pub const FLAG_REPLY_TO_SOURCE_PORT: u8 = 0x02;
 pub const FLAG_UNICAST: u8 = 0x80;
 
 const HEADER_LEN: usize = 8;
+/// GUID, sequence number, address and port, `tcp`, found, and how many ids follow.
+const RESPONSE_HEAD_LEN: usize = 12 + 4 + 16 + 2 + 1 + TCP.len() + 1 + 2;
+/// How many ids fit a SEARCH_RESPONSE of [`DATAGRAM_LEN_MAX`] bytes.
+pub(super) const RESPONSE_ID_COUNT_MAX: usize =
+    (DATAGRAM_LEN_MAX - HEADER_LEN - RESPONSE_HEAD_LEN) / 4;
 const MAGIC: u8 = 0xca;
 const HEADER_CONTROL: u8 = 0x01;
 const HEADER_SEGMENTED: u8 = 0x30;

@@ -1,9 +1,17 @@
 //! Answers PVA SEARCH.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    thread,
+};
 
-use super::names::is_host;
-use super::{NameTable, Protocol, Reject, SearchCounts, pva};
+use super::{
+    Lookup, Protocol, Reject, Reply, SearchCounts,
+    names::{TOGETHER_MAX, is_host},
+    pva,
+    waiting::{HELD_MAX, Hit, Waiting},
+};
 use crate::nics::Subnet;
 
 /// Who asked, and how the question came.
@@ -75,30 +83,63 @@ impl From<SocketAddrV4> for Asked {
 /// assert!(response.ids().eq([42]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
-pub struct PvaResponder {
+#[derive(Debug)]
+pub struct PvaResponder<W = ()> {
     counts: SearchCounts,
     reply_subnets: Vec<Subnet>,
     accepts_untagged: bool,
     /// Where what servers of this host pass on may have been sent to; `None` for anywhere.
     origins: Option<Vec<Ipv4Addr>>,
-    hits: Vec<Hit>,
     response: pva::ResponseWriter,
+    /// Those whose names wait to be looked up, or were found.
+    questions: Vec<Question<W>>,
+    /// Names found and not yet answered.
+    hits: Vec<Hit>,
 }
 
-/// A name found. The order puts the hits of one server together, in the order of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Hit {
-    server: SocketAddrV4,
-    place: u16,
-    id: u32,
+/// What the answers to a request have in common.
+#[derive(Debug, Clone, Copy)]
+struct Question<W> {
+    to: SocketAddrV4,
+    way: W,
+    /// Where the answers come from, if it is known.
+    own: Option<Ipv4Addr>,
+    sequence: u32,
+    byte_order: pva::ByteOrder,
+}
+
+impl<W: Copy> Default for PvaResponder<W> {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl PvaResponder {
+    /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
+    pub fn answer(
+        &mut self,
+        names: &dyn Lookup,
+        payload: &[u8],
+        asked: Asked,
+        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
+    ) {
+        self.pack(names, |reply| send(reply.to, reply.payload)).add(payload, asked, ());
+    }
+}
+
+impl<W: Copy> PvaResponder<W> {
     /// A responder that replies to senders, and to hosts in these subnets.
     #[must_use]
     pub fn new(reply_subnets: Vec<Subnet>) -> Self {
-        Self { reply_subnets, ..Self::default() }
+        Self {
+            counts: SearchCounts::default(),
+            reply_subnets,
+            accepts_untagged: false,
+            origins: None,
+            response: pva::ResponseWriter::new(),
+            questions: Vec::with_capacity(HELD_MAX),
+            hits: Vec::with_capacity(HELD_MAX),
+        }
     }
 
     /// Replaces the subnets, when the addresses of the host have changed.
@@ -120,67 +161,47 @@ impl PvaResponder {
         self.origins = origins;
     }
 
-    /// Answers one datagram: calls `send` with the destination and the bytes of each reply.
-    pub fn answer(
-        &mut self,
-        names: &NameTable,
-        payload: &[u8],
-        asked: Asked,
-        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
-    ) {
-        self.counts.datagram_count += 1;
-        if let Err(reject) = self.answer_messages(names, payload, asked, send) {
-            self.counts.reject(reject);
-        }
+    /// Answers several datagrams at once.
+    ///
+    /// Drop what this returns at the end of each batch: it then sends the answers that are left. So
+    /// no answer waits longer than the batch in which its question came. `send` is called with each
+    /// [`Reply`]. Its way is that of the question, any value that tells how the reply must leave;
+    /// with an engine, [`Datagram::reply_path`](crate::Datagram::reply_path).
+    ///
+    /// The names of all datagrams are looked up together, 32 at a time ([`Lookup`]).
+    ///
+    /// ```no_run
+    /// # use std::ops::ControlFlow;
+    /// # let names = nicring::search::NameTable::builder().build();
+    /// let mut responder = nicring::search::PvaResponder::new(Vec::new());
+    /// let engine = nicring::Engine::builder().port(5076).open()?;
+    /// engine.run(|batch| {
+    ///     let mut answers = responder.pack(&names, |reply| {
+    ///         batch.reply_by(reply.way, reply.to, reply.payload);
+    ///     });
+    ///     for datagram in batch {
+    ///         let asked = datagram.source().into();
+    ///         answers.add(datagram.payload(), asked, datagram.reply_path());
+    ///     }
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    pub fn pack<'a, F: FnMut(Reply<'_, W>)>(
+        &'a mut self,
+        names: &'a dyn Lookup,
+        send: F,
+    ) -> PvaAnswers<'a, W, F> {
+        // An earlier panic may have left some.
+        self.questions.clear();
+        self.hits.clear();
+        PvaAnswers { responder: self, names, waiting: Waiting::new(), send }
     }
 
     /// What it has counted so far.
     #[must_use]
     pub fn counts(&self) -> &SearchCounts {
         &self.counts
-    }
-
-    /// Stops at the first message that makes the rest of the datagram doubtful.
-    fn answer_messages(
-        &mut self,
-        names: &NameTable,
-        payload: &[u8],
-        mut asked: Asked,
-        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
-    ) -> Result<(), Reject> {
-        let mut tagged = asked.forwarded && self.accepts_untagged;
-        let mut has_tag = false;
-        let messages = match asked.truncated {
-            true => pva::messages_of_cut(payload),
-            false => pva::messages(payload),
-        };
-        for message in messages {
-            let message = message?;
-            match message.command {
-                pva::SEARCH => {
-                    let search = message.search()?;
-                    match self.destination(&search, asked, tagged) {
-                        Ok(Some(to)) => self.answer_search(names, &search, (to, asked.own), send),
-                        Ok(None) => {}
-                        Err(reject) => self.counts.reject(reject),
-                    }
-                }
-                pva::ORIGIN_TAG => {
-                    let origin = message.origin()?;
-                    if has_tag || !asked.forwarded {
-                        return Err(Reject::UntrustedOriginTag);
-                    }
-                    if !self.may_come_from(origin) {
-                        return Err(Reject::ForeignOrigin);
-                    }
-                    (has_tag, tagged) = (true, true);
-                    // As if it had been asked there by itself.
-                    asked.own = origin.to_ipv4_mapped().filter(|origin| !origin.is_unspecified());
-                }
-                _ => self.counts.other_count += 1,
-            }
-        }
-        Ok(())
     }
 
     /// Whether a request that was sent to this address first is to be answered.
@@ -237,59 +258,143 @@ impl PvaResponder {
         is_host(address) && trusted && is_one_host
     }
 
-    fn answer_search(
-        &mut self,
-        names: &NameTable,
-        search: &pva::Search<'_>,
-        (to, own): (SocketAddrV4, Option<Ipv4Addr>),
-        send: &mut dyn FnMut(SocketAddrV4, &[u8]),
-    ) {
-        self.hits.clear();
-        for ((id, name), place) in search.names().zip(0..=u16::MAX) {
-            if let Some(server) = names.lookup(Protocol::Pva, name) {
-                self.hits.push(Hit { server, place, id });
+    /// Sends the answers that are held back, one datagram or more for each request and server.
+    fn send_hits(&mut self, send: &mut dyn FnMut(Reply<'_, W>)) {
+        let Self { counts, response, questions, hits, .. } = self;
+        hits.sort_unstable_by_key(|hit| hit.key(hit.question));
+        let share_a_reply =
+            |one: &Hit, next: &Hit| (one.question, one.server) == (next.question, next.server);
+        for alike in hits.chunk_by(share_a_reply) {
+            let (question, server) = (&questions[alike[0].question as usize], alike[0].server);
+            let head = pva::ResponseHead {
+                byte_order: question.byte_order,
+                guid: guid_of(server, question.own),
+                sequence: question.sequence,
+                server,
+            };
+            for together in alike.chunks(pva::RESPONSE_ID_COUNT_MAX) {
+                response.begin(head);
+                for hit in together {
+                    response.push(hit.id);
+                }
+                counts.reply_count += 1;
+                send(Reply {
+                    way: question.way,
+                    to: question.to,
+                    payload: response.datagram(),
+                    name_count: together.len(),
+                });
             }
         }
-        let (name_count, hit_count) = (u64::from(search.name_count), self.hits.len() as u64);
-        self.counts.name_count += name_count;
-        self.counts.hit_count += hit_count;
-        self.counts.miss_count += name_count - hit_count;
-        self.hits.sort_unstable();
-        for hits in self.hits.chunk_by(|one, next| one.server == next.server) {
-            self.counts.reply_count +=
-                write_replies(&mut self.response, search, (hits, own), |reply| {
-                    send(to, reply);
-                });
+        hits.clear();
+        questions.clear();
+    }
+}
+
+/// The answers to one batch of datagrams; see [`PvaResponder::pack`]. When dropped, it sends the
+/// answers that it has held back.
+pub struct PvaAnswers<'a, W: Copy, F: FnMut(Reply<'_, W>)> {
+    responder: &'a mut PvaResponder<W>,
+    names: &'a dyn Lookup,
+    waiting: Waiting<'a>,
+    send: F,
+}
+
+impl<'a, W: Copy, F: FnMut(Reply<'_, W>)> PvaAnswers<'a, W, F> {
+    /// Answers one datagram; its replies leave by `way`.
+    pub fn add(&mut self, payload: &'a [u8], asked: Asked, way: W) {
+        self.responder.counts.datagram_count += 1;
+        if let Err(reject) = self.read(payload, asked, way) {
+            self.responder.counts.reject(reject);
+        }
+    }
+
+    /// What the responder has counted so far. Hits and misses are those of the names that were
+    /// looked up, and replies those that were sent.
+    #[must_use]
+    pub fn counts(&self) -> &SearchCounts {
+        &self.responder.counts
+    }
+
+    /// Stops at the first message that makes the rest of the datagram doubtful.
+    fn read(&mut self, payload: &'a [u8], mut asked: Asked, way: W) -> Result<(), Reject> {
+        let mut tagged = asked.forwarded && self.responder.accepts_untagged;
+        let mut has_tag = false;
+        let messages = match asked.truncated {
+            true => pva::messages_of_cut(payload),
+            false => pva::messages(payload),
+        };
+        for message in messages {
+            let message = message?;
+            match message.command {
+                pva::SEARCH => {
+                    let search = message.search()?;
+                    match self.responder.destination(&search, asked, tagged) {
+                        Ok(Some(to)) => self.ask(&search, to, asked.own, way),
+                        Ok(None) => {}
+                        Err(reject) => self.responder.counts.reject(reject),
+                    }
+                }
+                pva::ORIGIN_TAG => {
+                    let origin = message.origin()?;
+                    if has_tag || !asked.forwarded {
+                        return Err(Reject::UntrustedOriginTag);
+                    }
+                    if !self.responder.may_come_from(origin) {
+                        return Err(Reject::ForeignOrigin);
+                    }
+                    (has_tag, tagged) = (true, true);
+                    // As if it had been asked there by itself.
+                    asked.own = origin.to_ipv4_mapped().filter(|origin| !origin.is_unspecified());
+                }
+                _ => self.responder.counts.other_count += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, search: &pva::Search<'a>, to: SocketAddrV4, own: Option<Ipv4Addr>, way: W) {
+        // Only here, so that the answers to one request stay together.
+        let PvaResponder { questions, hits, .. } = &*self.responder;
+        let held_max = hits.len() + TOGETHER_MAX + usize::from(search.name_count);
+        if held_max > HELD_MAX || questions.len() == HELD_MAX {
+            self.look_up();
+            self.responder.send_hits(&mut self.send);
+        }
+        let PvaResponder { counts, questions, .. } = &mut *self.responder;
+        counts.name_count += u64::from(search.name_count);
+        let (sequence, byte_order) = (search.sequence, search.byte_order());
+        questions.push(Question { to, way, own, sequence, byte_order });
+        let question = questions.len() as u32 - 1;
+        for (id, name) in search.names() {
+            self.waiting.push(question, id, name);
+            if self.waiting.is_full() {
+                self.look_up();
+            }
+        }
+    }
+
+    fn look_up(&mut self) {
+        let PvaResponder { counts, hits, .. } = &mut *self.responder;
+        self.waiting.look_up(Protocol::Pva, self.names, counts, hits);
+    }
+}
+
+impl<W: Copy, F: FnMut(Reply<'_, W>)> Drop for PvaAnswers<'_, W, F> {
+    fn drop(&mut self) {
+        // `send` itself may have panicked, so it is not called again.
+        if !thread::panicking() {
+            self.look_up();
+            self.responder.send_hits(&mut self.send);
         }
     }
 }
 
-/// Answers with one server, in as many datagrams as the ids need. Returns how many.
-fn write_replies(
-    response: &mut pva::ResponseWriter,
-    search: &pva::Search<'_>,
-    (hits, own): (&[Hit], Option<Ipv4Addr>),
-    mut send: impl FnMut(&[u8]),
-) -> u64 {
-    let Some(first) = hits.first() else { return 0 };
-    let head = pva::ResponseHead {
-        byte_order: search.byte_order(),
-        guid: guid_of(first.server, own),
-        sequence: search.sequence,
-        server: first.server,
-    };
-    let mut reply_count = 1;
-    response.begin(head);
-    for hit in hits {
-        if !response.push(hit.id) {
-            send(response.datagram());
-            reply_count += 1;
-            response.begin(head);
-            response.push(hit.id);
-        }
+impl<W: Copy, F: FnMut(Reply<'_, W>)> fmt::Debug for PvaAnswers<'_, W, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held_count = self.responder.hits.len();
+        f.debug_struct("PvaAnswers").field("held_count", &held_count).finish_non_exhaustive()
     }
-    send(response.datagram());
-    reply_count
 }
 
 /// The identity that a reply gives a server. A client that hears of one name from two identities

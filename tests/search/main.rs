@@ -5,4 +5,5 @@ mod ca;
 mod names;
 mod pack;
 mod pva;
+mod together;
 mod total;

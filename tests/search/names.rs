@@ -23,8 +23,8 @@ fn a_million_names_are_found_and_cost_little() {
     }
     let names = builder.build();
     assert_eq!(names.len(Protocol::Pva), 1_000_000);
-    let overhead = (names.heap_bytes() - name_bytes) / 1_000_000;
-    assert!(overhead < 40, "{overhead} bytes a name");
+    let overhead = (names.heap_bytes() - name_bytes) as f64 / 1e6;
+    assert!(overhead <= 28.0, "{overhead} bytes beside those of a name");
     for number in (0..1_000_000u32).step_by(997) {
         let name = format!("area{}:device{number}:current", number % 40);
         assert_eq!(names.lookup(Protocol::Pva, name.as_bytes()), Some(server(number % 300)));

@@ -1,6 +1,7 @@
 //! The handler of an engine: datagrams in, replies out, and counts of both.
 
 use std::{
+    cell::RefCell,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -8,7 +9,7 @@ use std::{
 
 use nicring::{
     Batch, Class, Datagram, Nic, NicAddress, NicFilter, Nics, ReplyPath, Subnet,
-    search::{Asked, CaResponder, Protocol, PvaResponder, SearchCounts, pva::FORWARD_GROUP},
+    search::{Asked, CaResponder, Protocol, PvaResponder, Reply, SearchCounts, pva::FORWARD_GROUP},
 };
 
 use super::tables::TableReader;
@@ -30,15 +31,6 @@ impl Tally {
         self.datagram_count += other.datagram_count;
         self.name_count += other.name_count;
         self.hit_count += other.hit_count;
-    }
-
-    /// What was counted after `before`.
-    fn since(self, before: Self) -> Self {
-        Self {
-            datagram_count: self.datagram_count - before.datagram_count,
-            name_count: self.name_count - before.name_count,
-            hit_count: self.hit_count - before.hit_count,
-        }
     }
 }
 
@@ -88,7 +80,7 @@ pub struct Answerer {
     ports: Vec<(u16, Protocol)>,
     ignored: [Vec<Ignored>; 2],
     ca: CaResponder<ReplyPath>,
-    pva: PvaResponder,
+    pva: PvaResponder<ReplyPath>,
     filters: Vec<NicFilter>,
     answers: Answers,
     cpu_at_start: Option<Duration>,
@@ -150,15 +142,23 @@ impl Answerer {
         self.pva.set_origins(Some(origins));
     }
 
-    /// Answers a batch. CA answers are packed into few datagrams; those still held back leave at
-    /// the end.
+    /// Answers a batch: the names of all its datagrams are looked up together, and CA answers are
+    /// packed into few datagrams. Those still held back leave at the end.
     fn answer(&mut self, batch: &Batch) {
         let Self { table, ports, ignored, ca, pva, answers, .. } = self;
         let names = table.table();
+        let nics = RefCell::new(&mut answers.nics);
+        let add = |nic: Option<u32>, protocol, tally| {
+            nic_tally(&mut nics.borrow_mut(), nic.unwrap_or(0), protocol, batch.nics()).add(tally);
+        };
         // The engine's statistics count what the outbox refuses.
-        let mut ca = ca.pack(names, |path, to, reply| {
-            batch.reply_by(path, to, reply);
-        });
+        let send = |protocol, reply: Reply<'_, ReplyPath>| {
+            batch.reply_by(reply.way, reply.to, reply.payload);
+            let hit_count = reply.name_count as u64;
+            add(reply.way.nic(), protocol, Tally { hit_count, ..Tally::default() });
+        };
+        let mut ca = ca.pack(names, |reply| send(Protocol::Ca, reply));
+        let mut pva = pva.pack(names, |reply| send(Protocol::Pva, reply));
         for datagram in batch {
             let spoken = ports.iter().find(|(port, _)| *port == datagram.port());
             let Some(&(_, protocol)) = spoken else { continue };
@@ -167,32 +167,16 @@ impl Answerer {
                 answers.ignored_counts[protocol as usize] += 1;
                 continue;
             }
-            let (before, after);
+            let path = datagram.reply_path();
+            let names_before = [ca.counts(), pva.counts()][protocol as usize].name_count;
             match protocol {
-                Protocol::Ca => {
-                    before = tally(ca.counts());
-                    match datagram.is_truncated() {
-                        true => ca.add_truncated(payload, source, datagram.reply_path()),
-                        false => ca.add(payload, source, datagram.reply_path()),
-                    }
-                    after = tally(ca.counts());
-                }
-                Protocol::Pva => {
-                    before = tally(pva.counts());
-                    let mut asked = Asked::from(source);
-                    asked.forwarded = is_forwarded(batch, &datagram);
-                    asked.truncated = datagram.is_truncated();
-                    if !asked.forwarded {
-                        asked.own = batch.egress(&datagram, *source.ip()).source;
-                    }
-                    pva.answer(names, payload, asked, &mut |to, reply| {
-                        batch.reply_to(&datagram, to, reply);
-                    });
-                    after = tally(pva.counts());
-                }
+                Protocol::Ca if datagram.is_truncated() => ca.add_truncated(payload, source, path),
+                Protocol::Ca => ca.add(payload, source, path),
+                Protocol::Pva => pva.add(payload, asked(batch, &datagram), path),
             }
-            let nic = datagram.nic().unwrap_or(0);
-            nic_tally(&mut answers.nics, nic, protocol, batch.nics()).add(after.since(before));
+            let names = [ca.counts(), pva.counts()][protocol as usize].name_count;
+            let name_count = names - names_before;
+            add(path.nic(), protocol, Tally { datagram_count: 1, name_count, hit_count: 0 });
         }
     }
 
@@ -242,12 +226,15 @@ fn fold_gone(tallies: &mut Vec<(u32, [Tally; 2])>, nics: &Nics) {
     }
 }
 
-fn tally(counts: &SearchCounts) -> Tally {
-    Tally {
-        datagram_count: counts.datagram_count,
-        name_count: counts.name_count,
-        hit_count: counts.hit_count,
+/// Who asked by PVA, and how the question came.
+fn asked(batch: &Batch, datagram: &Datagram<'_>) -> Asked {
+    let mut asked = Asked::from(datagram.source());
+    asked.forwarded = is_forwarded(batch, datagram);
+    asked.truncated = datagram.is_truncated();
+    if !asked.forwarded {
+        asked.own = batch.egress(datagram, *asked.source.ip()).source;
     }
+    asked
 }
 
 /// Whether another server of this host forwarded the datagram.
