@@ -99,7 +99,7 @@ impl Portable {
             ready: VecDeque::new(),
             transport: Transport::new(settings.buffer_bytes, settings.uses_gso),
             settings: *settings,
-            pace: Pace::new(settings.coalesce),
+            pace: Pace::new(settings.delay_max),
             has_news: false,
             deaf: Vec::new(),
         })

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use nicring::{Backend, Coalesce};
+use nicring::Backend;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
@@ -39,8 +39,9 @@ use crate::{server::Server, service::Service};
 pub enum Contestant {
     /// `Engine::run`.
     Run(Tuning),
-    /// `AsyncEngine::recv_batch` on io_uring, inside a runtime.
-    RecvBatch(Runtime, Coalesce),
+    /// `AsyncEngine::recv_batch` on io_uring, inside a runtime, with a
+    /// [`nicring::Builder::delay_max`].
+    RecvBatch(Runtime, Duration),
     /// Edge-triggered epoll with `recvmmsg` and `sendmmsg`. It may sleep after each wake-up.
     Epoll {
         /// How long it sleeps after each wake-up.
@@ -87,25 +88,27 @@ pub enum Runtime {
     TokioUring,
 }
 
-/// How long `run-coalesce` waits, `run-spin` spins and `epoll-sleep` sleeps.
+/// How long `run-coalesce` may wait, `run-spin` spins and `epoll-sleep` sleeps.
 const WAIT: Duration = Duration::from_micros(200);
-const FIXED: Coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: WAIT };
-const RUN: Tuning = Tuning::new(Backend::IoUring, Coalesce::Off);
-const ADAPTIVE: Tuning = Tuning::new(Backend::IoUring, Coalesce::Adaptive);
-const PORTABLE: Tuning = Tuning::new(Backend::Portable, Coalesce::Adaptive);
+/// What nicring allows unless it is told.
+const DELAY: Duration = Duration::from_micros(100);
+const NO_DELAY: Duration = Duration::ZERO;
+const RUN: Tuning = Tuning::new(Backend::IoUring, NO_DELAY);
+const ADAPTIVE: Tuning = Tuning::new(Backend::IoUring, DELAY);
+const PORTABLE: Tuning = Tuning::new(Backend::Portable, DELAY);
 
 /// All contestants that have a name.
 pub const ALL: &[(&str, Contestant)] = &[
     ("run", Contestant::Run(RUN)),
-    ("run-coalesce", Contestant::Run(Tuning::new(Backend::IoUring, FIXED))),
+    ("run-coalesce", Contestant::Run(Tuning::new(Backend::IoUring, WAIT))),
     ("run-adaptive", Contestant::Run(ADAPTIVE)),
     ("run-spin", Contestant::Run(ADAPTIVE.spinning(WAIT))),
-    ("recv_batch", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Adaptive)),
-    ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, Coalesce::Off)),
-    ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, Coalesce::Adaptive)),
-    ("recv_batch-uring", Contestant::RecvBatch(Runtime::TokioUring, Coalesce::Adaptive)),
+    ("recv_batch", Contestant::RecvBatch(Runtime::CurrentThread, DELAY)),
+    ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, NO_DELAY)),
+    ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, DELAY)),
+    ("recv_batch-uring", Contestant::RecvBatch(Runtime::TokioUring, DELAY)),
     ("portable", Contestant::Run(PORTABLE)),
-    ("portable-off", Contestant::Run(Tuning::new(Backend::Portable, Coalesce::Off))),
+    ("portable-off", Contestant::Run(Tuning::new(Backend::Portable, NO_DELAY))),
     ("epoll", Contestant::Epoll { sleep: Duration::ZERO }),
     ("epoll-sleep", Contestant::Epoll { sleep: WAIT }),
     ("tokio", Contestant::Tokio { is_told: false }),
@@ -195,7 +198,7 @@ impl Contestant {
             Self::Echo { is_segmented } => echo::serve(is_segmented, &setup, ready),
             Self::Server(_) => Err(io::Error::other(format!("{self} is a program of its own"))),
             #[cfg(feature = "peers")]
-            Self::RecvBatch(runtime, coalesce) => batches::serve(runtime, coalesce, &setup, ready),
+            Self::RecvBatch(runtime, delay) => batches::serve(runtime, delay, &setup, ready),
             #[cfg(feature = "peers")]
             Self::Tokio { is_told } => tokio_udp::serve(is_told, setup, ready),
             #[cfg(feature = "peers")]
