@@ -248,16 +248,20 @@ impl Builder {
     /// called, and zero for not at all.
     ///
     /// Waking up is most of what a datagram costs. So the engine waits for a fuller batch, though
-    /// only where it expects four datagrams or more within this time, and where waiting does not
-    /// make clients send less. [The guide](crate::guide#delay) tells more. While it waits, the
+    /// only where it expects four datagrams or more within this time, where clients do not send
+    /// less because of it, and no longer than half of the receive buffers last in a burst: more
+    /// than 455 µs takes more than 1 MiB ([`Builder::recv_buffer_bytes`]). While it waits, the
     /// engine may notice [`Handle::stop`](crate::Handle::stop) and
-    /// [`Handle::send`](crate::Handle::send) late by this time.
+    /// [`Handle::send`](crate::Handle::send) late by this time. On Windows, NetBSD and OpenBSD,
+    /// whose sleeps take 15 ms and longer, it does not wait. [The guide](crate::guide#delay) tells
+    /// more.
     ///
     /// ```
     /// use std::time::Duration;
     ///
     /// // Clients of Channel Access wait for an answer for 32 ms and longer.
     /// let builder = nicring::Engine::builder().port(5064).delay_max(Duration::from_millis(1));
+    /// let builder = builder.recv_buffer_bytes(4 << 20);
     /// # let _ = builder;
     /// ```
     #[must_use]

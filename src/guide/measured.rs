@@ -54,9 +54,7 @@
 //! On a virtual machine a timer is dear: 50 µs cost more than they save below 100,000 per second.
 //! 100 µs is the shortest wait that was never the worse choice where it is applied.
 //!
-//! Clients that wait for an answer before they ask again send less while the server waits. So every
-//! 64th window the other choice is tried, and waiting is given up for as long as a quarter more
-//! comes without it. Against 64 searches on their way, one in 20 a hit, `nicring serve` answered
+//! Against 64 searches on their way, one in 20 a hit, `nicring serve` answered
 //! after 58 µs in place of 159 µs, for less CPU time.
 //!
 //! # Spinning

@@ -3,23 +3,31 @@
 //! Waiting saves wake-ups and costs delay, as when a NIC coalesces its interrupts. io_uring on
 //! Linux 6.12 or later (`IORING_FEAT_MIN_TIMEOUT`) waits for several datagrams by itself. Elsewhere
 //! the engine sleeps for that time before it asks, whatever comes meanwhile.
+//!
+//! - [`Pace`] takes the rate over windows of time, and waits where it is high enough.
+//! - [`trials`] finds out whether senders send less because of it.
 
 #[cfg(test)]
 mod tests;
+mod trials;
 
 use std::{
+    collections::BTreeMap,
     mem, thread,
     time::{Duration, Instant},
 };
+
+use self::trials::Trials;
+use crate::platform::SLEEP_EXCESS;
 
 /// How long an answer may wait unless the user says otherwise. On a virtual machine a timer is
 /// dear: 50 µs cost more than they save below 100,000 datagrams per second.
 pub(crate) const DELAY_MAX_DEFAULT: Duration = Duration::from_micros(100);
 
-/// Waiting pays, and begins, where so many are expected to come within a wait.
-const BEGIN_COUNT: u64 = 5;
+/// Waiting pays, and begins, where so many datagrams are expected to come within ten waits.
+const BEGIN_COUNT: u64 = 40;
 /// It ends below so many: the lower bound keeps the choice from flickering.
-const END_COUNT: u64 = 3;
+const END_COUNT: u64 = 25;
 /// A wait ends early once so many sockets have something.
 const DATAGRAM_COUNT: u32 = 256;
 /// Where turns bring so many by themselves, waking up costs next to nothing a datagram, and a wait
@@ -28,23 +36,27 @@ const CROWD_COUNT: u64 = 16;
 /// The rate is taken over at least this long, and over so many waits.
 const WINDOW_MIN: Duration = Duration::from_millis(5);
 const WINDOW_WAITS: u32 = 8;
-
-/// After so many windows it is tried for one whether the other choice brings more.
-const TRIAL_EVERY: u32 = 64;
-/// The same while waiting has not been tried yet.
-const FIRST_TRIAL: u32 = 2;
+/// What a datagram takes of a receive buffer: a page fragment of 2 KiB, which drivers receive a
+/// frame into, and the kernel's note of it (`skb->truesize`, include/linux/skbuff.h). Over loopback
+/// it is a third of that.
+const CHARGE_BYTES: usize = 2304;
+/// How fast datagrams may come all of a sudden. One sender can do so much.
+const BURST_PER_S: u64 = 1_000_000;
 
 /// Watches the rate at which datagrams come, and what waiting does to it.
-///
-/// Senders that wait for answers send less while we wait: they would be slowed down, and nothing
-/// saved. So every now and then the other choice is tried for one window, and waiting is given up
-/// for a while where a quarter more comes without it. It is given up, too, where whole crowds come
-/// at once without it.
 #[derive(Debug)]
 pub(crate) struct Pace {
     delay_max: Duration,
     /// What every wait is, whatever comes: for tests.
     fixed: Option<(u32, Duration)>,
+    /// The receive buffer of each socket that hears, by its slot.
+    buffers: BTreeMap<u16, usize>,
+    /// The highest rate so far.
+    per_s_max: u64,
+    /// How long to wait, if at all: as long as allowed, unless buffers could overflow meanwhile.
+    time: Duration,
+    /// Whether `time` is to be worked out again.
+    is_stale: bool,
     window_start: Option<Instant>,
     window_count: u64,
     /// How many turns of the window brought anything.
@@ -53,10 +65,7 @@ pub(crate) struct Pace {
     is_waiting: bool,
     /// Whether crowds came in the last window without waiting.
     is_crowded: bool,
-    /// Of the last window without waiting, and of the last one with it.
-    rates: [u64; 2],
-    /// Until the other choice is tried; none while it is.
-    window_count_left: u32,
+    trials: Trials,
 }
 
 impl Pace {
@@ -64,15 +73,34 @@ impl Pace {
         Self {
             delay_max,
             fixed: None,
+            buffers: BTreeMap::new(),
+            per_s_max: BURST_PER_S,
+            time: Duration::ZERO,
+            is_stale: true,
             window_start: None,
             window_count: 0,
             turn_count: 0,
             is_fast: false,
             is_waiting: false,
             is_crowded: false,
-            rates: [0; 2],
-            window_count_left: TRIAL_EVERY,
+            trials: Trials::new(),
         }
+    }
+
+    /// The socket in this slot hears, and may queue so many bytes, as the kernel counts them.
+    pub fn add(&mut self, slot: u16, recv_buffer_bytes: usize) {
+        self.buffers.insert(slot, recv_buffer_bytes);
+        self.is_stale = true;
+    }
+
+    pub fn remove(&mut self, slot: u16) {
+        self.buffers.remove(&slot);
+        self.is_stale = true;
+    }
+
+    /// For how many datagrams to wait, and how long; `None` for the first that comes.
+    pub fn wait(&self) -> Option<(u32, Duration)> {
+        self.fixed.or_else(|| self.is_waiting.then_some((DATAGRAM_COUNT, self.time)))
     }
 
     /// Notes the datagrams of a turn that ended at `now`.
@@ -92,75 +120,60 @@ impl Pace {
         self.window_start = Some(now);
         if elapsed > 2 * self.window() {
             // It has a pause in it, and says nothing of the choice that it was for.
-            self.slow_down();
+            (self.is_fast, self.is_waiting) = (false, false);
+            self.trials.interrupt();
             return;
         }
         if !self.is_waiting {
             self.is_crowded = turn_count > 0 && count >= CROWD_COUNT * turn_count;
         }
-        let per_s = u128::from(count) * 1_000_000_000 / elapsed.as_nanos();
-        self.choose(per_s as u64);
+        self.choose(count, elapsed);
     }
 
     /// A window has ended: whether to wait in the next one.
-    fn choose(&mut self, per_s: u64) {
-        self.rates[usize::from(self.is_waiting)] = per_s;
+    fn choose(&mut self, count: u64, elapsed: Duration) {
+        let per_s = (u128::from(count) * 1_000_000_000 / elapsed.as_nanos()) as u64;
+        self.limit(per_s);
         let was_fast = self.is_fast;
-        if per_s < self.per_s(if was_fast { END_COUNT } else { BEGIN_COUNT }) {
-            self.slow_down();
-            return;
-        }
-        self.is_fast = true;
-        let was_trial = self.window_count_left == 0;
-        if was_trial || !was_fast {
-            let [without, with] = self.rates;
-            let is_known = with != 0;
-            let brings_less = is_known && without > with + with / 4;
-            self.is_waiting = !brings_less && !self.is_crowded;
-            // Short runs, too, come to a trial together.
-            if was_trial || !is_known {
-                self.window_count_left = if is_known { TRIAL_EVERY } else { FIRST_TRIAL };
-            }
-            return;
-        }
-        self.window_count_left -= 1;
-        if self.window_count_left == 0 {
-            self.is_waiting = !self.is_waiting;
+        let enough = if was_fast { END_COUNT } else { BEGIN_COUNT };
+        self.is_fast = u128::from(per_s) * 10 * self.time.as_nanos()
+            >= u128::from(enough) * 1_000_000_000
+            && self.time > SLEEP_EXCESS;
+        self.trials.note(self.is_waiting, count, elapsed);
+        if !self.is_fast {
+            self.trials.end_stretch();
+            self.is_waiting = false;
+        } else if !was_fast || self.trials.is_stretch_long() {
+            self.trials.end_stretch();
+            let pays = !self.is_crowded && !self.trials.brings_less();
+            // Where crowds come no trial is needed: a turn that waits for nothing shows them.
+            self.is_waiting = pays != (!self.is_crowded && self.trials.is_next_trial());
         }
     }
 
-    /// Too few come for a wait to pay.
-    fn slow_down(&mut self) {
-        let end_per_s = self.per_s(END_COUNT);
-        let [_, with] = &mut self.rates;
-        // It stays slow without waiting, so it was not waiting that made it slow.
-        if !self.is_fast && *with < end_per_s {
-            *with = 0;
+    /// No wait may last longer than half of what the smallest buffer can take.
+    fn limit(&mut self, per_s: u64) {
+        if per_s > self.per_s_max {
+            self.per_s_max = per_s;
+            self.is_stale = true;
         }
-        (self.is_fast, self.is_waiting) = (false, false);
-    }
-
-    /// For how many datagrams to wait, and how long; `None` for the first that comes.
-    pub fn wait(&self) -> Option<(u32, Duration)> {
-        self.fixed.or_else(|| self.is_waiting.then_some((DATAGRAM_COUNT, self.delay_max)))
+        if mem::take(&mut self.is_stale) {
+            self.time = self.buffers.values().min().map_or(self.delay_max, |bytes| {
+                let datagram_count = (bytes / CHARGE_BYTES) as u64;
+                let half = Duration::from_nanos(datagram_count * 500_000_000 / self.per_s_max);
+                half.min(self.delay_max)
+            });
+        }
     }
 
     fn window(&self) -> Duration {
-        WINDOW_MIN.max(WINDOW_WAITS * self.delay_max)
-    }
-
-    /// The rate at which `count` datagrams come within a wait.
-    fn per_s(&self, count: u64) -> u64 {
-        count * 1_000_000_000 / self.delay_max.as_nanos().max(1) as u64
+        WINDOW_MIN.max(WINDOW_WAITS * self.time)
     }
 }
 
-/// What Linux adds to a sleep (the timer slack, prctl(2)).
-const SLACK: Duration = Duration::from_micros(50);
-
-/// Lets datagrams come for about `wait_max`, where the kernel cannot wait for several: by sleeping.
-pub(crate) fn sleep(wait_max: Duration, deadline: Option<Instant>) {
+/// Lets datagrams come for `wait`, where the kernel cannot wait for several: by sleeping.
+pub(crate) fn sleep(wait: Duration, deadline: Option<Instant>) {
     let remaining = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-    let wait = deadline.map_or(wait_max, |deadline| wait_max.min(remaining(deadline)));
-    thread::sleep(wait.saturating_sub(SLACK));
+    let wait = deadline.map_or(wait, |deadline| wait.min(remaining(deadline)));
+    thread::sleep(wait.saturating_sub(SLEEP_EXCESS));
 }

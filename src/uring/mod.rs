@@ -343,10 +343,14 @@ impl<K: Kernel> BackendDriver for Uring<K> {
     }
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
+        if socket.plan.hears() {
+            self.pace.add(slot, socket.recv_buffer_bytes);
+        }
         self.arms.add(&mut self.ring, slot, socket)
     }
 
     fn remove(&mut self, slot: u16) {
+        self.pace.remove(slot);
         // What is queued names the slot, and is for the socket that is in it now.
         if let Err(error) = self.ring.submit() {
             tracing::debug!(%error, "submitting before a socket leaves");

@@ -7,6 +7,10 @@ impl Pace {
     pub fn always(count: u32, time: Duration) -> Self {
         Self { fixed: Some((count, time)), ..Self::new(Duration::ZERO) }
     }
+
+    pub fn smallest_buffer(&self) -> Option<usize> {
+        self.buffers.values().min().copied()
+    }
 }
 
 /// Turns of `count` datagrams, `gap` apart, for a while.
@@ -169,4 +173,160 @@ fn without_delay_no_clock_is_asked() {
     let mut pace = Pace::new(Duration::ZERO);
     pace.note(|| unreachable!("no clock is needed"), 1);
     assert_eq!(pace.wait(), None);
+}
+
+/// What asks one server, as a queue in time.
+#[derive(Clone)]
+struct Site {
+    /// This many askers ask one at a time, and again about so long after their answer.
+    asker_count: usize,
+    round_trip: f64,
+    /// Datagrams per second that wait for nothing, and whether they come at random.
+    open_per_s: f64,
+    is_random: bool,
+}
+
+/// Of a turn, and of each datagram in it, in seconds.
+const TURN_S: f64 = 4e-6;
+const DATAGRAM_S: f64 = 0.7e-6;
+
+struct Outcome {
+    answered_per_s: f64,
+    /// Of the time, how much was spent in turns that waited.
+    waiting: f64,
+    turn_count: usize,
+}
+
+impl Site {
+    const NOBODY: Self =
+        Self { asker_count: 0, round_trip: 40e-6, open_per_s: 0.0, is_random: false };
+
+    /// Serves it for `time` seconds.
+    fn serve(&self, pace: &mut Pace, time: f64) -> Outcome {
+        let epoch = pace.window_start.unwrap_or_else(Instant::now);
+        let mut seed = 1_u64;
+        // Exponential, with a mean of 1.
+        let mut chance = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            -(1.0 - (seed >> 11) as f64 / (1_u64 << 53) as f64).ln()
+        };
+        let gap = |chance: f64| if self.is_random { chance } else { 1.0 } / self.open_per_s;
+        let mut asks: Vec<f64> = (0..self.asker_count).map(|asker| asker as f64 * 3e-6).collect();
+        let mut next_open = gap(chance());
+        let (mut now, mut answered, mut waiting, mut turn_count) = (0.0, 0, 0.0, 0);
+        while now < time {
+            let first = asks.iter().copied().fold(next_open, f64::min);
+            let wait = pace.wait().map_or(Duration::ZERO, |(_, wait)| wait);
+            assert!(wait <= pace.delay_max);
+            let wait = wait.as_secs_f64();
+            let start = now;
+            turn_count += 1;
+            let end = first.max(now + wait);
+            let mut count = 0;
+            while next_open <= end {
+                next_open += gap(chance());
+                count += 1;
+            }
+            let heard = asks.iter().filter(|ask| **ask <= end).count();
+            count += heard;
+            now = end + TURN_S + count as f64 * DATAGRAM_S;
+            for ask in asks.iter_mut().filter(|ask| **ask <= end) {
+                *ask = now + self.round_trip * (0.7 + 0.3 * chance());
+            }
+            answered += count;
+            waiting += if wait > 0.0 { now - start } else { 0.0 };
+            pace.note(|| epoch + Duration::from_secs_f64(now), count);
+        }
+        Outcome { answered_per_s: answered as f64 / now, waiting: waiting / now, turn_count }
+    }
+
+    /// What part of it is answered with this delay.
+    fn answered(&self, delay_max: Duration, time: f64) -> f64 {
+        let of = |delay_max| self.serve(&mut Pace::new(delay_max), time).answered_per_s;
+        of(delay_max) / of(Duration::ZERO)
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn an_open_load_is_waited_for_where_it_brings_four_within_a_wait() {
+    for is_random in [false, true] {
+        let site = |open_per_s| Site { open_per_s, is_random, ..Site::NOBODY };
+        let busy = site(5_000.0).serve(&mut Pace::new(MS), 60.0);
+        assert!(busy.waiting > 0.9, "5,000/s, random {is_random}: {}", busy.waiting);
+        assert!(busy.turn_count < 60 * 5_000 / 4, "{}", busy.turn_count);
+        let idle = site(2_000.0).serve(&mut Pace::new(MS), 60.0);
+        assert!(idle.waiting < 0.02, "2,000/s, random {is_random}: {}", idle.waiting);
+    }
+}
+
+#[test]
+fn the_other_choice_has_little_of_the_time() {
+    let open = Site { open_per_s: 20_000.0, is_random: true, ..Site::NOBODY };
+    let mut pace = Pace::new(MS);
+    open.serve(&mut pace, 2.0);
+    let waiting = open.serve(&mut pace, 60.0).waiting;
+    assert!(waiting > 0.98, "{waiting}");
+}
+
+#[test]
+fn a_load_that_is_mostly_closed_is_answered_at_its_rate() {
+    for delay_max in [DELAY_MAX_DEFAULT, MS] {
+        for (asker_count, round_trip) in [(1, 40e-6), (4, 40e-6), (12, 100e-6), (4, 1e-3)] {
+            let closed = Site { asker_count, round_trip, ..Site::NOBODY };
+            let rate = closed.serve(&mut Pace::new(Duration::ZERO), 0.5).answered_per_s;
+            let site = Site { open_per_s: rate / 4.0, is_random: asker_count != 4, ..closed };
+            let answered = site.answered(delay_max, 5.0);
+            assert!(answered > 0.95, "{asker_count} {round_trip} {delay_max:?}: {answered}");
+        }
+    }
+}
+
+#[test]
+fn a_lone_asker_is_not_made_to_wait() {
+    for delay_max in [DELAY_MAX_DEFAULT, MS, 10 * MS] {
+        let site = Site { asker_count: 1, round_trip: 45e-6, ..Site::NOBODY };
+        // Learning takes longer where waits are long.
+        let answered = site.answered(delay_max, 3.0 + 2_000.0 * delay_max.as_secs_f64());
+        assert!(answered > 0.95, "{delay_max:?}: {answered}");
+    }
+}
+
+#[test]
+fn few_that_wait_for_answers_do_not_keep_many_from_being_waited_for() {
+    let open_per_s = 30_000.0;
+    let site = Site { asker_count: 1, round_trip: 1e-3, open_per_s, is_random: true };
+    let waiting = site.serve(&mut Pace::new(MS), 20.0).waiting;
+    assert!(waiting > 0.95, "{waiting}");
+}
+
+#[test]
+fn a_wait_is_no_longer_than_half_of_what_the_smallest_buffer_can_take() {
+    let wait = |buffers: &[usize], per_s: f64| {
+        let mut pace = Pace::new(MS);
+        (0..).zip(buffers).for_each(|(slot, bytes)| pace.add(slot, *bytes));
+        Site { open_per_s: per_s, ..Site::NOBODY }.serve(&mut pace, 1.0);
+        pace.time
+    };
+    let unprivileged = 2 * 212_992;
+    assert_eq!(wait(&[], 20_000.0), MS);
+    assert_eq!(wait(&[8 << 20], 20_000.0), MS);
+    assert_eq!(wait(&[8 << 20, unprivileged], 20_000.0), Duration::from_micros(92));
+    let (small, faster) = (wait(&[1 << 20], 20_000.0), wait(&[1 << 20], 1_300_000.0));
+    assert_eq!(small, Duration::from_micros(227) + Duration::from_nanos(500));
+    assert!(faster < small, "{faster:?}");
+}
+
+#[test]
+fn a_socket_that_left_bounds_no_wait() {
+    let mut pace = Pace::new(MS);
+    pace.add(0, 8 << 20);
+    pace.add(1, 4608);
+    let site = Site { open_per_s: 20_000.0, ..Site::NOBODY };
+    assert_eq!(site.serve(&mut pace, 1.0).waiting, 0.0, "too short for a sleep");
+    pace.remove(1);
+    assert!(site.serve(&mut pace, 1.0).waiting > 0.9);
 }

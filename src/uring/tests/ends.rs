@@ -459,6 +459,21 @@ fn where_the_kernel_cannot_wait_for_several_the_engine_submits_and_sleeps() {
 }
 
 #[test]
+fn the_buffers_of_the_sockets_that_hear_bound_the_waits() {
+    let mut rig = fake(1, 4);
+    let bytes = |rig: &Rig<Uring<Fake>>, slot: usize| {
+        rig.sockets[slot].as_ref().expect("a socket").recv_buffer_bytes
+    };
+    assert_eq!(rig.driver.pace.smallest_buffer(), Some(bytes(&rig, 0)));
+    rig.recv_buffer_bytes = 1;
+    rig.add(1);
+    assert!(bytes(&rig, 1) < bytes(&rig, 0));
+    assert_eq!(rig.driver.pace.smallest_buffer(), Some(bytes(&rig, 1)));
+    rig.remove(1);
+    assert_eq!(rig.driver.pace.smallest_buffer(), Some(bytes(&rig, 0)));
+}
+
+#[test]
 fn an_engine_that_spins_finds_what_comes_meanwhile_and_sleeps_after_it() {
     let spins = BackendSettings { spin: Duration::from_secs(1), ..settings(4, 8) };
     let mut rig = over(Fake::default(), &spins, 1);
