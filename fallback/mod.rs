@@ -5,6 +5,8 @@
 //! datagrams a call carries, and how the system tells destination and interface.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod tests;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
 mod transport;
@@ -99,7 +101,7 @@ impl Portable {
             ready: VecDeque::new(),
             transport: Transport::new(settings.buffer_bytes, settings.uses_gso),
             settings: *settings,
-            pace: Pace::new(settings.coalesce),
+            pace: Pace::new(settings.delay_max),
             has_news: false,
             deaf: Vec::new(),
         })
@@ -286,6 +288,7 @@ impl BackendDriver for Portable {
         if socket.plan.hears() {
             let token = Token(usize::from(slot));
             watched.register(&socket.socket, self.poll.registry(), token)?;
+            self.pace.add(slot, socket.recv_buffer_bytes);
         }
         let index = usize::from(slot);
         if index >= self.entries.len() {
@@ -296,6 +299,7 @@ impl BackendDriver for Portable {
     }
 
     fn remove(&mut self, slot: u16) {
+        self.pace.remove(slot);
         let entry = self.entries.get_mut(usize::from(slot)).and_then(Option::take);
         if let Some(mut entry) = entry {
             // A socket that only sends was never registered.

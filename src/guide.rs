@@ -152,7 +152,7 @@
 //!
 //! | setting | default | it is for |
 //! |---|---|---|
-//! | [`Builder::coalesce`] | adaptive | fewer wake-ups, for up to 100 µs of delay |
+//! | [`Builder::delay_max`] | 100 µs | fewer wake-ups |
 //! | [`Builder::spin`] | none | the least delay, for a processor of its own |
 //! | [`Builder::buffer_bytes`] | 2,048 | the longest datagram that is received whole |
 //! | [`Builder::buffer_count`] | 1,024 | how much handlers and leases may hold at once |
@@ -166,24 +166,36 @@
 //! What matters more: a handler that does not block, a processor that is not shared with the NIC's
 //! interrupts, and a `net.core.rmem_max` that allows the receive buffers (`nicring doctor` tells).
 //!
-//! ## Coalescing
+//! ## Delay
 //!
-//! At a steady rate waking up is what costs. With [`Coalesce::Adaptive`], the default, an engine
-//! that hears 50,000 datagrams per second or more waits up to 100 µs for a fuller batch. Below
-//! 30,000 it stops. It also stops where waiting does not pay: when clients that wait for answers
-//! send less because of it, or when batches of 16 or more form by themselves. Both are looked at
-//! anew three times per second.
+//! At a steady rate waking up is what costs. So an engine waits for a fuller batch, up to
+//! [`Builder::delay_max`], where it expects four datagrams or more within that time: from 40,000
+//! per second on with the default, 100 µs, from 4,000 on with 1 ms, which `nicring serve` allows.
+//! It stops where fewer than two and a half would come. It does not wait where batches of 16 or
+//! more form by themselves. Otherwise there are three bounds:
+//!
+//! - No wait lasts longer than half of the smallest receive buffer lasts at the highest rate so
+//!   far, which is taken to be a million per second at the least: one sender can do that all of a
+//!   sudden. A datagram counts as 2,304 bytes. What a process without privileges is granted by
+//!   default (212,992 bytes, which the kernel doubles) allows 92 µs, 1 MiB 455 µs, 4 MiB 1.8 ms.
+//! - A load that mostly waits for its answers is answered at 0.95 of its rate or more. For 1.5 % of
+//!   the time the other choice is tried, and what comes is compared with what came just before and
+//!   just after. Where some 4 % more come without waiting, it is given up.
+//! - A single asker beside a load that does not wait for answers is answered later by the delay at
+//!   most.
 //!
 //! io_uring waits for several datagrams by itself (`min_wait_usec` of io_uring_enter, Linux 6.12).
-//! On an older kernel and on the portable backend the engine sleeps for about as long before it
-//! asks, and datagrams wait in the sockets' queues.
+//! On an older kernel and on the portable backend the engine sleeps before it asks, and datagrams
+//! wait in the sockets' queues. It sleeps for 50 µs less, which Linux may add (timer slack). The
+//! timers of pollers, which round to whole milliseconds, have no part in that. Windows may add
+//! 15.6 ms to a sleep, NetBSD and OpenBSD 20 ms: a delay that is not longer than this is none
+//! there.
 //!
 //! ## Spinning
 //!
 //! [`Builder::spin`] is the opposite: the thread looks for datagrams for a while before it sleeps.
-//! It looks into memory that it shares with the kernel, without a system call. While coalescing
-//! waits for more, the engine does not spin. Only io_uring offers it; the portable backend sleeps
-//! at once.
+//! It looks into memory that it shares with the kernel, without a system call. While the engine
+//! waits for more, it does not spin. Only io_uring offers it; the portable backend sleeps at once.
 //!
 //! # What nicring does not do
 //!
@@ -197,7 +209,7 @@
 //! [`Builder::batch_max`]: crate::Builder::batch_max
 //! [`Builder::buffer_bytes`]: crate::Builder::buffer_bytes
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
-//! [`Builder::coalesce`]: crate::Builder::coalesce
+//! [`Builder::delay_max`]: crate::Builder::delay_max
 //! [`Builder::fixed_nics`]: crate::Builder::fixed_nics
 //! [`Builder::gso`]: crate::Builder::gso
 //! [`Builder::kernel_time`]: crate::Builder::kernel_time
@@ -207,7 +219,6 @@
 //! [`Builder::replies_max`]: crate::Builder::replies_max
 //! [`Builder::send_buffer_bytes`]: crate::Builder::send_buffer_bytes
 //! [`Builder::spin`]: crate::Builder::spin
-//! [`Coalesce::Adaptive`]: crate::Coalesce::Adaptive
 //! [`Counts::copy_count`]: crate::Counts::copy_count
 //! [`Counts::guarded_count`]: crate::Counts::guarded_count
 //! [`Counts::left_count`]: crate::Counts::left_count

@@ -89,7 +89,6 @@ pub use engine::{AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engin
 pub use error::{Error, Result, Unavailable};
 pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics, Subnet, SubnetError};
 pub use path::{
-    BackendSetup, Batch, Coalesce, Datagrams, FailedNic, Hears, Listen, OnFailedNic, SocketInfo,
-    Unicast,
+    BackendSetup, Batch, Datagrams, FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast,
 };
 pub use stats::{Counts, NicStats, Stats};

@@ -1,6 +1,6 @@
 //! What this system can do, as constants. The rest of the crate asks these instead of `cfg`.
 
-use std::io;
+use std::{io, time::Duration};
 
 /// Whether a socket can be bound to a broadcast address, and hears broadcasts only if it is.
 /// Windows refuses such a binding, and delivers broadcasts to sockets that are bound to the NIC's
@@ -33,6 +33,16 @@ pub(crate) const HOLDERS_COMMAND: &str = if cfg!(windows) {
     "ss -ulpn"
 } else {
     "lsof -i UDP"
+};
+
+/// How much longer than asked for a sleep may take: the timer slack of Linux (prctl(2)), the tick
+/// of the systems that count time in ticks.
+pub(crate) const SLEEP_EXCESS: Duration = if cfg!(windows) {
+    Duration::from_micros(15_625)
+} else if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
+    Duration::from_millis(20)
+} else {
+    Duration::from_micros(50)
 };
 
 /// Whether the system tells when the NICs change. If not, they are listed again and again.

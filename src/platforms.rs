@@ -67,12 +67,15 @@
 //!   ([`Builder::list_nics_every`]). A NIC that is made again under its name and index between two
 //!   lists is not noticed there.
 //! - [`Builder::buffer_count`] is for io_uring; the portable backend needs no such number.
+//! - [`Builder::delay_max`] is none on Windows, NetBSD and OpenBSD, unless it is longer than their
+//!   sleeps may be late, 15.6 and 20 ms.
 //!
 //! What is checked where: Linux natively, on both backends; Windows by its conformance cases under
 //! Wine, as far as nicring's own code decides them; macOS and FreeBSD by the type checker. The
 //! workflow in `.github/` runs all of it natively on Windows and macOS.
 //!
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
+//! [`Builder::delay_max`]: crate::Builder::delay_max
 //! [`Builder::list_nics_every`]: crate::Builder::list_nics_every
 //! [`Counts::icmp_error_count`]: crate::Counts::icmp_error_count
 //! [`Listen::Auto`]: crate::Listen::Auto

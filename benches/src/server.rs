@@ -3,9 +3,8 @@
 use std::{
     env,
     error::Error,
-    fmt::Write,
     fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread,
@@ -18,14 +17,16 @@ use crate::{
     clock::ProcessClock,
     memory::rss_bytes,
     network::{Host, Network},
-    service::{NAME_COUNT, name},
+    service::name,
 };
 
 /// A program that answers SEARCH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// `nicring serve`.
+    /// `nicring serve` with its defaults.
     Nicring(Backend),
+    /// The same on io_uring, and every answer leaves at once.
+    NicringNoDelay,
     /// The server of pvxs, as p4p runs it.
     Pvxs,
     /// The IOC of EPICS Base, as softioc runs it.
@@ -39,9 +40,18 @@ impl Server {
     #[must_use]
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
-            Self::Nicring(_) => true,
+            Self::Nicring(_) | Self::NicringNoDelay => true,
             Self::Pvxs => protocol == Protocol::Pva,
             Self::Rsrv | Self::Caproto => protocol == Protocol::Ca,
+        }
+    }
+
+    /// How many names it can be started with. Those of the peers are arguments of a script.
+    #[must_use]
+    pub fn name_count_max(self) -> u32 {
+        match self {
+            Self::Nicring(_) | Self::NicringNoDelay => u32::MAX,
+            Self::Pvxs | Self::Rsrv | Self::Caproto => 10_000,
         }
     }
 
@@ -49,7 +59,7 @@ impl Server {
     /// port.
     fn script(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Nicring(_) => None,
+            Self::Nicring(_) | Self::NicringNoDelay => None,
             Self::Pvxs => Some(("pva_server.py", &["--port", "5075", "--search-port"])),
             Self::Rsrv => Some(("ca_ioc_softioc.py", &["--port"])),
             Self::Caproto => Some(("ca_ioc_caproto.py", &["--port"])),
@@ -84,19 +94,12 @@ impl Programs {
     pub fn prepare(servers: &[Server]) -> Result<Self, Box<dyn Error>> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
         let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
-        let has_nicring = servers.iter().any(|server| matches!(server, Server::Nicring(_)));
+        let has_nicring = servers.iter().any(|server| server.script().is_none());
         let nicring = if has_nicring { Some(build_nicring(&repository)?) } else { None };
         let files = env::temp_dir().join(format!("nicring-bench-{}", process::id()));
         let python = repository.join(python);
         let programs = Self { repository, nicring, python, files, starter: &[] };
         fs::create_dir_all(&programs.files)?;
-        let mut table = String::new();
-        for protocol in Protocol::ALL {
-            for number in 0..NAME_COUNT {
-                let _ = writeln!(table, "{protocol} {} 192.0.2.7:5075", name(number));
-            }
-        }
-        fs::write(programs.table(), table)?;
         Ok(programs)
     }
 
@@ -126,8 +129,17 @@ impl Programs {
         started
     }
 
-    fn table(&self) -> PathBuf {
-        self.files.join("names.txt")
+    /// A file with the names of a table. It is written when it is first asked for.
+    fn table(&self, protocol: Protocol, name_count: u32) -> io::Result<PathBuf> {
+        let file = self.files.join(format!("{protocol}-{name_count}.txt"));
+        if !file.is_file() {
+            let mut table = BufWriter::new(File::create(&file)?);
+            for number in 0..name_count {
+                writeln!(table, "{protocol} {} 192.0.2.7:5075", name(number))?;
+            }
+            table.flush()?;
+        }
+        Ok(file)
     }
 
     fn log(&self, port: u16) -> PathBuf {
@@ -138,27 +150,31 @@ impl Programs {
         &self,
         server: Server,
         protocol: Protocol,
+        name_count: u32,
         port: u16,
     ) -> Result<Command, Box<dyn Error>> {
         let port = port.to_string();
-        if let Server::Nicring(backend) = server {
+        let Some((script, port_option)) = server.script() else {
             let program = self.nicring.as_ref().ok_or("nicring was not built")?;
             let mut command = Command::new(program);
-            command.args(["serve", "--duration-s", TIME_MAX_S, "--pvs"]).arg(self.table());
-            command.args(["--backend", &backend.to_string()]);
+            command.args(["serve", "--duration-s", TIME_MAX_S, "--pvs"]);
+            command.arg(self.table(protocol, name_count)?);
+            match server {
+                Server::Nicring(backend) => command.args(["--backend", &backend.to_string()]),
+                _ => command.args(["--backend", "io_uring", "--delay-max", "0"]),
+            };
             match protocol {
                 Protocol::Ca => command.args(["--ca-port", &port, "--pva-port", "0"]),
                 Protocol::Pva => command.args(["--pva-port", &port, "--ca-port", "0"]),
             };
             return Ok(command);
-        }
+        };
         if !self.python.is_file() {
             return Err(format!("skipped: no {}: {REMEDY}", self.python.display()).into());
         }
-        let (script, port_option) = server.script().ok_or("has no script")?;
         let mut command = Command::new(&self.python);
         command.arg(self.repository.join("tests/epics").join(script));
-        command.args((0..NAME_COUNT).map(|number| format!("{}=1.25", name(number))));
+        command.args((0..name_count).map(|number| format!("{}=1.25", name(number))));
         command.args(port_option).arg(port);
         Ok(command)
     }
@@ -194,8 +210,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a SEARCH server at a port, in the namespace of the network's server. Waits until it
-    /// listens.
+    /// Starts a SEARCH server with `name_count` names, but at most its [`Server::name_count_max`],
+    /// at a port in the namespace of the network's server. Waits until it listens.
     ///
     /// # Errors
     ///
@@ -203,11 +219,14 @@ impl Process {
     pub fn start(
         server: Server,
         protocol: Protocol,
+        name_count: u32,
         port: u16,
         programs: &Programs,
         network: &Network,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut command = programs.started(programs.command(server, protocol, port)?);
+        let name_count = name_count.min(server.name_count_max());
+        let command = programs.command(server, protocol, name_count, port)?;
+        let mut command = programs.started(command);
         network.wait_until_free(port)?;
         let log = File::create(programs.log(port))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -244,6 +263,22 @@ impl Process {
     /// If it has ended.
     pub fn cpu_ns(&self) -> io::Result<u64> {
         Ok(self.clock.cpu_time()?.as_nanos() as u64)
+    }
+
+    /// How many datagrams its host has lost because a socket was full, since the host began
+    /// (`/proc/PID/net/snmp`, proc(5)).
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn dropped_count(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/net/snmp", self.pid()))?;
+        // A line of names, and one of values.
+        let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
+        let mut fields = || lines.next().unwrap_or_default().split_whitespace();
+        let count = fields().zip(fields()).find(|(name, _)| *name == "RcvbufErrors");
+        let count = count.and_then(|(_, value)| value.parse().ok());
+        count.ok_or_else(|| io::Error::other("/proc/net/snmp has another form"))
     }
 
     /// Its resident memory, in bytes.

@@ -7,7 +7,7 @@ use crate::{
     datagram::PAYLOAD_LEN_MAX,
     error::{Error, Result},
     nics::NicFilter,
-    path::{BackendSettings, Coalesce, Listen, ListenSettings, OnFailedNic, Unicast},
+    path::{BackendSettings, DELAY_MAX_DEFAULT, Listen, ListenSettings, OnFailedNic, Unicast},
 };
 
 impl Engine {
@@ -41,9 +41,9 @@ pub struct Builder {
     tick: Option<Duration>,
 }
 
-/// Only datagrams end a coalescing wait early. A stop, or a send by a handle, takes effect after
-/// it.
-const COALESCE_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Only datagrams end a wait for more of them early. A stop, or a send by a handle, takes effect
+/// after it.
+const DELAY_LIMIT: Duration = Duration::from_millis(100);
 const LIST_NICS_MIN: Duration = Duration::from_millis(10);
 const SPIN_MAX: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ impl Default for Builder {
                 buffer_count: 1024,
                 batch_max: 256,
                 replies_max: 1024,
-                coalesce: Coalesce::Adaptive,
+                delay_max: DELAY_MAX_DEFAULT,
                 spin: Duration::ZERO,
                 uses_gso: true,
             },
@@ -244,10 +244,29 @@ impl Builder {
         self
     }
 
-    /// Whether to wait a little for more datagrams; [`Coalesce::Adaptive`] unless called.
+    /// How long an answer may wait, so that the thread wakes less: up to 100 ms, 100 µs unless
+    /// called, and zero for not at all.
+    ///
+    /// Waking up is most of what a datagram costs. So the engine waits for a fuller batch, though
+    /// only where it expects four datagrams or more within this time, where clients do not send
+    /// less because of it, and no longer than half of the receive buffers last in a burst: more
+    /// than 455 µs takes more than 1 MiB ([`Builder::recv_buffer_bytes`]). While it waits, the
+    /// engine may notice [`Handle::stop`](crate::Handle::stop) and
+    /// [`Handle::send`](crate::Handle::send) late by this time. On Windows, NetBSD and OpenBSD,
+    /// whose sleeps take 15 ms and longer, it does not wait. [The guide](crate::guide#delay) tells
+    /// more.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// // Clients of Channel Access wait for an answer for 32 ms and longer.
+    /// let builder = nicring::Engine::builder().port(5064).delay_max(Duration::from_millis(1));
+    /// let builder = builder.recv_buffer_bytes(4 << 20);
+    /// # let _ = builder;
+    /// ```
     #[must_use]
-    pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
-        self.sizes.coalesce = coalesce;
+    pub fn delay_max(mut self, time: Duration) -> Self {
+        self.sizes.delay_max = time;
         self
     }
 
@@ -338,12 +357,13 @@ impl Builder {
         in_range("replies_max", self.sizes.replies_max, 1, 32_768)?;
         in_range("recv_buffer_bytes", self.listen.recv_buffer_bytes, 1, 1 << 30)?;
         in_range("send_buffer_bytes", self.listen.send_buffer_bytes, 1, 1 << 30)?;
-        if let Coalesce::Fixed { datagram_count, wait_max } = self.sizes.coalesce {
-            in_range("coalesce", datagram_count as usize, 1, 32_768)?;
-            if wait_max > COALESCE_WAIT_MAX {
-                let reason = format!("{wait_max:?} is longer than {COALESCE_WAIT_MAX:?}");
-                return Err(Error::setting("coalesce", reason));
-            }
+        if self.sizes.delay_max > DELAY_LIMIT {
+            let reason = format!(
+                "{:?} is longer than {DELAY_LIMIT:?}: clients would ask again before they are \
+                 answered; give 1 ms or so, or zero for no delay",
+                self.sizes.delay_max
+            );
+            return Err(Error::setting("delay_max", reason));
         }
         if self.sizes.spin > SPIN_MAX {
             let reason = format!("{:?} is longer than {SPIN_MAX:?}", self.sizes.spin);

@@ -38,12 +38,12 @@
 //! | a reply for each datagram | 2,569 | 2.23 [2.18, 2.34] |
 //! | packed | 1,169 | 0.98 [0.98, 1.00] |
 //!
-//! # Coalescing
+//! # Delay
 //!
 //! CPU time of the receiver per datagram: evenly spaced datagrams of 80 bytes over 4 NICs, none
 //! lost, by how long the engine waits:
 //!
-//! | datagrams per second | off | 50 µs | 100 µs | 200 µs | epoll + recvmmsg |
+//! | datagrams per second | none | 50 µs | 100 µs | 200 µs | epoll + recvmmsg |
 //! |---|---|---|---|---|---|
 //! | 20,000 | 4,754 ns | 8,385 ns | 4,002 ns | 2,661 ns | |
 //! | 50,000 | 2,077 ns | 3,680 ns | 1,689 ns | 1,427 ns | |
@@ -54,9 +54,7 @@
 //! On a virtual machine a timer is dear: 50 µs cost more than they save below 100,000 per second.
 //! 100 µs is the shortest wait that was never the worse choice where it is applied.
 //!
-//! Clients that wait for an answer before they ask again send less while the server waits. So every
-//! 64th window the other choice is tried, and waiting is given up for as long as a quarter more
-//! comes without it. Against 64 searches on their way, one in 20 a hit, `nicring serve` answered
+//! Against 64 searches on their way, one in 20 a hit, `nicring serve` answered
 //! after 58 µs in place of 159 µs, for less CPU time.
 //!
 //! # Spinning
@@ -77,15 +75,15 @@
 //! | `recv_batch`, tokio's current-thread runtime | 755 ns | 0.49 [0.48, 0.50] | 2,321 ns | 0.77 [0.75, 0.77] |
 //! | `recv_batch`, inside tokio-uring | 758 ns | 0.50 [0.49, 0.51] | 2,346 ns | 0.77 [0.76, 0.78] |
 //! | `recv_batch`, tokio's multi-thread runtime | 793 ns | 0.52 [0.51, 0.53] | 2,702 ns | 0.89 [0.88, 0.90] |
-//! | `recv_batch`, current-thread, coalescing off | 1,751 ns | 1.14 [1.12, 1.18] | 3,812 ns | 1.26 [1.24, 1.27] |
+//! | `recv_batch`, current-thread, no delay | 1,751 ns | 1.14 [1.12, 1.18] | 3,812 ns | 1.26 [1.24, 1.27] |
 //! | epoll with recvmmsg and sendmmsg | 1,022 ns | 0.67 [0.65, 0.68] | 2,805 ns | 0.92 [0.91, 0.93] |
 //! | tokio, one task per socket, drained by try_recv_from | 1,531 ns | 1 | 3,033 ns | 1 |
 //!
-//! A batch that changes threads costs a wake-up. With coalescing there are few, and each carries
+//! A batch that changes threads costs a wake-up. With a delay there are few, and each carries
 //! dozens of datagrams. Without it there is one for every few datagrams, and handing over costs
-//! more than a plain tokio loop. That is why [`Coalesce::Adaptive`] is the default of this face
+//! more than a plain tokio loop. That is why 100 µs are the default of this face
 //! too. (On an AMD EPYC where one CPU sends a datagram each 5.5 µs: 0.47 [0.43, 0.54] of the tokio
-//! loop's time in a storm, 1.23 [1.15, 1.27] with coalescing off.) Below its threshold, where the
+//! loop's time in a storm, 1.23 [1.15, 1.27] without delay.) Below its threshold, where the
 //! engine waits for nothing, a datagram costs a second wake-up: what has to answer a trickle with
 //! the least delay is better off with `run`.
 //!
@@ -132,10 +130,10 @@
 //!
 //! # What each setting does
 //!
-//! With coalescing off (`compare --nics 4 --work burst,storm --contestants run,run+KNOB=VALUE
-//! --against run`: bursts of 16 as fast as one processor can send them, 1.2 million per second, 0.7
-//! µs each; and single datagrams, at which the receiver falls asleep after every few; AMD EPYC,
-//! medians of 9 rounds):
+//! Without delay (`compare --nics 4 --work burst,storm --contestants
+//! nicring-no-delay,nicring-no-delay+KNOB=VALUE --against nicring-no-delay`: bursts of 16 as fast
+//! as one processor can send them, 1.2 million per second, 0.7 µs each; and single datagrams, at
+//! which the receiver falls asleep after every few; AMD EPYC, medians of 9 rounds):
 //!
 //! | setting | ratio to the default |
 //! |---|---|
@@ -152,8 +150,8 @@
 //! the free list of packets. A loop of epoll and recvmmsg pays that too, and a few per cent are
 //! left to win: io_uring takes 0.97 [0.92, 1.03] of that loop's time over 4 NICs, 0.95 [0.89, 1.01]
 //! over 16. Where datagrams come one by one, waking up is what costs (2.3 to 4 µs per datagram, by
-//! machine, for everybody), and only waking less helps: with coalescing off io_uring takes 0.96
-//! [0.92, 0.99] and 0.95 [0.90, 0.99] of that loop's time, with it 0.40 and 0.42.
+//! machine, for everybody), and only waking less helps: without delay io_uring takes 0.96 [0.92,
+//! 0.99] and 0.95 [0.90, 0.99] of that loop's time, with 100 µs 0.40 and 0.42.
 //!
 //! | experiment | effect | kept |
 //! |---|---|---|
@@ -177,7 +175,7 @@
 //! | receive offload (`UDP_GRO`) | 0.29 [0.22, 0.29] of a tokio loop's time for bursts that arrive as one packet, 1.34 [1.14, 1.61] for single datagrams (contestant `quinn-udp`) | no: buffers would have to hold 64 KiB each, and only datagrams of one length and one sender, by unicast, are joined; those of SEARCH differ in length |
 //! | a registered descriptor of the ring (`IORING_ENTER_REGISTERED_RING`) | 0.97 to 1.05 of receiving what waits | no |
 //! | prefetching the next completion's buffer | 0.94 to 1.04 of the same, without a pattern | no |
-//! | `recv_batch` without a thread: tokio's epoll watches a ring with `COOP_TASKRUN` (a prototype) | one by one 1.05 [1.01, 1.11] of a tokio loop's time, in a burst 0.83 [0.82, 0.93]; with the thread 1.22 [1.19, 1.26] and 0.97 [0.94, 1.06], all with coalescing off | no: it would interrupt what the runtime's thread waits in, and tie the engine to that thread; coalescing gains more |
+//! | `recv_batch` without a thread: tokio's epoll watches a ring with `COOP_TASKRUN` (a prototype) | one by one 1.05 [1.01, 1.11] of a tokio loop's time, in a burst 0.83 [0.82, 0.93]; with the thread 1.22 [1.19, 1.26] and 0.97 [0.94, 1.06], all without delay | no: it would interrupt what the runtime's thread waits in, and tie the engine to that thread; a delay gains more |
 //! | sending from the receive buffer | not tried: nicring's own code and the bench's are 11 % of the samples, and answers are other bytes than questions | no |
 //! | sends that end without a completion (`IOSQE_CQE_SKIP_SUCCESS`) | not tried: would save one of two system calls where a datagram comes alone and is answered, as the completion of the send ends the wait (trickle: 2.0 per datagram) | no: the completion tells that a reply was sent or refused, and when the outbox is free again |
 //! | `SO_BUSY_POLL`, NAPI | not tried: veth, which all of this was measured over, has no queue to poll | no |
@@ -189,4 +187,3 @@
 //! [`Builder::kernel_time`]: crate::Builder::kernel_time
 //! [`Builder::recv_buffer_bytes`]: crate::Builder::recv_buffer_bytes
 //! [`Builder::replies_max`]: crate::Builder::replies_max
-//! [`Coalesce::Adaptive`]: crate::Coalesce::Adaptive

@@ -25,9 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    admit::Admission, batch::Batch, dispatch::Dispatch, pace::Coalesce, sockets::ListenSocket,
-};
+use super::{admit::Admission, batch::Batch, dispatch::Dispatch, sockets::ListenSocket};
 use crate::{datagram::Outbox, error::Result, stats::StatsTable, sys::nic_watch::NicWatch};
 
 /// How many sockets a backend has room for.
@@ -43,7 +41,8 @@ pub(crate) struct BackendSettings {
     pub buffer_count: usize,
     pub batch_max: usize,
     pub replies_max: usize,
-    pub coalesce: Coalesce,
+    /// How long datagrams may wait for more; zero for not at all.
+    pub delay_max: Duration,
     /// How long to look for datagrams before sleeping.
     pub spin: Duration,
     /// Whether datagrams to one client may leave as segments of one `sendmsg`.
@@ -76,7 +75,7 @@ pub enum BackendSetup {
         /// How many payload bytes each buffer holds.
         buffer_bytes: usize,
         /// Whether the kernel can wait for several datagrams (`IORING_FEAT_MIN_TIMEOUT`, Linux
-        /// 6.12). If not, the engine coalesces by sleeping.
+        /// 6.12). If not, the engine waits for them by sleeping.
         waits_for_several: bool,
     },
     /// Waits for readiness, and then receives and sends by the system's own calls.
@@ -93,9 +92,9 @@ impl fmt::Display for BackendSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IoUring { flags, buffer_count, buffer_bytes, waits_for_several } => {
-                let coalesces = if *waits_for_several { "" } else { ", coalesces by sleeping" };
+                let waits = if *waits_for_several { "" } else { ", waits for several by sleeping" };
                 let flags = flags.join(" | ");
-                write!(f, "{flags}, {buffer_count} buffers of {buffer_bytes} bytes{coalesces}")
+                write!(f, "{flags}, {buffer_count} buffers of {buffer_bytes} bytes{waits}")
             }
             Self::Portable { calls, .. } => f.write_str(calls),
         }

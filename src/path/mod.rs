@@ -10,7 +10,7 @@
 //!    to an address of no subnet may.
 //! 6. [`dispatch`]: which socket sends a reply, and whether it was sent.
 //!
-//! [`pace`] decides when to wait for more datagrams.
+//! [`pace`] decides when to wait for more datagrams, and how long.
 
 mod admit;
 mod backend;
@@ -30,8 +30,7 @@ pub(crate) use backend::{
 };
 pub use batch::{Batch, Datagrams};
 pub(crate) use dispatch::{Dispatch, Sent};
-pub use pace::Coalesce;
-pub(crate) use pace::{Pace, sleep};
+pub(crate) use pace::{DELAY_MAX_DEFAULT, Pace, sleep};
 pub use sockets::{FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast};
 pub(crate) use sockets::{
     ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey,

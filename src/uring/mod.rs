@@ -175,7 +175,7 @@ impl<K: Kernel> Uring<K> {
             backlog: VecDeque::with_capacity(buffer_count),
             is_resuming: false,
             lent_count: 0,
-            pace: Pace::new(settings.coalesce),
+            pace: Pace::new(settings.delay_max),
             settings: *settings,
             is_closed: false,
         })
@@ -214,15 +214,15 @@ impl<K: Kernel> Uring<K> {
             note(ring.submit()?);
             return Ok(());
         }
-        let coalesced = self.pace.wait();
-        if coalesced.is_none() && !self.settings.spin.is_zero() {
+        let wait = self.pace.wait();
+        if wait.is_none() && !self.settings.spin.is_zero() {
             note(ring.submit()?);
             if spin(ring, self.settings.spin, turn.deadline) {
                 note(ring.submit()?);
                 return Ok(());
             }
         }
-        let entered = match coalesced {
+        let entered = match wait {
             Some((count, wait_max)) if ring.can_coalesce() => {
                 ring.submit_and_coalesce(count.min(room), wait_max, turn.deadline)?
             }
@@ -343,10 +343,14 @@ impl<K: Kernel> BackendDriver for Uring<K> {
     }
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
+        if socket.plan.hears() {
+            self.pace.add(slot, socket.recv_buffer_bytes);
+        }
         self.arms.add(&mut self.ring, slot, socket)
     }
 
     fn remove(&mut self, slot: u16) {
+        self.pace.remove(slot);
         // What is queued names the slot, and is for the socket that is in it now.
         if let Err(error) = self.ring.submit() {
             tracing::debug!(%error, "submitting before a socket leaves");

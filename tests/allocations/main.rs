@@ -12,7 +12,7 @@ mod search;
 mod udp_v4;
 
 use std::{
-    net::{SocketAddrV4, UdpSocket},
+    net::SocketAddrV4,
     ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -20,17 +20,17 @@ use std::{
 };
 
 use allocations::{CountingAllocator, allocation_count};
-use nicring::{AsyncEngine, Backend, Builder, Coalesce};
+use nicring::{AsyncEngine, Backend, Builder};
 use tokio::runtime::Runtime;
 
-use common::{Client, LOCALHOST, SETTLE, for_each_backend, on_loopback, open};
+use common::{Client, LOCALHOST, SETTLE, ask_steadily, for_each_backend, on_loopback, open};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 for_each_backend!(crate::alone:
     run_allocates_nothing,
-    run_that_coalesces_allocates_nothing,
+    run_that_waits_for_several_allocates_nothing,
     run_over_a_wildcard_socket_allocates_nothing,
     recv_batch_in_one_thread_allocates_nothing,
     recv_batch_in_many_threads_allocates_nothing,
@@ -57,16 +57,15 @@ fn quiet() -> MutexGuard<'static, ()> {
 }
 
 fn run_allocates_nothing(backend: Backend) {
-    run(on_loopback(backend).coalesce(Coalesce::Off));
+    run(on_loopback(backend).delay_max(Duration::ZERO), ask);
 }
 
-fn run_that_coalesces_allocates_nothing(backend: Backend) {
-    let wait_max = Duration::from_micros(50);
-    run(on_loopback(backend).coalesce(Coalesce::Fixed { datagram_count: 16, wait_max }));
+fn run_that_waits_for_several_allocates_nothing(backend: Backend) {
+    run(on_loopback(backend).delay_max(Duration::from_millis(1)), ask_steadily);
 }
 
 fn run_over_a_wildcard_socket_allocates_nothing(backend: Backend) {
-    run(on_loopback(backend).listen(nicring::Listen::Wildcard));
+    run(on_loopback(backend).listen(nicring::Listen::Wildcard), ask);
 }
 
 fn recv_batch_in_one_thread_allocates_nothing(backend: Backend) {
@@ -87,7 +86,7 @@ fn leases_of_several_tasks_allocate_nothing(backend: Backend) {
         let engine = std::sync::Arc::clone(&engine);
         runtime.spawn(async move { answer(&engine).await });
     }
-    measure(port);
+    measure(port, ask);
     engine.handle().stop();
 }
 
@@ -98,10 +97,13 @@ fn short_of_buffers_and_of_room_for_replies_nothing_is_allocated(backend: Backen
     recv_batch(builder, &current_thread());
 }
 
-fn run(builder: Builder) {
+/// Asks so many questions, and takes their answers.
+type Ask = fn(&Client, SocketAddrV4, usize);
+
+fn run(builder: Builder, ask: Ask) {
     let engine = open(builder);
     let (handle, port) = (engine.handle(), engine.ports()[0]);
-    let client = thread::spawn(move || measure(port));
+    let client = thread::spawn(move || measure(port, ask));
     let stopper = thread::spawn(move || {
         let result = client.join();
         handle.stop();
@@ -126,7 +128,7 @@ fn recv_batch(builder: Builder, runtime: &Runtime) {
     runtime.block_on(hold_every_batch(&engine));
     let port = engine.ports()[0];
     let handle = engine.handle();
-    let client = thread::spawn(move || measure(port));
+    let client = thread::spawn(move || measure(port, ask));
     let stopper = thread::spawn(move || {
         let result = client.join();
         handle.stop();
@@ -157,17 +159,17 @@ async fn answer(engine: &AsyncEngine) {
 
 /// Asks and waits for the answers: first to warm everything up, then again, when nothing may be
 /// allocated.
-fn measure(port: u16) {
+fn measure(port: u16, ask: Ask) {
     let client = Client::on_loopback();
     let to = SocketAddrV4::new(LOCALHOST, port);
-    ask(&client.0, to, WARM_UP_COUNT);
+    ask(&client, to, WARM_UP_COUNT);
     let before = allocation_count();
-    ask(&client.0, to, COUNT);
+    ask(&client, to, COUNT);
     let count = allocation_count() - before;
     assert_eq!(count, 0, "allocations for {COUNT} datagrams and their answers");
 }
 
-fn ask(socket: &UdpSocket, to: SocketAddrV4, count: usize) {
+fn ask(Client(socket): &Client, to: SocketAddrV4, count: usize) {
     let mut answer = [0; 64];
     for first in (0..count).step_by(WINDOW) {
         for number in first..first + WINDOW {

@@ -30,7 +30,7 @@ fn serve(bind: impl FnOnce() -> std::io::Result<AsyncUdpV4>, backend: Backend) {
         let bundle = bind().and_then(|bundle| bundle.with_backend(backend)).expect("a bundle");
         let port = bundle.local_addrs()[0].port();
         let client = std::thread::spawn(move || {
-            measure(port);
+            measure(port, crate::ask);
             Client::on_loopback().send(STOP, std::net::SocketAddrV4::new(LOCALHOST, port));
         });
         let mut buf = [0; 64];

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, Wake},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nicring::Backend;
@@ -160,7 +160,7 @@ fn replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm(backend: Backe
 fn a_stop_loses_nothing_while_tasks_take_what_is_there(backend: Backend) {
     const COUNT: usize = 20;
     current_thread().block_on(async {
-        let engine = open(on_loopback(backend).batch_max(1).coalesce(nicring::Coalesce::Off));
+        let engine = open(on_loopback(backend).batch_max(1).delay_max(Duration::ZERO));
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
         numbers(COUNT).iter().for_each(|text| client.ask(text, LOCALHOST, port));
         // By now the engine has filled all batches, and no task has taken one.

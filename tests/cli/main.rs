@@ -122,6 +122,10 @@ fn what_cannot_be_is_refused_with_its_cause() {
     assert!(failure.contains("--interface: no-such-nic: no NIC of this host"), "{failure}");
     let failure = refusal(&["--ca-port", "6123", "--pva-port", "6123"], &[]);
     assert!(failure.contains("port 6123 for both"), "{failure}");
+    let failure = refusal(&["--delay-max", "soon"], &[]);
+    assert!(failure.contains("'--delay-max <DURATION>': expected a time with"), "{failure}");
+    let failure = refusal(&["--delay-max", "2s"], &[]);
+    assert!(failure.contains("delay_max: 2s is longer than 100ms: clients would"), "{failure}");
     let failure = failure_of(nicring(&["serve", "--pvs", "no/such/file"]), 2);
     assert!(failure.starts_with("nicring: no/such/file: "), "{failure}");
     assert!(failure_of(nicring(&["serve"]), 2).contains("--pvs"));

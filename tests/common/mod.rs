@@ -332,6 +332,34 @@ pub fn is_on(socket: &SocketInfo, nic: &str) -> bool {
     socket.nic.as_ref().is_some_and(|own| own.name == nic)
 }
 
+/// Asks `count` questions at a rate at which engines wait for several: runs of 8, one every 100 µs
+/// or later. Takes the answers of a run 16 runs later, so that none is lost and no answer is waited
+/// for while the engine keeps up.
+#[track_caller]
+pub fn ask_steadily(Client(socket): &Client, to: SocketAddrV4, count: usize) {
+    const RUN_COUNT: usize = 8;
+    const LAG: usize = 16 * RUN_COUNT;
+    let ask = |number: usize| {
+        socket.send_to(&(number as u64).to_be_bytes(), to).expect("a sent question");
+    };
+    let take = |number: usize| {
+        let mut answer = [0; 8];
+        let (len, source) = socket.recv_from(&mut answer).expect("an answer");
+        assert_eq!((len, source), (8, to.into()));
+        assert_eq!(u64::from_be_bytes(answer), number as u64);
+    };
+    let mut start = Instant::now();
+    for first in (0..count + LAG).step_by(RUN_COUNT) {
+        let run = first..first + RUN_COUNT;
+        run.clone().filter(|number| *number < count).for_each(ask);
+        run.filter(|number| *number >= LAG).for_each(|number| take(number - LAG));
+        while start.elapsed() < Duration::from_micros(100) {
+            std::hint::spin_loop();
+        }
+        start = Instant::now();
+    }
+}
+
 /// A client's socket. It belongs to the network namespace of the thread that opens it.
 pub struct Client(pub UdpSocket);
 

@@ -1,20 +1,20 @@
 //! `AsyncEngine::recv_batch`.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use nicring::{AsyncEngine, Backend, Coalesce, Egress};
+use nicring::{AsyncEngine, Backend, Egress};
 
 use super::{Runtime, Setup, Tuning, engine};
 use crate::service::Service;
 
 pub(super) fn serve(
     runtime: Runtime,
-    coalesce: Coalesce,
+    delay_max: Duration,
     setup: &Setup,
     ready: &mut dyn FnMut(),
 ) -> io::Result<()> {
     let service = setup.service.fork();
-    let open = || Tuning::new(Backend::IoUring, coalesce).builder().port(setup.port).open_async();
+    let open = || Tuning::new(Backend::IoUring, delay_max).builder().port(setup.port).open_async();
     let ways_of = |engine: &AsyncEngine| engine::ways(&engine.handle().nics(), &setup.addresses);
     match runtime {
         Runtime::CurrentThread => {

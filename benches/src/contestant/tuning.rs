@@ -1,16 +1,16 @@
-//! Settings of nicring that a contestant's name can change: `run+spin=200+buffer_count=256`.
+//! Settings of nicring that a contestant's name can change: `nicring+spin=200+buffer_count=256`.
 
 use std::{fmt, time::Duration};
 
-use nicring::{Backend, Builder, Coalesce, Engine};
+use nicring::{Backend, Builder, Engine};
 
 /// The settings of an engine: the backend, and what differs from nicring's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// The backend.
     pub backend: Backend,
-    /// Whether and how it coalesces.
-    pub coalesce: Coalesce,
+    /// [`Builder::delay_max`].
+    pub delay_max: Duration,
     /// How long it polls for datagrams before it sleeps.
     pub spin: Duration,
     /// [`Builder::buffer_count`].
@@ -24,14 +24,14 @@ pub struct Tuning {
 }
 
 /// The settings, as an error message lists them.
-pub(super) const SETTINGS: &str = "+coalesce=off|adaptive|MICROSECONDS, +spin=MICROSECONDS, \
-     +buffer_count=N, +buffer_bytes=N, +batch_max=N, +kernel_time";
+pub(super) const SETTINGS: &str = "+delay=MICROSECONDS, +spin=MICROSECONDS, +buffer_count=N, \
+     +buffer_bytes=N, +batch_max=N, +kernel_time";
 
 impl Tuning {
-    pub(super) const fn new(backend: Backend, coalesce: Coalesce) -> Self {
+    pub(super) const fn new(backend: Backend, delay_max: Duration) -> Self {
         Self {
             backend,
-            coalesce,
+            delay_max,
             spin: Duration::ZERO,
             buffer_count: None,
             buffer_bytes: None,
@@ -40,21 +40,13 @@ impl Tuning {
         }
     }
 
-    pub(super) const fn spinning(self, spin: Duration) -> Self {
-        Self { spin, ..self }
-    }
-
     /// Changes one setting, `key=value`.
     pub(super) fn set(&mut self, setting: &str) -> Result<(), String> {
         let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
         let number = || value.parse().map_err(|_| format!("{setting:?}: expected a number"));
         let time = || number().map(|us| Duration::from_micros(us as u64));
         match (key, value) {
-            ("coalesce", "off") => self.coalesce = Coalesce::Off,
-            ("coalesce", "adaptive") => self.coalesce = Coalesce::Adaptive,
-            ("coalesce", _) => {
-                self.coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: time()? };
-            }
+            ("delay", _) => self.delay_max = time()?,
             ("spin", _) => self.spin = time()?,
             ("buffer_count", _) => self.buffer_count = Some(number()?),
             ("buffer_bytes", _) => self.buffer_bytes = Some(number()?),
@@ -66,7 +58,7 @@ impl Tuning {
     }
 
     pub(super) fn builder(self) -> Builder {
-        let builder = Engine::builder().backend(self.backend).coalesce(self.coalesce);
+        let builder = Engine::builder().backend(self.backend).delay_max(self.delay_max);
         let mut builder = builder.spin(self.spin);
         if let Some(count) = self.buffer_count {
             builder = builder.buffer_count(count);
@@ -82,14 +74,8 @@ impl Tuning {
 
     /// Writes the settings that differ from `base`, in the form that [`Tuning::set`] takes.
     pub(super) fn differences(&self, base: &Self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.coalesce != base.coalesce {
-            match self.coalesce {
-                Coalesce::Off => write!(f, "+coalesce=off")?,
-                Coalesce::Fixed { wait_max, .. } => {
-                    write!(f, "+coalesce={}", wait_max.as_micros())?;
-                }
-                _ => write!(f, "+coalesce=adaptive")?,
-            }
+        if self.delay_max != base.delay_max {
+            write!(f, "+delay={}", self.delay_max.as_micros())?;
         }
         if self.spin != base.spin {
             write!(f, "+spin={}", self.spin.as_micros())?;

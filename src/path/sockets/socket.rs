@@ -132,6 +132,8 @@ pub(crate) struct ListenSocket {
     pub plan: SocketPlan,
     pub port: u16,
     pub counters: Arc<NicCounters>,
+    /// How much it may queue, as the kernel counts bytes; of a socket that hears.
+    pub recv_buffer_bytes: usize,
     /// No other socket of this process has this number.
     pub number: u32,
     /// The groups that it has joined by now, each with the index of the NIC.
@@ -167,7 +169,9 @@ impl ListenSocket {
     }
 
     pub(super) fn new(open: OpenSocket, plan: SocketPlan, counters: Arc<NicCounters>) -> Self {
+        let granted = |socket: &Socket| socket.recv_buffer_size().unwrap_or(0);
         Self {
+            recv_buffer_bytes: if plan.hears() { granted(&open.socket) } else { 0 },
             socket: open.socket,
             packet_info: open.packet_info,
             port: open.port,

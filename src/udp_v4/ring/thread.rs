@@ -17,15 +17,15 @@ use crate::{
     lock::lock,
     nics::Nics,
     path::{
-        Admission, BackendDriver, BackendSettings, Batch, Coalesce, Dispatch, ListenSocket,
-        SLOT_COUNT_MAX, Turn,
+        Admission, BackendDriver, BackendSettings, Batch, DELAY_MAX_DEFAULT, Dispatch,
+        ListenSocket, SLOT_COUNT_MAX, Turn,
     },
     stats::StatsTable,
 };
 
 /// Each buffer has room for the longest payload: 4 MiB in all, of which only the part that
 /// datagrams have reached takes memory. At 300,000 datagrams per second, 30 arrive in the 100 µs
-/// for which the ring waits to coalesce.
+/// for which the ring may wait for more.
 const BUFFER_COUNT: usize = 64;
 /// How long the thread waits for another bundle after the last one has left.
 const LINGER: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(super) fn start() -> io::Result<Arc<Hub>> {
         // One record per buffer: none is left for a later turn.
         batch_max: BUFFER_COUNT,
         replies_max: 1,
-        coalesce: Coalesce::Adaptive,
+        delay_max: DELAY_MAX_DEFAULT,
         spin: Duration::ZERO,
         uses_gso: false,
     };

@@ -434,11 +434,10 @@ fn an_enter_that_fails_for_good_ends_the_engine_with_that_error() {
 #[test]
 fn a_wait_coalesces_where_the_kernel_can_and_nothing_is_there_yet() {
     for can_coalesce in [false, true] {
-        let wait_max = Duration::from_micros(100);
-        let coalesce = Coalesce::Fixed { datagram_count: 16, wait_max };
         let mut ring = Fake::default();
         ring.can_coalesce = can_coalesce;
-        let mut rig = over(ring, &BackendSettings { coalesce, ..settings(32, 8) }, 1);
+        let mut rig = over(ring, &settings(32, 8), 1);
+        rig.driver.pace = Pace::always(16, Duration::from_micros(100));
         rig.turn();
         rig.turn();
         assert_eq!(rig.ring().coalesce_count, if can_coalesce { 2 } else { 0 });
@@ -451,13 +450,27 @@ fn a_wait_coalesces_where_the_kernel_can_and_nothing_is_there_yet() {
 
 #[test]
 fn where_the_kernel_cannot_wait_for_several_the_engine_submits_and_sleeps() {
-    let wait_max = Duration::from_millis(5);
-    let coalesce = Coalesce::Fixed { datagram_count: 16, wait_max };
-    let mut rig = over(Fake::default(), &BackendSettings { coalesce, ..settings(32, 8) }, 1);
+    let mut rig = over(Fake::default(), &settings(32, 8), 1);
+    rig.driver.pace = Pace::always(16, Duration::from_millis(5));
     let start = Instant::now();
     rig.turn();
     assert!(start.elapsed() >= Duration::from_millis(4));
     assert_eq!(rig.ring().enter_count, 2, "what is queued leaves before the sleep");
+}
+
+#[test]
+fn the_buffers_of_the_sockets_that_hear_bound_the_waits() {
+    let mut rig = fake(1, 4);
+    let bytes = |rig: &Rig<Uring<Fake>>, slot: usize| {
+        rig.sockets[slot].as_ref().expect("a socket").recv_buffer_bytes
+    };
+    assert_eq!(rig.driver.pace.smallest_buffer(), Some(bytes(&rig, 0)));
+    rig.recv_buffer_bytes = 1;
+    rig.add(1);
+    assert!(bytes(&rig, 1) < bytes(&rig, 0));
+    assert_eq!(rig.driver.pace.smallest_buffer(), Some(bytes(&rig, 1)));
+    rig.remove(1);
+    assert_eq!(rig.driver.pace.smallest_buffer(), Some(bytes(&rig, 0)));
 }
 
 #[test]
@@ -481,10 +494,10 @@ fn an_engine_that_spins_finds_what_comes_meanwhile_and_sleeps_after_it() {
 }
 
 #[test]
-fn an_engine_that_spins_still_coalesces() {
-    let coalesce = Coalesce::Fixed { datagram_count: 9, wait_max: Duration::from_micros(100) };
-    let spins = BackendSettings { spin: Duration::from_secs(1), coalesce, ..settings(4, 8) };
+fn an_engine_that_spins_still_waits_for_several() {
+    let spins = BackendSettings { spin: Duration::from_secs(1), ..settings(4, 8) };
     let mut rig = over(Fake::default(), &spins, 1);
+    rig.driver.pace = Pace::always(9, Duration::from_micros(100));
     rig.ring().can_coalesce = true;
     rig.turn();
     assert_eq!((rig.ring().news_count, rig.ring().coalesce_count), (0, 1));

@@ -25,8 +25,8 @@ use crate::{
     error::Result,
     nics::Nics,
     path::{
-        Admission, BackendDriver, BackendSettings, Batch, Coalesce, Dispatch, ListenSettings,
-        ListenSocket, Role, SocketPlan, Turn,
+        Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, ListenSocket,
+        Pace, Role, SocketPlan, Turn,
     },
     stats::{Counts, StatsTable},
 };
@@ -54,7 +54,7 @@ fn settings(buffer_count: usize, batch_max: usize) -> BackendSettings {
         buffer_count,
         batch_max,
         replies_max: 8,
-        coalesce: Coalesce::Off,
+        delay_max: Duration::ZERO,
         spin: Duration::ZERO,
         uses_gso: true,
     }

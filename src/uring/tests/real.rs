@@ -102,7 +102,7 @@ fn a_header_longer_than_a_buffer_silences_the_socket_with_an_error_and_does_not_
             has_news: false,
             backlog: Default::default(),
             lent_count: 0,
-            pace: Pace::new(Coalesce::Off),
+            pace: Pace::new(Duration::ZERO),
             settings,
             is_closed: false,
         };

@@ -105,11 +105,10 @@ fn where_there_are_few_buffers_the_kernel_has_all_of_them() {
 
 #[test]
 fn what_was_waited_for_once_is_not_waited_for_again_where_the_stock_ran_short() {
-    let coalesce = Coalesce::Fixed { datagram_count: 256, wait_max: Duration::from_millis(50) };
-    let settings = BackendSettings { coalesce, ..settings(BUFFER_COUNT, 512) };
     let mut ring = Fake::default();
     ring.can_coalesce = true;
-    let mut rig = over(ring, &settings, 1);
+    let mut rig = over(ring, &settings(BUFFER_COUNT, 512), 1);
+    rig.driver.pace = Pace::always(256, Duration::from_millis(50));
     rig.turn();
     while rig.ring().deliver(0, b"x") {}
     assert_eq!(rig.turn().len(), 64);
@@ -125,11 +124,10 @@ fn what_was_waited_for_once_is_not_waited_for_again_where_the_stock_ran_short() 
 fn no_more_datagrams_are_waited_for_than_there_are_buffers_for() {
     let wait_max = Duration::from_millis(50);
     for (datagram_count, expected) in [(256, 64), (64, 64), (8, 8)] {
-        let coalesce = Coalesce::Fixed { datagram_count, wait_max };
-        let settings = BackendSettings { coalesce, ..settings(BUFFER_COUNT, 512) };
         let mut ring = Fake::default();
         ring.can_coalesce = true;
-        let mut rig = over(ring, &settings, 1);
+        let mut rig = over(ring, &settings(BUFFER_COUNT, 512), 1);
+        rig.driver.pace = Pace::always(datagram_count, wait_max);
         rig.turn();
         assert_eq!(rig.ring().waited_for, expected);
     }

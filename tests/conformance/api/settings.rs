@@ -3,11 +3,12 @@
 use std::{io, time::Duration};
 
 use nicring::{
-    Backend, Builder, Coalesce, Engine, Error, Hears, Listen, Nics, OnFailedNic, SocketInfo,
-    Unicast,
+    Backend, Builder, Engine, Error, Hears, Listen, Nics, OnFailedNic, SocketInfo, Unicast,
 };
 
-use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, refused};
+use crate::common::{
+    self, Client, LOCALHOST, Server, ask_steadily, for_each_backend, on_loopback, refused,
+};
 
 for_each_backend!(crate::common::on:
     two_engines_share_a_port_unless_told_otherwise,
@@ -17,7 +18,7 @@ for_each_backend!(crate::common::on:
     no_nic_that_matches_is_an_error,
     a_nic_that_is_not_there_is_an_error_unless_it_is_waited_for,
     the_smallest_settings_work,
-    coalescing_loses_nothing,
+    waiting_for_several_loses_nothing,
 );
 
 fn two_engines_share_a_port_unless_told_otherwise(backend: Backend) {
@@ -78,13 +79,9 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
     let base = || on_loopback(backend);
     let without_port = || Engine::builder().backend(backend);
     let wildcard = || base().listen(Listen::Wildcard).unicast(Unicast::Leave);
-    let waits = |datagram_count, wait_ms| {
-        let wait_max = Duration::from_millis(wait_ms);
-        base().coalesce(Coalesce::Fixed { datagram_count, wait_max })
-    };
     let too_often = base().list_nics_every(Duration::from_millis(9));
     let left = base().listen(Listen::Wildcard).leave_unicast("127.0.0.1".parse().expect("one"));
-    let rows: [(Builder, &str, &str); 18] = [
+    let rows: [(Builder, &str, &str); 17] = [
         (without_port(), "port", "Builder::port"),
         (without_port().port(5076).port(5064).port(5076), "port", "5076 is given twice"),
         (base().join([192, 0, 2, 1].into()), "join", "224.0.0.0/4"),
@@ -98,8 +95,7 @@ fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
         (base().replies_max(32_769), "replies_max", "32769"),
         (base().recv_buffer_bytes(0), "recv_buffer_bytes", "0 is not between"),
         (base().tick(Duration::ZERO), "tick", "zero"),
-        (waits(0, 1), "coalesce", "0 is not between"),
-        (waits(1, 101), "coalesce", "longer than 100ms"),
+        (base().delay_max(Duration::from_millis(101)), "delay_max", "longer than 100ms"),
         (wildcard(), "listen", "Listen::Class"),
         (too_often, "list_nics_every", "shorter than 10ms"),
         (left, "leave_unicast", "Listen::Class"),
@@ -164,21 +160,22 @@ fn the_smallest_settings_work(backend: Backend) {
     server.stop_having_heard_all();
 }
 
-fn coalescing_loses_nothing(backend: Backend) {
-    let wait_max = Duration::from_millis(2);
-    for coalesce in [Coalesce::Off, Coalesce::Fixed { datagram_count: 64, wait_max }] {
-        let server = Server::echo(on_loopback(backend).coalesce(coalesce));
+fn waiting_for_several_loses_nothing(backend: Backend) {
+    const STEADY_COUNT: usize = 4_000;
+    for delay_max in [Duration::ZERO, Duration::from_millis(1)] {
+        let server = Server::echo(on_loopback(backend).delay_max(delay_max));
         let client = Client::on_loopback();
+        ask_steadily(&client, server.address(), STEADY_COUNT);
         for number in 0..100 {
             client.send(number.to_string(), server.address());
         }
         for number in 0..100 {
             client.expect(number.to_string(), server.address());
         }
-        // A batch with fewer datagrams than it waits for must still come.
+        // One that no other follows must still come.
         client.send("alone", server.address());
         client.expect("alone", server.address());
-        server.take(101);
+        server.take(STEADY_COUNT + 101);
         server.stop_having_heard_all();
     }
 }

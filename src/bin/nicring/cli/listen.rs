@@ -70,12 +70,12 @@ pub struct ListenArguments {
     #[arg(long, value_name = "WHAT")]
     unicast: Option<UnicastChoice>,
 
-    /// How much each socket may queue, in bytes as the kernel counts them [default: 1048576]
+    /// How much each socket may queue, in bytes as the kernel counts them
     ///
     /// A short datagram counts as about 800 bytes. More than net.core.rmem_max needs
-    /// CAP_NET_ADMIN.
-    #[arg(long, value_name = "BYTES")]
-    recv_buffer_bytes: Option<usize>,
+    /// CAP_NET_ADMIN. Less than 2.3 MB shortens the delay that serve allows.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    recv_buffer_bytes: usize,
 
     /// How many bytes of a datagram are received, 64 to 65507 [default: 2048]
     ///
@@ -207,7 +207,7 @@ impl ListenArguments {
         builder = way.groups.iter().copied().fold(builder, Builder::join);
         builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
         builder = self.buffer_bytes.into_iter().fold(builder, Builder::buffer_bytes);
-        builder = self.recv_buffer_bytes.into_iter().fold(builder, Builder::recv_buffer_bytes);
+        builder = builder.recv_buffer_bytes(self.recv_buffer_bytes);
         self.send_buffer_bytes.into_iter().fold(builder, Builder::send_buffer_bytes)
     }
 

@@ -55,7 +55,7 @@ struct Running {
 impl Service {
     /// Opens all engines before any of them serves.
     pub fn start(
-        arguments: &ListenArguments,
+        (arguments, delay_max): (&ListenArguments, Duration),
         plans: [ListenPlan; 2],
         rules: &Rules,
         tables: &Arc<Tables>,
@@ -63,7 +63,7 @@ impl Service {
         let mut opened = Vec::new();
         for plans in by_engine(plans) {
             let builder = arguments.builder(&plans).tick(TICK).replies_max(REPLIES_MAX);
-            opened.push((builder.open()?, plans));
+            opened.push((builder.delay_max(delay_max).open()?, plans));
         }
         let mut engines = Vec::new();
         for (engine, plans) in opened {

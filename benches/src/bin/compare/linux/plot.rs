@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use nicring_bench::statistics::median;
+use nicring_bench::statistics::{grouped, median};
 
 use super::{
     machine::Header,
@@ -12,7 +12,7 @@ use super::{
 };
 
 const WIDTH: f64 = 760.0;
-const NAME_WIDTH: f64 = 130.0;
+const NAME_WIDTH: f64 = 170.0;
 const VALUE_WIDTH: f64 = 90.0;
 const BAR_HEIGHT: f64 = 14.0;
 const ROW_HEIGHT: f64 = 19.0;
@@ -37,8 +37,8 @@ pub fn draw(header: &Header, schedule: &Schedule, measurements: &[Measurement]) 
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" font-family=\"system-ui, sans-serif\" \
          font-size=\"12\" fill=\"{INK}\">\n\
-         <text x=\"8\" y=\"24\" font-size=\"15\" font-weight=\"600\">CPU time of the receiver per \
-         datagram, ns (less is better)</text>\n<text x=\"8\" y=\"44\">{}</text>\n",
+         <text x=\"8\" y=\"24\" font-size=\"15\" font-weight=\"600\">CPU time of the receiver, ns \
+         (less is better)</text>\n<text x=\"8\" y=\"44\">{}</text>\n",
         escape(&header.to_string())
     );
     let mut top = HEAD_HEIGHT;
@@ -56,10 +56,13 @@ fn groups(schedule: &Schedule, measurements: &[Measurement]) -> Vec<Group> {
             let figures = figures_of(measurements, row, *contestant);
             if !figures.is_empty() {
                 let cpu_ns = median(figures.iter().map(|figures| figures.cpu_ns));
-                bars.push((contestant.to_string(), cpu_ns));
+                bars.push((contestant.title(), cpu_ns));
             }
         }
-        groups.push(Group { title: format!("{}, {}", row.work, nics_text(row.nic_count)), bars });
+        groups.push(Group {
+            title: format!("{}, {}, per {}", row.work, nics_text(row.nic_count), row.work.unit()),
+            bars,
+        });
     }
     groups
 }
@@ -78,8 +81,7 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
     for (row, (name, value)) in group.bars.iter().enumerate() {
         let y = top + 28.0 + row as f64 * ROW_HEIGHT;
         let width = room * value.min(limit) / longest;
-        let is_ours =
-            ["run", "recv_batch", "portable", "serve"].iter().any(|ours| name.starts_with(ours));
+        let is_ours = ["nicring", "recv_batch", "udp-v4"].iter().any(|ours| name.starts_with(ours));
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\
@@ -108,19 +110,6 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
         );
     }
     GROUP_GAP + group.bars.len() as f64 * ROW_HEIGHT
-}
-
-/// Formats a number with its thousands separated by commas.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn escape(text: &str) -> String {

@@ -4,7 +4,10 @@ use std::{error::Error, time::Duration};
 
 use nicring_bench::{contestant, contestant::Contestant, server::Server};
 
-use super::{Arguments, workload::Workload};
+use super::{
+    Arguments,
+    workload::{Choices, Workload},
+};
 
 /// What is to be run.
 #[derive(Debug)]
@@ -53,8 +56,13 @@ pub struct Row {
     pub against: Contestant,
 }
 
-const DEFAULT_CONTESTANTS: [&str; 6] =
-    ["run", "run-adaptive", "portable", "epoll", "tokio", "seed"];
+/// What users get stands first.
+const DEFAULT_CONTESTANTS: [&str; 7] =
+    ["nicring", "nicring-portable", "nicring-no-delay", "epoll", "tokio", "seed", "libcom"];
+
+/// caproto is slower than the rates.
+const DEFAULT_SERVERS_OF_MISSES: [&str; 5] =
+    ["serve", "serve-portable", "serve-no-delay", "rsrv", "pvxs"];
 
 impl Schedule {
     pub fn new(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
@@ -106,7 +114,14 @@ fn works(arguments: &Arguments) -> Result<Vec<Workload>, String> {
         ([], false) => &[64][..],
         (windows, _) => windows,
     };
-    let works = names.iter().map(|name| Workload::named(name, windows, &arguments.hits));
+    let choices = Choices {
+        windows,
+        hits: &arguments.hits,
+        names_per_datagram: &arguments.names_per_datagram,
+        name_counts: &arguments.names,
+        rates: &arguments.rates,
+    };
+    let works = names.iter().map(|name| Workload::named(name, &choices));
     Ok(works.collect::<Result<Vec<_>, String>>()?.concat())
 }
 
@@ -124,9 +139,12 @@ fn nic_counts(arguments: &Arguments, work: Workload) -> Vec<u8> {
 
 fn contestants(arguments: &Arguments, work: Workload) -> Result<Vec<Contestant>, String> {
     let all = || contestant::ALL.iter().map(|(_, contestant)| *contestant);
+    let named = |names: &[&str]| names.iter().map(|name| name.parse().expect("a name")).collect();
     let candidates: Vec<Contestant> = match (&arguments.contestants[..], arguments.full) {
-        ([], full) if full || work.is_for_servers() => all().collect(),
-        ([], _) => DEFAULT_CONTESTANTS.map(|name| name.parse().expect("a name")).to_vec(),
+        ([], true) => all().collect(),
+        ([], false) if work.is_closed_loop() && work.is_for_servers() => all().collect(),
+        ([], false) if work.is_for_servers() => named(&DEFAULT_SERVERS_OF_MISSES),
+        ([], false) => named(&DEFAULT_CONTESTANTS),
         (contestants, _) => contestants.to_vec(),
     };
     let suited: Vec<_> = candidates.into_iter().filter(|one| work.suits(*one)).collect();
