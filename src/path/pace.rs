@@ -47,6 +47,8 @@ const BURST_PER_S: u64 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Pace {
     delay_max: Duration,
+    /// A wait that is not longer than this is none: a sleep might take twice as long.
+    excess: Duration,
     /// What every wait is, whatever comes: for tests.
     fixed: Option<(u32, Duration)>,
     /// The receive buffer of each socket that hears, by its slot.
@@ -72,6 +74,7 @@ impl Pace {
     pub fn new(delay_max: Duration) -> Self {
         Self {
             delay_max,
+            excess: SLEEP_EXCESS,
             fixed: None,
             buffers: BTreeMap::new(),
             per_s_max: BURST_PER_S,
@@ -138,7 +141,7 @@ impl Pace {
         let enough = if was_fast { END_COUNT } else { BEGIN_COUNT };
         self.is_fast = u128::from(per_s) * 10 * self.time.as_nanos()
             >= u128::from(enough) * 1_000_000_000
-            && self.time > SLEEP_EXCESS;
+            && self.time > self.excess;
         self.trials.note(self.is_waiting, count, elapsed);
         if !self.is_fast {
             self.trials.end_stretch();

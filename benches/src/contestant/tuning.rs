@@ -19,13 +19,15 @@ pub struct Tuning {
     pub buffer_bytes: Option<usize>,
     /// [`Builder::batch_max`].
     pub batch_max: Option<usize>,
+    /// [`Builder::recv_buffer_bytes`], which bounds the delay.
+    pub recv_buffer_bytes: Option<usize>,
     /// [`Builder::kernel_time`].
     pub has_kernel_time: bool,
 }
 
 /// The settings, as an error message lists them.
 pub(super) const SETTINGS: &str = "+delay=MICROSECONDS, +spin=MICROSECONDS, +buffer_count=N, \
-     +buffer_bytes=N, +batch_max=N, +kernel_time";
+     +buffer_bytes=N, +batch_max=N, +recv_buffer_bytes=N, +kernel_time";
 
 impl Tuning {
     pub(super) const fn new(backend: Backend, delay_max: Duration) -> Self {
@@ -36,6 +38,7 @@ impl Tuning {
             buffer_count: None,
             buffer_bytes: None,
             batch_max: None,
+            recv_buffer_bytes: None,
             has_kernel_time: false,
         }
     }
@@ -51,6 +54,7 @@ impl Tuning {
             ("buffer_count", _) => self.buffer_count = Some(number()?),
             ("buffer_bytes", _) => self.buffer_bytes = Some(number()?),
             ("batch_max", _) => self.batch_max = Some(number()?),
+            ("recv_buffer_bytes", _) => self.recv_buffer_bytes = Some(number()?),
             ("kernel_time", "") => self.has_kernel_time = true,
             _ => return Err(format!("{setting:?}: expected {SETTINGS}")),
         }
@@ -69,6 +73,9 @@ impl Tuning {
         if let Some(count) = self.batch_max {
             builder = builder.batch_max(count);
         }
+        if let Some(bytes) = self.recv_buffer_bytes {
+            builder = builder.recv_buffer_bytes(bytes);
+        }
         if self.has_kernel_time { builder.kernel_time() } else { builder }
     }
 
@@ -84,6 +91,7 @@ impl Tuning {
             ("buffer_count", self.buffer_count),
             ("buffer_bytes", self.buffer_bytes),
             ("batch_max", self.batch_max),
+            ("recv_buffer_bytes", self.recv_buffer_bytes),
         ];
         for (key, value) in counts {
             if let Some(value) = value {

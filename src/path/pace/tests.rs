@@ -13,6 +13,11 @@ impl Pace {
     }
 }
 
+/// As on Linux, whatever sleeps do here.
+fn new_pace(delay_max: Duration) -> Pace {
+    Pace { excess: Duration::from_micros(50), ..Pace::new(delay_max) }
+}
+
 /// Turns of `count` datagrams, `gap` apart, for a while.
 fn feed(pace: &mut Pace, now: &mut Instant, count: usize, gap: Duration) {
     for _ in 0..1000 {
@@ -23,7 +28,7 @@ fn feed(pace: &mut Pace, now: &mut Instant, count: usize, gap: Duration) {
 
 #[test]
 fn waiting_begins_at_a_high_rate_and_ends_at_a_low_one() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     let mut now = Instant::now();
     feed(&mut pace, &mut now, 1, Duration::from_micros(40));
     assert_eq!(pace.wait(), None, "25,000 per second");
@@ -37,7 +42,7 @@ fn waiting_begins_at_a_high_rate_and_ends_at_a_low_one() {
 
 #[test]
 fn a_pause_ends_the_waiting() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     let mut now = Instant::now();
     feed(&mut pace, &mut now, 4, Duration::from_micros(10));
     assert!(pace.wait().is_some());
@@ -48,7 +53,7 @@ fn a_pause_ends_the_waiting() {
 
 #[test]
 fn a_pause_while_waiting_does_not_count_against_waiting() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     let mut now = Instant::now();
     let mut waiting_count = 0;
     for _ in 0..20 {
@@ -60,7 +65,7 @@ fn a_pause_while_waiting_does_not_count_against_waiting() {
 
 #[test]
 fn a_pause_does_not_make_forget_that_waiting_brings_less() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     assert!(waiting_count(&mut pace, 200_000, 80_000) < 50);
     let mut now = pace.window_start.expect("a window");
     let mut waiting_count = 0;
@@ -99,7 +104,7 @@ fn waiting_count(pace: &mut Pace, without: u64, with: u64) -> usize {
 #[test]
 fn senders_that_do_not_wait_for_answers_are_waited_for() {
     for per_s in [60_000, 200_000, 1_000_000] {
-        let count = waiting_count(&mut Pace::new(DELAY_MAX_DEFAULT), per_s, per_s);
+        let count = waiting_count(&mut new_pace(DELAY_MAX_DEFAULT), per_s, per_s);
         assert!(count > 950, "{per_s}/s: {count}");
     }
 }
@@ -107,7 +112,7 @@ fn senders_that_do_not_wait_for_answers_are_waited_for() {
 #[test]
 fn a_load_that_ebbs_does_not_count_against_waiting() {
     for ebb_us in [60, 90, 150] {
-        let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+        let mut pace = new_pace(DELAY_MAX_DEFAULT);
         let mut now = Instant::now();
         let mut waiting_count = 0;
         for _ in 0..20 {
@@ -124,7 +129,7 @@ fn a_load_that_ebbs_does_not_count_against_waiting() {
 
 #[test]
 fn short_runs_at_a_higher_rate_than_before_are_waited_for_again() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     assert!(waiting_count(&mut pace, 60_000, 60_000) > 950);
     let mut now = pace.window_start.expect("a window");
     let mut waiting_count = 0;
@@ -138,14 +143,14 @@ fn short_runs_at_a_higher_rate_than_before_are_waited_for_again() {
 #[test]
 fn senders_that_wait_for_answers_are_not_made_to_wait() {
     for (without, with) in [(60_000, 9_000), (200_000, 80_000), (500_000, 390_000)] {
-        let count = waiting_count(&mut Pace::new(DELAY_MAX_DEFAULT), without, with);
+        let count = waiting_count(&mut new_pace(DELAY_MAX_DEFAULT), without, with);
         assert!(count < 50, "{without}/s, {with}/s: {count}");
     }
 }
 
 #[test]
 fn senders_that_change_their_ways_are_followed() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     assert!(waiting_count(&mut pace, 300_000, 100_000) < 50);
     assert!(waiting_count(&mut pace, 100_000, 100_000) > 850);
     assert!(waiting_count(&mut pace, 300_000, 100_000) < 130);
@@ -153,7 +158,7 @@ fn senders_that_change_their_ways_are_followed() {
 
 #[test]
 fn crowds_are_not_waited_for() {
-    let mut pace = Pace::new(DELAY_MAX_DEFAULT);
+    let mut pace = new_pace(DELAY_MAX_DEFAULT);
     let mut now = Instant::now();
     let mut waiting_turns = |count| {
         let turns = (0..100_000).filter(|_| {
@@ -170,7 +175,7 @@ fn crowds_are_not_waited_for() {
 
 #[test]
 fn without_delay_no_clock_is_asked() {
-    let mut pace = Pace::new(Duration::ZERO);
+    let mut pace = new_pace(Duration::ZERO);
     pace.note(|| unreachable!("no clock is needed"), 1);
     assert_eq!(pace.wait(), None);
 }
@@ -244,7 +249,7 @@ impl Site {
 
     /// What part of it is answered with this delay.
     fn answered(&self, delay_max: Duration, time: f64) -> f64 {
-        let of = |delay_max| self.serve(&mut Pace::new(delay_max), time).answered_per_s;
+        let of = |delay_max| self.serve(&mut new_pace(delay_max), time).answered_per_s;
         of(delay_max) / of(Duration::ZERO)
     }
 }
@@ -255,10 +260,10 @@ const MS: Duration = Duration::from_millis(1);
 fn an_open_load_is_waited_for_where_it_brings_four_within_a_wait() {
     for is_random in [false, true] {
         let site = |open_per_s| Site { open_per_s, is_random, ..Site::NOBODY };
-        let busy = site(5_000.0).serve(&mut Pace::new(MS), 60.0);
+        let busy = site(5_000.0).serve(&mut new_pace(MS), 60.0);
         assert!(busy.waiting > 0.9, "5,000/s, random {is_random}: {}", busy.waiting);
         assert!(busy.turn_count < 60 * 5_000 / 4, "{}", busy.turn_count);
-        let idle = site(2_000.0).serve(&mut Pace::new(MS), 60.0);
+        let idle = site(2_000.0).serve(&mut new_pace(MS), 60.0);
         assert!(idle.waiting < 0.02, "2,000/s, random {is_random}: {}", idle.waiting);
     }
 }
@@ -266,7 +271,7 @@ fn an_open_load_is_waited_for_where_it_brings_four_within_a_wait() {
 #[test]
 fn the_other_choice_has_little_of_the_time() {
     let open = Site { open_per_s: 20_000.0, is_random: true, ..Site::NOBODY };
-    let mut pace = Pace::new(MS);
+    let mut pace = new_pace(MS);
     open.serve(&mut pace, 2.0);
     let waiting = open.serve(&mut pace, 60.0).waiting;
     assert!(waiting > 0.98, "{waiting}");
@@ -277,7 +282,7 @@ fn a_load_that_is_mostly_closed_is_answered_at_its_rate() {
     for delay_max in [DELAY_MAX_DEFAULT, MS] {
         for (asker_count, round_trip) in [(1, 40e-6), (4, 40e-6), (12, 100e-6), (4, 1e-3)] {
             let closed = Site { asker_count, round_trip, ..Site::NOBODY };
-            let rate = closed.serve(&mut Pace::new(Duration::ZERO), 0.5).answered_per_s;
+            let rate = closed.serve(&mut new_pace(Duration::ZERO), 0.5).answered_per_s;
             let site = Site { open_per_s: rate / 4.0, is_random: asker_count != 4, ..closed };
             let answered = site.answered(delay_max, 5.0);
             assert!(answered > 0.95, "{asker_count} {round_trip} {delay_max:?}: {answered}");
@@ -299,14 +304,14 @@ fn a_lone_asker_is_not_made_to_wait() {
 fn few_that_wait_for_answers_do_not_keep_many_from_being_waited_for() {
     let open_per_s = 30_000.0;
     let site = Site { asker_count: 1, round_trip: 1e-3, open_per_s, is_random: true };
-    let waiting = site.serve(&mut Pace::new(MS), 20.0).waiting;
+    let waiting = site.serve(&mut new_pace(MS), 20.0).waiting;
     assert!(waiting > 0.95, "{waiting}");
 }
 
 #[test]
 fn a_wait_is_no_longer_than_half_of_what_the_smallest_buffer_can_take() {
     let wait = |buffers: &[usize], per_s: f64| {
-        let mut pace = Pace::new(MS);
+        let mut pace = new_pace(MS);
         (0..).zip(buffers).for_each(|(slot, bytes)| pace.add(slot, *bytes));
         Site { open_per_s: per_s, ..Site::NOBODY }.serve(&mut pace, 1.0);
         pace.time
@@ -321,8 +326,15 @@ fn a_wait_is_no_longer_than_half_of_what_the_smallest_buffer_can_take() {
 }
 
 #[test]
+fn where_sleeps_take_longer_than_allowed_nothing_waits() {
+    let mut pace = Pace { excess: 15 * MS, ..new_pace(10 * MS) };
+    let site = Site { open_per_s: 20_000.0, ..Site::NOBODY };
+    assert_eq!(site.serve(&mut pace, 1.0).waiting, 0.0);
+}
+
+#[test]
 fn a_socket_that_left_bounds_no_wait() {
-    let mut pace = Pace::new(MS);
+    let mut pace = new_pace(MS);
     pace.add(0, 8 << 20);
     pace.add(1, 4608);
     let site = Site { open_per_s: 20_000.0, ..Site::NOBODY };
