@@ -59,11 +59,14 @@ impl AsyncEngine {
         let handle = Handle::new(Arc::clone(&core.shared));
         let ports = core.ports().to_vec();
         let exchange = Arc::new(Exchange::default());
+        let mut free = VecDeque::with_capacity(BATCH_COUNT_MAX);
+        free.extend((0..BATCH_COUNT_MIN).map(|_| core.driver.new_batch()));
         let lender = Lender {
+            never_lent: core.driver.new_batch(),
             core,
             exchange: Arc::clone(&exchange),
-            free: VecDeque::with_capacity(BATCH_COUNT_MAX),
-            made_count: 0,
+            made_count: free.len(),
+            free,
             starvation: Starvation::default(),
         };
         let thread =
@@ -88,10 +91,11 @@ impl AsyncEngine {
     /// Waits for the next batch that has datagrams. Several tasks may wait; each batch goes to one
     /// of them.
     ///
-    /// Dropping the future loses nothing. A batch that is kept keeps its buffers. When all buffers
-    /// are kept, datagrams wait in the sockets. There are 8 batches. While tasks keep all of them,
-    /// nothing is received and nothing is sent: [`Stats::lease_wait_count`](crate::Stats) counts,
-    /// and after a second a warning tells.
+    /// Dropping the future loses nothing. A batch that is kept keeps its buffers and its replies,
+    /// and holds back nothing else. When all buffers are kept, or all of 64 batches, datagrams wait
+    /// in the sockets: [`Stats::lease_wait_count`](crate::Stats) counts, and after a second a
+    /// warning tells. What [`Handle::reply_by`] queues leaves meanwhile: it is for answers that take
+    /// time.
     ///
     /// After [`Handle::stop`] batches have up to 200 ms to come back. The replies of a batch that
     /// comes back later, or after the engine was dropped, are not sent.
@@ -183,7 +187,13 @@ impl Drop for BatchLease {
 }
 
 /// How many batches one engine lends out at once.
-const BATCH_COUNT_MAX: usize = 8;
+const BATCH_COUNT_MAX: usize = 64;
+/// So many are made at the start, more only when tasks keep these.
+const BATCH_COUNT_MIN: usize = 16;
+/// While so many wait for a task to take them, no more are made: the sockets hold what comes.
+const READY_MAX: usize = 8;
+/// How long the engine waits for one of them to come back before it looks what else there is to do.
+const RETURN_WAIT: Duration = Duration::from_millis(1);
 /// After this many batches without a pause, a task lets others run.
 const READY_COUNT_MAX: u32 = 64;
 
@@ -313,6 +323,8 @@ struct Lender {
     exchange: Arc<Exchange>,
     free: VecDeque<Batch>,
     made_count: usize,
+    /// For what is sent while all others are lent.
+    never_lent: Batch,
     starvation: Starvation,
 }
 
@@ -328,6 +340,9 @@ impl Lender {
             self.starvation.note(is_starved);
             let Some(mut batch) = next else {
                 add(&self.core.shared.stats.lease_wait_count, 1);
+                if let Err(error) = self.core.flush(&mut self.never_lent) {
+                    break Err(error);
+                }
                 self.wait_for_return();
                 continue;
             };
@@ -346,11 +361,14 @@ impl Lender {
     fn next_batch(&mut self) -> Option<Batch> {
         // An early return helps only a starved backend, or one without a batch. The store comes
         // before the look at `returned`: a task that returns a batch after the look sees it.
-        let is_short = self.made_count == BATCH_COUNT_MAX && self.free.is_empty();
+        let is_short = self.free.is_empty();
         let wants_returns = is_short || self.core.driver.is_starved();
         self.exchange.wants_returns.store(wants_returns, Ordering::SeqCst);
         let first_returned = self.free.len();
-        self.free.extend(lock(&self.exchange.queues).returned.drain(..));
+        let mut queues = lock(&self.exchange.queues);
+        let has_enough_ready = queues.received.len() >= READY_MAX;
+        self.free.extend(queues.returned.drain(..));
+        drop(queues);
         for batch in self.free.iter_mut().skip(first_returned) {
             self.core.driver.take_back(batch);
         }
@@ -360,7 +378,7 @@ impl Lender {
             None => self.free.pop_front(),
         };
         batch.or_else(|| {
-            let may_make = self.made_count < BATCH_COUNT_MAX;
+            let may_make = self.made_count < BATCH_COUNT_MAX && !has_enough_ready;
             self.made_count += usize::from(may_make);
             may_make.then(|| self.core.driver.new_batch())
         })
@@ -371,8 +389,7 @@ impl Lender {
     fn wait_for_return(&self) {
         let queues = lock(&self.exchange.queues);
         if queues.returned.is_empty() {
-            let timeout = Duration::from_millis(10);
-            drop(self.exchange.returned.wait_timeout(queues, timeout));
+            drop(self.exchange.returned.wait_timeout(queues, RETURN_WAIT));
         }
     }
 
@@ -409,8 +426,7 @@ impl Lender {
                     let Some(mut batch) = self.free.remove(position) else { break };
                     self.core.flush(&mut batch)?;
                 }
-                let mut last = self.core.driver.new_batch();
-                return self.core.finish(&mut last).map(drop);
+                return self.core.finish(&mut self.never_lent).map(drop);
             }
             self.wait_for_return();
         }

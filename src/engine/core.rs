@@ -14,9 +14,7 @@ use crate::{
     datagram::Outbox,
     error::{Error, Result},
     lock::lock,
-    path::{
-        Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Strangers, Turn,
-    },
+    path::{Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Turn},
     stats::{Stats, StatsTable, add},
 };
 
@@ -35,7 +33,6 @@ pub(super) struct Core {
     pub driver: Box<dyn BackendDriver>,
     pub shared: Arc<Shared>,
     posted: Outbox,
-    strangers: Arc<Strangers>,
     is_closed: bool,
 }
 
@@ -59,7 +56,6 @@ impl Core {
             driver,
             shared: Arc::new(shared),
             posted: Outbox::new(replies_max),
-            strangers: Arc::default(),
             is_closed: false,
         })
     }
@@ -108,7 +104,7 @@ impl Core {
         self.shared.is_waiting.store(false, Ordering::SeqCst);
         add(&self.shared.stats.turn_count, 1);
         batch.nics = Arc::clone(&self.admission.nics);
-        batch.strangers = Arc::clone(&self.strangers);
+        batch.strangers = Arc::clone(&self.shared.strangers);
         result
     }
 

@@ -10,10 +10,10 @@ use std::{
 
 use super::choose::BackendReport;
 use crate::{
-    datagram::{Egress, Outbox, Queued},
+    datagram::{Egress, Outbox, Queued, ReplyPath},
     lock::lock,
     nics::Nics,
-    path::{FailedNic, Listen, ListenSocket, SocketInfo, SocketLayout, Wake},
+    path::{FailedNic, Listen, ListenSocket, SocketInfo, SocketLayout, Strangers, Wake},
     stats::{Stats, StatsTable},
     sys::process::Opener,
 };
@@ -112,13 +112,90 @@ impl Handle {
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
     #[must_use]
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        if self.shared.is_stopping() || !self.shared.opener.is_this() {
+        self.post(|posted| posted.push(None, egress, destination, payload))
+    }
+
+    /// Queues an answer to `destination`, for a datagram that came by `path`, when its batch may be
+    /// long gone: as [`Batch::reply_by`](crate::Batch::reply_by), from any thread.
+    ///
+    /// It leaves with the engine's next submission, whatever batches are kept. Up to
+    /// [`Builder::replies_max`](crate::Builder::replies_max) wait for it; what is refused is
+    /// counted as a reply of a batch is.
+    ///
+    /// ```
+    /// # use nicring::{AsyncEngine, Handle};
+    /// # async fn look_up(_: Vec<u8>) -> Option<Vec<u8>> { None }
+    /// # async fn serve(engine: AsyncEngine) -> nicring::Result<()> {
+    /// let handle = engine.handle();
+    /// let batch = engine.recv_batch().await?;
+    /// for datagram in batch.iter() {
+    ///     let (path, asker) = (datagram.reply_path(), datagram.source());
+    ///     let (handle, question) = (handle.clone(), datagram.payload().to_vec());
+    ///     tokio::spawn(async move {
+    ///         if let Some(answer) = look_up(question).await {
+    ///             let _ = handle.reply_by(path, asker, &answer);
+    ///         }
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        let way = self.way(&path, destination);
+        self.post(|posted| match way {
+            Some(egress) => posted.push(Some(path.origin()), egress, destination, payload),
+            None => posted.refuse(),
+        })
+    }
+
+    /// As [`Handle::reply_by`], with an answer that `write` composes: it gets `len_max` bytes, all
+    /// zeros, and returns how many of them it wrote.
+    ///
+    /// ```
+    /// # fn answer(handle: &nicring::Handle, path: nicring::ReplyPath) {
+    /// let asker = "192.0.2.99:40000".parse().expect("an address");
+    /// let queued = handle.reply_with(path, asker, 5, |buffer| {
+    ///     buffer.copy_from_slice(b"hello");
+    ///     5
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reply_with(
+        &self,
+        path: ReplyPath,
+        destination: SocketAddrV4,
+        len_max: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Queued {
+        let Some(egress) = self.way(&path, destination) else { return self.post(Outbox::refuse) };
+        if !self.is_open() {
             return Queued::Stopped;
         }
-        let queued = {
-            let mut posted = lock(&self.shared.posted);
-            posted.push(None, egress, destination, payload)
+        let draft = lock(&self.shared.posted).draft(len_max);
+        let mut draft = match draft {
+            Ok(draft) => draft,
+            Err(refused) => return refused,
         };
+        let len = write(&mut draft); // may queue other replies
+        self.post(|posted| posted.push_draft(Some(path.origin()), egress, destination, draft, len))
+    }
+
+    /// How an answer leaves, if it may.
+    fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
+        self.shared.strangers.way(&self.nics(), path, destination)
+    }
+
+    fn is_open(&self) -> bool {
+        !self.shared.is_stopping() && self.shared.opener.is_this()
+    }
+
+    fn post(&self, push: impl FnOnce(&mut Outbox) -> Queued) -> Queued {
+        if !self.is_open() {
+            return Queued::Stopped;
+        }
+        let queued = push(&mut lock(&self.shared.posted));
         self.shared.has_posted.store(true, Ordering::SeqCst);
         self.shared.wake();
         queued
@@ -145,6 +222,7 @@ pub(super) struct Shared {
     /// What users see of the sockets.
     pub infos: Mutex<Vec<SocketInfo>>,
     pub nics: Mutex<Arc<Nics>>,
+    pub strangers: Arc<Strangers>,
     pub failed_nics: Mutex<Vec<FailedNic>>,
     pub report: BackendReport,
     pub layout: SocketLayout,
@@ -171,6 +249,7 @@ impl Shared {
             sockets: Mutex::default(),
             infos: Mutex::default(),
             nics: Mutex::default(),
+            strangers: Arc::default(),
             failed_nics: Mutex::default(),
             report,
             layout,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{route, strangers::Strangers};
 use crate::{
-    datagram::{Class, Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
+    datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
     lock::lock,
     nics::Nics,
 };
@@ -100,8 +100,8 @@ impl Batch {
     /// ```
     pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
         match self.way(&path, destination) {
-            Ok(egress) => self.outbox().push(Some(path.origin()), egress, destination, payload),
-            Err(refused) => refused,
+            Some(egress) => self.outbox().push(Some(path.origin()), egress, destination, payload),
+            None => self.outbox().refuse(),
         }
     }
 
@@ -123,10 +123,7 @@ impl Batch {
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Queued {
         let (path, destination) = (datagram.reply_path(), datagram.source());
-        let egress = match self.way(&path, destination) {
-            Ok(egress) => egress,
-            Err(refused) => return refused,
-        };
+        let Some(egress) = self.way(&path, destination) else { return self.outbox().refuse() };
         let mut draft = match self.outbox().draft(len_max) {
             Ok(draft) => draft,
             Err(refused) => return refused,
@@ -146,21 +143,8 @@ impl Batch {
         route::egress(&self.nics, &datagram.reply_path(), destination)
     }
 
-    /// How an answer leaves. All answers pass here, and none goes to more than one host: whoever
-    /// can make up a source address could have a whole subnet flooded.
-    fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Result<Egress, Queued> {
-        let address = *destination.ip();
-        if !self.nics.is_host(destination) {
-            return Err(self.outbox().refuse());
-        }
-        let egress = route::egress(&self.nics, path, address);
-        // Others whose answers leave by the NIC are in one of its subnets.
-        let may_be_stranger = path.class == Class::Limited || address.is_link_local();
-        let is_stranger = may_be_stranger && route::is_stranger(&self.nics, address, &egress);
-        if is_stranger && !self.strangers.admits(address) {
-            return Ok(Egress { ifindex: None, ..egress });
-        }
-        Ok(egress)
+    fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
+        self.strangers.way(&self.nics, path, destination)
     }
 
     /// The outbox; `&mut self` proves that nobody else has it.

@@ -7,9 +7,18 @@
 //! Source addresses can be made up. So only a few such askers get answers by the NIC; answers to
 //! more of them take the kernel's route, if there is one.
 
-use std::{net::Ipv4Addr, sync::Mutex, time::Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Mutex,
+    time::Instant,
+};
 
-use crate::lock::lock;
+use super::route;
+use crate::{
+    datagram::{Class, Egress, ReplyPath},
+    lock::lock,
+    nics::Nics,
+};
 
 /// How many askers are known at a time.
 const KNOWN_COUNT_MAX: usize = 64;
@@ -33,6 +42,23 @@ struct Known {
 }
 
 impl Strangers {
+    /// How an answer leaves; `None` if it may not. All answers pass here, and none goes to more
+    /// than one host: whoever can make up a source address could have a whole subnet flooded.
+    pub fn way(&self, nics: &Nics, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
+        if !nics.is_host(destination) {
+            return None;
+        }
+        let address = *destination.ip();
+        let egress = route::egress(nics, path, address);
+        // Others whose answers leave by the NIC are in one of its subnets.
+        let may_be_stranger = path.class == Class::Limited || address.is_link_local();
+        let is_stranger = may_be_stranger && route::is_stranger(nics, address, &egress);
+        if is_stranger && !self.admits(address) {
+            return Some(Egress { ifindex: None, ..egress });
+        }
+        Some(egress)
+    }
+
     /// Whether an answer may leave by the NIC.
     pub fn admits(&self, asker: Ipv4Addr) -> bool {
         lock(&self.known).admits(asker, Instant::now())

@@ -237,10 +237,10 @@ impl<K: Kernel> Uring<K> {
         Ok(())
     }
 
-    /// Takes all completions. Records go into the batch, and those that do not fit into the
-    /// backlog.
-    fn reap(&mut self, turn: &Turn<'_>, batch: &mut Batch) {
-        while self.has_room(batch) {
+    /// Takes all completions. Up to `record_max` records go into the batch, and those that do not
+    /// fit into the backlog.
+    fn reap(&mut self, turn: &Turn<'_>, batch: &mut Batch, record_max: usize) {
+        while batch.records.len() < record_max {
             let Some(record) = self.backlog.pop_front() else {
                 break;
             };
@@ -250,17 +250,13 @@ impl<K: Kernel> Uring<K> {
             let Some(record) = self.complete(turn, completion) else {
                 continue;
             };
-            if self.has_room(batch) {
+            if batch.records.len() < record_max {
                 self.lend(record, batch);
             } else {
                 self.backlog.push_back(record);
             }
         }
         audit::check(self);
-    }
-
-    fn has_room(&self, batch: &Batch) -> bool {
-        batch.records.len() < self.settings.batch_max
     }
 
     fn lend(&mut self, record: Record, batch: &mut Batch) {
@@ -385,7 +381,7 @@ impl<K: Kernel> BackendDriver for Uring<K> {
         let failed = |operation| move |source| Error::Backend { operation, source };
         self.queue(&mut turn, batch).map_err(failed("submitting to io_uring"))?;
         self.enter(&turn).map_err(failed("io_uring_enter"))?;
-        self.reap(&turn, batch);
+        self.reap(&turn, batch, self.settings.batch_max);
         self.pace.note(Instant::now, batch.records.len());
         Ok(())
     }
@@ -396,7 +392,7 @@ impl<K: Kernel> BackendDriver for Uring<K> {
         loop {
             self.queue(&mut turn, batch).map_err(failed)?;
             self.ring.submit().map_err(failed)?;
-            self.reap(&turn, batch);
+            self.reap(&turn, batch, 0);
             let is_sent = batch.outbox_mut().is_empty()
                 && turn.posted.is_empty()
                 && self.flights.remaining_count() == 0;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nicring::Backend;
+use nicring::{Backend, Queued};
 use tokio::time::timeout;
 
 use crate::{
@@ -27,6 +27,10 @@ for_each_backend!(crate::common::on:
     a_lease_outlives_its_engine,
     a_lease_may_be_dropped_on_another_thread,
     replies_leave_when_the_lease_is_dropped,
+    a_handle_answers_after_the_batch_is_gone_from_the_port_that_was_asked,
+    what_a_handle_cannot_answer_is_refused_and_counted,
+    replies_by_a_handle_leave_while_every_batch_is_kept,
+    a_lease_that_is_kept_holds_back_no_other_reply,
     replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm,
     a_stop_loses_nothing_while_tasks_take_what_is_there,
     dropping_the_engine_frees_its_port,
@@ -36,7 +40,7 @@ for_each_backend!(crate::common::on:
 );
 
 fn leases_that_are_held_back_stop_reception_until_they_return(backend: Backend) {
-    const COUNT: usize = 300;
+    const COUNT: usize = 1000;
     current_thread().block_on(async {
         let builder = on_loopback(backend).batch_max(4).buffer_count(16);
         let engine = open(builder.recv_buffer_bytes(4 << 20));
@@ -75,7 +79,7 @@ fn leases_that_are_held_back_without_an_end_let_the_engine_stop(backend: Backend
         while let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
             held.push(batch.expect("a batch"));
         }
-        if held.len() == 8 {
+        if held.len() == 64 {
             assert!(engine.handle().stats().lease_wait_count > 0, "that all are kept is counted");
         }
         let start = Instant::now();
@@ -142,6 +146,91 @@ fn replies_leave_when_the_lease_is_dropped(backend: Backend) {
     });
 }
 
+fn a_handle_answers_after_the_batch_is_gone_from_the_port_that_was_asked(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).port(0));
+        let (client, handle) = (Client::on_loopback(), engine.handle());
+        let ports = engine.ports().to_vec();
+        assert_eq!(ports.len(), 2);
+        let mut kept = Vec::new();
+        for port in &ports {
+            client.ask(&port.to_string(), LOCALHOST, *port);
+            let batch = next(&engine).await;
+            let datagram = batch.iter().next().expect("no batch is empty");
+            kept.push((datagram.reply_path(), datagram.source(), datagram.payload().to_vec()));
+        }
+        for (path, asker, question) in &kept {
+            assert!(handle.reply_by(*path, *asker, question).is_queued());
+            let port = text(question).parse().expect("the port");
+            client.expect(text(question), SocketAddrV4::new(LOCALHOST, port));
+            let queued = handle.reply_with(*path, *asker, 100, |buffer| {
+                assert!(buffer.iter().all(|byte| *byte == 0) && buffer.len() == 100);
+                buffer[..7].copy_from_slice(b"written");
+                7
+            });
+            assert!(queued.is_queued());
+            client.expect("written", SocketAddrV4::new(LOCALHOST, port));
+        }
+    });
+}
+
+fn what_a_handle_cannot_answer_is_refused_and_counted(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend));
+        let (client, handle) = (Client::on_loopback(), engine.handle());
+        client.ask("x", LOCALHOST, engine.ports()[0]);
+        let path = next(&engine).await.iter().next().expect("no batch is empty").reply_path();
+        let everyone = SocketAddrV4::new(std::net::Ipv4Addr::BROADCAST, 9);
+        assert_eq!(handle.reply_by(path, everyone, b"x"), Queued::NoHost);
+        assert_eq!(handle.reply_with(path, everyone, 1, |_| 1), Queued::NoHost);
+        assert_eq!(handle.reply_by(path, client.address(), &[0; 65_508]), Queued::TooLong);
+        let refused = || handle.stats().no_host_count == 2;
+        common::wait_until("both refusals are counted", refused);
+        handle.stop();
+        assert_eq!(handle.reply_by(path, client.address(), b"late"), Queued::Stopped);
+        assert_eq!(handle.reply_with(path, client.address(), 1, |_| 1), Queued::Stopped);
+    });
+}
+
+fn replies_by_a_handle_leave_while_every_batch_is_kept(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).batch_max(1).delay_max(Duration::ZERO));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        let handle = engine.handle();
+        let mut kept = Vec::new();
+        while handle.stats().lease_wait_count == 0 {
+            client.ask("kept", LOCALHOST, port);
+            if let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
+                kept.push(batch.expect("a batch"));
+            }
+        }
+        let datagram = kept[0].iter().next().expect("no batch is empty");
+        for text in numbers(3) {
+            let queued = handle.reply_by(datagram.reply_path(), datagram.source(), text.as_bytes());
+            assert!(queued.is_queued());
+            client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
+        }
+        drop(engine);
+    });
+}
+
+fn a_lease_that_is_kept_holds_back_no_other_reply(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        let mut kept = Vec::new();
+        for text in numbers(20) {
+            client.ask("kept", LOCALHOST, port);
+            kept.push(next(&engine).await);
+            client.ask(&text, LOCALHOST, port);
+            assert_eq!(echo(&engine, 1).await, [text.clone()]);
+            client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
+        }
+        let payloads = kept.iter().flat_map(|batch| batch.iter());
+        assert!(payloads.map(|datagram| text(datagram.payload())).all(|text| text == "kept"));
+    });
+}
+
 fn replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm(backend: Backend) {
     current_thread().block_on(async {
         let engine = open(on_loopback(backend));
@@ -178,7 +267,7 @@ fn a_stop_loses_nothing_while_tasks_take_what_is_there(backend: Backend) {
             client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
         }
         let send = engine.send(Default::default(), SocketAddrV4::new(LOCALHOST, port), b"late");
-        assert_eq!(send, nicring::Queued::Stopped);
+        assert_eq!(send, Queued::Stopped);
     });
 }
 

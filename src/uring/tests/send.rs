@@ -242,3 +242,14 @@ fn flushing_does_not_wait_for_ever() {
     assert!(elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(3), "{elapsed:?}");
     assert_eq!(rig.driver.flights.remaining_count(), 1);
 }
+
+#[test]
+fn what_comes_while_it_flushes_is_in_the_next_turn() {
+    let mut rig = fake(1, 4);
+    rig.turn();
+    assert!(rig.ring().deliver(0, b"came meanwhile"));
+    post(&mut rig, 0, "posted");
+    flush(&mut rig);
+    flush(&mut rig);
+    assert_eq!(texts(&rig.turn()), ["came meanwhile"]);
+}

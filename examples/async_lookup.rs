@@ -1,0 +1,61 @@
+//! A Channel Access name server whose names are looked up by tasks, each of which takes a while:
+//! the batch is long gone when the answer is there.
+//!
+//! `cargo run --example async_lookup`, then `caget` with `EPICS_CA_ADDR_LIST=127.0.0.1`; or with a
+//! port of its own: `cargo run --example async_lookup -- 5999`.
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use nicring::{Engine, Error, Handle, ReplyPath, search::ca};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port = std::env::args().nth(1).map_or(Ok(5064), |port| port.parse())?;
+    let engine = Engine::builder().port(port).open_async()?;
+    println!("port {} on {}", engine.ports()[0], engine.handle().backend());
+    let handle = engine.handle();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            handle.stop();
+        }
+    });
+    loop {
+        let batch = match engine.recv_batch().await {
+            Ok(batch) => batch,
+            Err(Error::Stopped) => break,
+            Err(error) => return Err(error.into()),
+        };
+        for datagram in batch.iter() {
+            let question = datagram.payload().to_vec();
+            let (path, asker) = (datagram.reply_path(), datagram.source());
+            tokio::spawn(answer(engine.handle(), path, asker, question));
+        }
+    }
+    println!("{}", engine.handle().stats());
+    Ok(())
+}
+
+/// Answers one datagram, from the port that was asked.
+async fn answer(handle: Handle, path: ReplyPath, asker: SocketAddrV4, question: Vec<u8>) {
+    let mut reply = ca::ReplyWriter::new();
+    reply.begin(None);
+    for message in ca::messages(&question).map_while(Result::ok) {
+        if message.command == ca::VERSION {
+            reply.begin(message.sequence());
+        }
+        let Ok(search) = message.search() else { continue };
+        if let Some(server) = look_up(search.name).await {
+            reply.push(search.id, server);
+        }
+    }
+    if reply.name_count() > 0 {
+        // The statistics count what is refused; the asker asks again.
+        let _ = handle.reply_by(path, asker, reply.datagram());
+    }
+}
+
+/// Asks a directory that takes 1 ms to answer: a database, another server.
+async fn look_up(name: &[u8]) -> Option<SocketAddrV4> {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    name.starts_with(b"ioc1:").then(|| SocketAddrV4::new([127, 0, 0, 1].into(), 5064))
+}
