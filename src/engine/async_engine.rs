@@ -94,8 +94,8 @@ impl AsyncEngine {
     /// Dropping the future loses nothing. A batch that is kept keeps its buffers and its replies,
     /// and holds back nothing else. When all buffers are kept, or all of 64 batches, datagrams wait
     /// in the sockets: [`Stats::lease_wait_count`](crate::Stats) counts, and after a second a
-    /// warning tells. What [`Handle::reply_by`] queues leaves meanwhile: it is for answers that take
-    /// time.
+    /// warning tells. What [`Handle::reply_by`] queues leaves meanwhile: it is for answers that
+    /// take time.
     ///
     /// After [`Handle::stop`] batches have up to 200 ms to come back. The replies of a batch that
     /// comes back later, or after the engine was dropped, are not sent.
@@ -192,7 +192,7 @@ const BATCH_COUNT_MAX: usize = 64;
 const BATCH_COUNT_MIN: usize = 16;
 /// While so many wait for a task to take them, no more are made: the sockets hold what comes.
 const READY_MAX: usize = 8;
-/// How long the engine waits for one of them to come back before it looks what else there is to do.
+/// How long the engine waits for one to come back before it looks what else there is to do.
 const RETURN_WAIT: Duration = Duration::from_millis(1);
 /// After this many batches without a pause, a task lets others run.
 const READY_COUNT_MAX: u32 = 64;

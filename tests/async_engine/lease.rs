@@ -223,7 +223,7 @@ fn a_lease_that_is_kept_holds_back_no_other_reply(backend: Backend) {
             client.ask("kept", LOCALHOST, port);
             kept.push(next(&engine).await);
             client.ask(&text, LOCALHOST, port);
-            assert_eq!(echo(&engine, 1).await, [text.clone()]);
+            assert_eq!(echo(&engine, 1).await, [text.as_str()]);
             client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
         }
         let payloads = kept.iter().flat_map(|batch| batch.iter());

@@ -225,8 +225,8 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-/// How often the main thread looks at signals.
-const GLANCE: Duration = Duration::from_millis(50);
+/// How often the main thread looks at signals. An idle program is not to wake much.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Reads the files on a thread of its own: a pipe that nobody writes to must not keep the program
 /// from ending. `None` if it is to end.

@@ -21,8 +21,8 @@ use crate::cli::{
 };
 
 /// The longest time between two calls of a handler. Without SEARCHes it thus still takes over a new
-/// table and publishes its counts.
-const TICK: Duration = Duration::from_millis(100);
+/// table and publishes its counts. An idle program is not to wake much.
+const TICK: Duration = Duration::from_millis(500);
 
 /// How many replies a batch of 256 datagrams may cause. A datagram that asks for names of several
 /// servers causes several replies.
