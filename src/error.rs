@@ -1,6 +1,6 @@
 //! The errors. Their texts name the cause and the remedy.
 
-use std::{error, fmt, io, net::SocketAddrV4};
+use std::{convert::Infallible, error, fmt, io, net::SocketAddrV4};
 
 use crate::platform::{self, HOLDERS_COMMAND};
 
@@ -84,6 +84,12 @@ impl Error {
 
     pub(crate) fn setting(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Setting { setting, reason: reason.into() }
+    }
+}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

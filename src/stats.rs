@@ -144,7 +144,7 @@ impl Counts {
 /// A snapshot of an engine's counters. No counter ever goes down.
 ///
 /// ```
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// let stats = engine.handle().stats();
 /// assert_eq!(stats.total().received_count(), 0);
 /// for nic in &stats.nics {

@@ -7,7 +7,7 @@ use std::{
     ops::Deref,
     pin::Pin,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -136,7 +136,6 @@ impl Drop for AsyncEngine {
         }
         self.exchange.is_dropped.store(true, Ordering::SeqCst);
         self.handle.stop();
-        self.exchange.returned.notify_all();
         let Some(thread) = self.thread.take() else {
             return;
         };
@@ -180,7 +179,6 @@ impl Drop for BatchLease {
         let has_replies = has_replies(&mut batch);
         lock(&self.exchange.queues).returned.push(batch);
         if has_replies || self.exchange.wants_returns.load(Ordering::SeqCst) {
-            self.exchange.returned.notify_one();
             self.handle.wake();
         }
     }
@@ -193,7 +191,7 @@ const BATCH_COUNT_MIN: usize = 16;
 /// While so many wait for a task to take them, no more are made: the sockets hold what comes.
 const READY_MAX: usize = 8;
 /// How long the engine waits for one to come back before it looks what else there is to do.
-const RETURN_WAIT: Duration = Duration::from_millis(1);
+const RETURN_WAIT: Duration = Duration::from_millis(10);
 /// After this many batches without a pause, a task lets others run.
 const READY_COUNT_MAX: u32 = 64;
 
@@ -201,8 +199,6 @@ const READY_COUNT_MAX: u32 = 64;
 #[derive(Debug, Default)]
 struct Exchange {
     queues: Mutex<Queues>,
-    /// Signalled when a batch returns that the engine may wait for, and when the engine is dropped.
-    returned: Condvar,
     /// Whether the engine needs a returned batch even if it carries no reply.
     wants_returns: AtomicBool,
     /// Whether the [`AsyncEngine`] was dropped. Then nobody takes batches any more.
@@ -384,13 +380,16 @@ impl Lender {
         })
     }
 
-    /// Waits a little for a batch to come back. Not long, because a stop by a handle does not
-    /// signal `returned`.
+    /// Waits a little for a batch to come back, or for an errand. Not long, because an errand that
+    /// comes just before the wait does not end it.
     fn wait_for_return(&self) {
+        let shared = &self.core.shared;
+        shared.waits_for_batch.store(true, Ordering::SeqCst);
         let queues = lock(&self.exchange.queues);
-        if queues.returned.is_empty() {
-            drop(self.exchange.returned.wait_timeout(queues, RETURN_WAIT));
+        if queues.returned.is_empty() && !shared.has_errand.swap(false, Ordering::SeqCst) {
+            drop(shared.batch_returned.wait_timeout(queues, RETURN_WAIT));
         }
+        shared.waits_for_batch.store(false, Ordering::SeqCst);
     }
 
     /// Gives a batch to the tasks. Wakers run after the lock is released, because they may do
@@ -489,8 +488,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_outlives_its_engine_keeps_no_other_batch() {
-        let loopback = "127.0.0.1".parse().expect("a filter by address");
-        let builder = Engine::builder().backend(Backend::Portable).nic(loopback).port(0);
+        let builder = Engine::builder().backend(Backend::Portable).nic("127.0.0.1").port(0);
         let engine = builder.batch_max(1).open_async().expect("an engine");
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
         for _ in 0..5 {

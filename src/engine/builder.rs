@@ -25,7 +25,7 @@ impl Engine {
 ///
 /// let engine = Engine::builder()
 ///     .port(0)                             // an unused one; 5076 for PVA, 5064 for CA
-///     .nic("127.0.0.1".parse()?)           // all NICs unless some are named
+///     .nic("127.0.0.1")                    // all NICs unless some are named
 ///     .join([224, 0, 0, 128].into())
 ///     .unicast(Unicast::Take)
 ///     .recv_buffer_bytes(4 << 20)
@@ -39,6 +39,8 @@ pub struct Builder {
     backend: Backend,
     sizes: BackendSettings,
     tick: Option<Duration>,
+    /// What is wrong with the first filter that could not be read, and of which setting it is.
+    bad_filter: Option<(&'static str, String)>,
 }
 
 /// Only datagrams end a wait for more of them early. A stop, or a send by a handle, takes effect
@@ -62,6 +64,7 @@ impl Default for Builder {
                 uses_gso: true,
             },
             tick: None,
+            bad_filter: None,
         }
     }
 }
@@ -75,6 +78,18 @@ impl Builder {
         self
     }
 
+    /// Listens on these UDP ports too, as [`Builder::port`] does on one.
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().ports([5064, 5076]);
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.listen.ports.extend(ports);
+        self
+    }
+
     /// Hears this multicast group too, on every chosen NIC.
     #[must_use]
     pub fn join(mut self, group: Ipv4Addr) -> Self {
@@ -84,27 +99,58 @@ impl Builder {
         self
     }
 
-    /// Listens on the NICs, or at the addresses, that `filter` names; on all NICs unless called.
+    /// Listens on the NICs, or at the addresses, that `filter` names; on all NICs unless called. A
+    /// filter that cannot be read is an error when the engine is opened.
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    ///
+    /// let builder = nicring::Engine::builder().port(5064).nic("eth0").nic(Ipv4Addr::LOCALHOST);
+    /// # let _ = builder;
+    /// ```
     #[must_use]
-    pub fn nic(mut self, filter: NicFilter) -> Self {
-        self.listen.chosen.push(filter);
+    pub fn nic(mut self, filter: impl TryInto<NicFilter, Error: Into<Error>>) -> Self {
+        let filter = self.read("nic", filter);
+        self.listen.chosen.extend(filter);
         self
     }
 
-    /// Does not listen on the NICs, or at the addresses, that `filter` names.
+    /// Does not listen on the NICs, or at the addresses, that `filter` names; see [`Builder::nic`].
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(5064).exclude_nic("docker*");
+    /// # let _ = builder;
+    /// ```
     #[must_use]
-    pub fn exclude_nic(mut self, filter: NicFilter) -> Self {
-        self.listen.excluded.push(filter);
+    pub fn exclude_nic(mut self, filter: impl TryInto<NicFilter, Error: Into<Error>>) -> Self {
+        let filter = self.read("exclude_nic", filter);
+        self.listen.excluded.extend(filter);
         self
+    }
+
+    fn read(
+        &mut self,
+        setting: &'static str,
+        filter: impl TryInto<NicFilter, Error: Into<Error>>,
+    ) -> Option<NicFilter> {
+        let error = match filter.try_into() {
+            Ok(filter) => return Some(filter),
+            Err(error) => error.into(),
+        };
+        let reason = match error {
+            Error::Setting { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        self.bad_filter.get_or_insert((setting, reason));
+        None
     }
 
     /// Waits for chosen NICs that are not there yet, or not up. Unless called, opening fails if one
     /// of them is not there.
     ///
     /// ```
-    /// let builder = nicring::Engine::builder().port(5076).nic("eth7".parse()?).wait_for_nics();
+    /// let builder = nicring::Engine::builder().port(5076).nic("eth7").wait_for_nics();
     /// # let _ = builder;
-    /// # Ok::<(), nicring::Error>(())
     /// ```
     #[must_use]
     pub fn wait_for_nics(mut self) -> Self {
@@ -149,13 +195,13 @@ impl Builder {
     ///
     /// ```
     /// // An IOC of this host has 192.0.2.7:5064.
-    /// let builder = nicring::Engine::builder().port(5064).leave_unicast("192.0.2.7".parse()?);
+    /// let builder = nicring::Engine::builder().port(5064).leave_unicast("192.0.2.7");
     /// # let _ = builder;
-    /// # Ok::<(), nicring::Error>(())
     /// ```
     #[must_use]
-    pub fn leave_unicast(mut self, filter: NicFilter) -> Self {
-        self.listen.left.push(filter);
+    pub fn leave_unicast(mut self, filter: impl TryInto<NicFilter, Error: Into<Error>>) -> Self {
+        let filter = self.read("leave_unicast", filter);
+        self.listen.left.extend(filter);
         self
     }
 
@@ -337,6 +383,9 @@ impl Builder {
             let reason = format!("{value} is not between {min} and {max}");
             Err(Error::setting(setting, reason))
         };
+        if let Some((setting, reason)) = &self.bad_filter {
+            return Err(Error::setting(setting, reason.as_str()));
+        }
         if self.listen.ports.is_empty() {
             let reason = "none given: name at least one with Builder::port";
             return Err(Error::setting("port", reason));

@@ -64,7 +64,7 @@ impl str::FromStr for Backend {
 /// Which backend runs, and why [`Backend::Auto`] did not choose io_uring.
 ///
 /// ```
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// println!("running on {}", engine.handle().backend());
 /// # Ok::<(), nicring::Error>(())
 /// ```

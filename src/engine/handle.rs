@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddrV4,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,7 +23,7 @@ use crate::{
 /// In a process that was forked from the engine's it does nothing, and shows nothing.
 ///
 /// ```
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// let handle = engine.handle();
 /// let server = std::thread::spawn(move || engine.run(|_| std::ops::ControlFlow::Continue(())));
 /// println!("{}", handle.stats());
@@ -213,6 +213,10 @@ pub(super) struct Shared {
     pub has_errand: AtomicBool,
     /// Whether the engine waits, or is about to. Only then must it be woken.
     pub is_waiting: AtomicBool,
+    /// Whether an engine for async tasks waits for a batch to come back, or is about to.
+    pub waits_for_batch: AtomicBool,
+    /// What ends that wait.
+    pub batch_returned: Condvar,
     pub waker: Arc<dyn Wake>,
     pub stats: StatsTable,
     /// What handles have queued.
@@ -243,6 +247,8 @@ impl Shared {
             has_posted: AtomicBool::new(false),
             has_errand: AtomicBool::new(false),
             is_waiting: AtomicBool::new(false),
+            waits_for_batch: AtomicBool::new(false),
+            batch_returned: Condvar::new(),
             waker,
             stats,
             posted: Mutex::new(Outbox::new(replies_max)),
@@ -274,6 +280,8 @@ impl Shared {
         self.has_errand.store(true, Ordering::SeqCst);
         if self.is_waiting.swap(false, Ordering::SeqCst) {
             self.waker.wake();
+        } else if self.waits_for_batch.load(Ordering::SeqCst) {
+            self.batch_returned.notify_one();
         }
     }
 

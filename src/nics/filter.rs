@@ -5,12 +5,13 @@ use std::{fmt, net::Ipv4Addr};
 use super::{Nic, NicAddress, Nics, Subnet};
 use crate::error::{Error, Result};
 
-/// Names one or more NICs: by name, by address, or by subnet.
+/// Names one or more NICs: by name, by a pattern of names, by address, or by subnet.
 ///
 /// ```
 /// # use nicring::NicFilter;
 /// let by_name: NicFilter = "eth0".parse()?;
-/// let by_address: NicFilter = "192.0.2.7".parse()?;
+/// let by_pattern: NicFilter = "docker*".parse()?;
+/// let by_address = NicFilter::from(std::net::Ipv4Addr::new(192, 0, 2, 7)); // or "192.0.2.7"
 /// let by_subnet: NicFilter = "192.0.2.0/24".parse()?;
 /// assert!("192.0.2.0/33".parse::<NicFilter>().is_err());
 /// # Ok::<(), nicring::Error>(())
@@ -20,6 +21,8 @@ use crate::error::{Error, Result};
 pub enum NicFilter {
     /// The NIC of this name.
     Name(String),
+    /// Every NIC whose name is like this one, in which each `*` stands for any letters or none.
+    Pattern(String),
     /// The NIC that has this address, and of its addresses only this one.
     Address(Ipv4Addr),
     /// Every NIC that has an address in this subnet, and of its addresses only those in the subnet.
@@ -31,9 +34,18 @@ impl NicFilter {
     #[must_use]
     pub fn matches(&self, nic: &Nic, own: &NicAddress) -> bool {
         match self {
-            Self::Name(name) => nic.name == *name,
             Self::Address(address) => own.address == *address,
             Self::Subnet(subnet) => subnet.contains(own.address),
+            Self::Name(_) | Self::Pattern(_) => self.names(nic),
+        }
+    }
+
+    /// Whether the filter names this NIC by its name.
+    fn names(&self, nic: &Nic) -> bool {
+        match self {
+            Self::Name(name) => nic.name == *name,
+            Self::Pattern(pattern) => is_like(&nic.name, pattern),
+            Self::Address(_) | Self::Subnet(_) => false,
         }
     }
 
@@ -56,18 +68,18 @@ impl NicFilter {
     /// Whether the filter names all of this NIC's local subnet.
     pub(crate) fn covers(&self, nic: &Nic, local: Subnet) -> bool {
         match self {
-            Self::Name(name) => nic.name == *name,
             Self::Address(address) => local == Subnet::of_host(*address),
             Self::Subnet(subnet) => subnet.covers(local),
+            Self::Name(_) | Self::Pattern(_) => self.names(nic),
         }
     }
 
     /// Whether the filter names an address of this NIC's local subnet.
     pub(crate) fn touches(&self, nic: &Nic, local: Subnet) -> bool {
         match self {
-            Self::Name(name) => nic.name == *name,
             Self::Address(address) => local.contains(*address),
             Self::Subnet(subnet) => subnet.covers(local) || local.covers(*subnet),
+            Self::Name(_) | Self::Pattern(_) => self.names(nic),
         }
     }
 }
@@ -75,10 +87,47 @@ impl NicFilter {
 impl fmt::Display for NicFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(name) => f.write_str(name),
+            Self::Name(name) | Self::Pattern(name) => f.write_str(name),
             Self::Address(address) => address.fmt(f),
             Self::Subnet(subnet) => subnet.fmt(f),
         }
+    }
+}
+
+/// Whether a name is like a pattern, in which each `*` stands for any letters or none.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return name == pattern };
+    let Some(left) = name.strip_prefix(start) else { return false };
+    // A `*` takes as few letters as possible; if that does not fit, more.
+    let mut begins = left.char_indices().map(|(at, _)| at).chain([left.len()]);
+    begins.any(|at| is_like(&left[at..], rest))
+}
+
+impl From<Ipv4Addr> for NicFilter {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<Subnet> for NicFilter {
+    fn from(subnet: Subnet) -> Self {
+        Self::Subnet(subnet)
+    }
+}
+
+impl TryFrom<&str> for NicFilter {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for NicFilter {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -89,8 +138,9 @@ impl std::str::FromStr for NicFilter {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |reason: &str| {
-            let reason =
-                format!("{text:?} {reason}; expected a NIC's name, 192.0.2.7 or 192.0.2.0/24");
+            let reason = format!(
+                "{text:?} {reason}; expected a NIC's name, eth*, 192.0.2.7 or 192.0.2.0/24"
+            );
             Err(Error::setting("nic", reason))
         };
         if let Some((network, prefix_len)) = text.split_once('/') {
@@ -109,7 +159,10 @@ impl std::str::FromStr for NicFilter {
         if text.is_empty() || looks_numeric || text.contains(char::is_whitespace) {
             return refuse("is neither a name nor an IPv4 address");
         }
-        Ok(Self::Name(text.to_owned()))
+        Ok(match text.contains('*') {
+            true => Self::Pattern(text.to_owned()),
+            false => Self::Name(text.to_owned()),
+        })
     }
 }
 
@@ -129,6 +182,21 @@ mod tests {
         assert!(matches("eth0") && matches("10.1.2.3") && matches("10.1.0.0/16"));
         assert!(matches("0.0.0.0/0") && matches("10.1.2.3/32"));
         assert!(!matches("eth1") && !matches("10.1.2.4") && !matches("10.2.0.0/16"));
+    }
+
+    #[test]
+    fn a_star_in_a_name_stands_for_any_letters_or_none() {
+        let matches = |name, pattern| {
+            let nic = nic(name, 2, &[("10.1.2.3", 24)]);
+            filter(pattern).matches(&nic, &nic.addresses[0])
+        };
+        for pattern in ["docker0", "docker*", "docker0*", "*0", "*", "d*r0", "*ck*", "**"] {
+            assert!(matches("docker0", pattern), "{pattern}");
+        }
+        for pattern in ["veth*", "*1", "docker0*0", "d*x*0", "ocker*", "*docke"] {
+            assert!(!matches("docker0", pattern), "{pattern}");
+        }
+        assert!(matches("é1", "*1") && matches("aXbXb", "a*Xb"));
     }
 
     #[test]

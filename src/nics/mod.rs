@@ -48,7 +48,7 @@ pub struct Nic {
 /// The identity of a NIC: its name and its index.
 ///
 /// ```
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// for socket in engine.handle().sockets() {
 ///     if let Some(nic) = &socket.nic {
 ///         println!("{nic}, interface {}", nic.index);

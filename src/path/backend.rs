@@ -54,7 +54,7 @@ pub(crate) struct BackendSettings {
 /// ```
 /// use nicring::BackendSetup;
 ///
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// match &engine.handle().backend().setup {
 ///     BackendSetup::IoUring { flags, .. } => println!("a ring with {}", flags.join(", ")),
 ///     BackendSetup::Portable { calls, .. } => println!("{calls}"),

@@ -10,7 +10,7 @@ use super::{route, strangers::Strangers};
 use crate::{
     datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
     lock::lock,
-    nics::Nics,
+    nics::{Nic, Nics},
 };
 
 /// The datagrams that one turn of the engine received on all NICs, oldest first on each socket.
@@ -69,6 +69,19 @@ impl Batch {
     #[must_use]
     pub fn nics(&self) -> &Nics {
         &self.nics
+    }
+
+    /// The NIC that heard a datagram ([`Datagram::nic`]), as the engine knew it then.
+    ///
+    /// ```
+    /// # fn heard(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
+    /// let nic = batch.nic(datagram).map_or("an unknown NIC", |nic| &nic.name);
+    /// println!("{} asked at {nic}", datagram.source());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn nic(&self, datagram: &Datagram<'_>) -> Option<&Nic> {
+        self.nics.by_index(datagram.nic()?)
     }
 
     /// Queues an answer to the sender of `datagram`.

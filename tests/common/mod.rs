@@ -102,7 +102,7 @@ pub fn on_loopback(backend: Backend) -> Builder {
 
 /// As [`on_loopback`], but the caller adds the port.
 pub fn on_loopback_without_port(backend: Backend) -> Builder {
-    builder(backend).nic("127.0.0.1".parse().expect("a filter by address"))
+    builder(backend).nic("127.0.0.1")
 }
 
 /// Settings for an engine on every NIC, at no port yet.

@@ -127,7 +127,7 @@ fn twenty_five_nics_are_heard_in_a_group_where_no_socket_can_be_bound_to_a_devic
 fn what_could_not_be_opened_is_tried_again_until_it_can(backend: Backend) {
     let host = Host::new(1);
     // Who hears all of 127.0.0.0/8 shares the port with nobody who does not share it.
-    let builder = builder(backend).exclude_nic("lo".parse().expect("a name"));
+    let builder = builder(backend).exclude_nic("lo");
     let server = host.server.echo(builder);
     // Another program is first at an address that comes.
     host.server.set("ipv4/ip_nonlocal_bind", "1");
@@ -178,7 +178,7 @@ fn an_address_that_another_program_holds_costs_only_itself(backend: Backend) {
 fn unicasts_are_left_address_by_address(backend: Backend) {
     let host = Host::new(2);
     let other = host.server.run(|| Client::sharing_at([10, 201, 2, 1].into(), PORT));
-    let filter = "10.201.2.1".parse().expect("an address");
+    let filter = "10.201.2.1";
     let server = host.server.echo(builder(backend).leave_unicast(filter));
     let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);
     for round in 0..20 {
@@ -196,7 +196,7 @@ fn unicasts_are_left_address_by_address(backend: Backend) {
 fn a_service_address_on_lo_that_is_left_stays_with_its_server(backend: Backend) {
     let host = Host::new(1);
     host.server.configure("address add 10.57.0.1/32 dev lo");
-    let filter = || "10.57.0.1".parse().expect("an address");
+    let filter = || "10.57.0.1";
     for builder in
         [builder(backend).leave_unicast(filter()), builder(backend).exclude_nic(filter())]
     {
@@ -214,8 +214,8 @@ fn a_service_address_on_lo_that_is_left_stays_with_its_server(backend: Backend) 
 fn a_subnet_that_is_local_can_be_chosen(backend: Backend) {
     let host = Host::new(1);
     host.server.configure("route add local 203.0.113.0/24 dev lo");
-    let chosen = "203.0.113.0/24".parse().expect("a subnet");
-    let s1 = "s1".parse().expect("a name");
+    let chosen = "203.0.113.0/24";
+    let s1 = "s1";
     let server = host.server.echo(builder(backend).nic(chosen).nic(s1));
     let client = host.neighbour(1).client(Ipv4Addr::UNSPECIFIED);
     client.ask("local", [203, 0, 113, 9], PORT);
@@ -250,7 +250,7 @@ fn an_exclusive_port_hears_what_a_shared_one_hears(backend: Backend) {
 fn a_nic_that_was_named_is_waited_for_if_asked(backend: Backend) {
     let host = Host::without_addresses(1);
     host.server.configure("link set s1 down");
-    let named = || builder(backend).nic("s1".parse().expect("a name"));
+    let named = || builder(backend).nic("s1");
     let error = host.server.run(|| refused(named()));
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     let text = error.to_string();

@@ -69,9 +69,8 @@ fn what_comes_by_nics_that_were_not_chosen_is_left_to_others(backend: Backend) {
         .neighbour_asks(1, ["203.0.113.9"])
         .neighbour_asks_elsewhere(3, ["10.201.3.1", "10.201.3.255", "224.0.0.128"])
         .neighbour_asks_elsewhere(3, ["255.255.255.255"]);
-    let nic = |name: &str| name.parse().expect("the name of a NIC");
     for mode in MODES {
-        let builder = builder(backend).nic(nic("s1")).nic(nic("s2"));
+        let builder = builder(backend).nic("s1").nic("s2");
         compare(&host, mode, builder.listen(mode.listen).unicast(mode.unicast));
     }
 }

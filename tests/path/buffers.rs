@@ -9,10 +9,13 @@ use crate::{
     thread_use,
 };
 
+/// How many batches an engine lends out at once.
+const BATCH_COUNT: usize = 64;
+
 for_each_backend!(crate::alone:
     a_handler_that_sits_on_all_buffers_loses_nothing,
     leases_that_hold_all_buffers_lose_nothing_and_do_not_spin,
-    no_more_than_eight_batches_are_lent_at_once,
+    no_more_than_so_many_batches_are_lent_at_once,
     many_sockets_that_wait_for_buffers_do_not_spin_and_are_all_served,
     one_buffer_is_enough_for_every_datagram,
     an_idle_engine_rests,
@@ -74,19 +77,19 @@ fn leases_that_hold_all_buffers_lose_nothing_and_do_not_spin(backend: Backend) {
     thread_use::assert_rest("nicring");
 }
 
-fn no_more_than_eight_batches_are_lent_at_once(backend: Backend) {
-    let engine = on_loopback(backend).buffer_count(64).batch_max(1).open_async();
+fn no_more_than_so_many_batches_are_lent_at_once(backend: Backend) {
+    let engine = on_loopback(backend).buffer_count(128).batch_max(1).open_async();
     let engine = engine.expect("an engine");
     let (client, port) = (Client::on_loopback(), engine.ports()[0]);
-    (0..20).for_each(|number| client.ask(&number.to_string(), LOCALHOST, port));
+    (0..BATCH_COUNT + 12).for_each(|number| client.ask(&number.to_string(), LOCALHOST, port));
     let mut held = hold_all(&engine);
-    assert_eq!(held.len(), 8);
+    assert_eq!(held.len(), BATCH_COUNT);
     thread_use::assert_rest("nicring");
     // A batch that comes back is lent again.
-    for number in 8..20 {
+    for number in BATCH_COUNT..BATCH_COUNT + 12 {
         drop(held.remove(0));
         held.push(next(&engine));
-        assert_eq!(texts_of(&held[7]), [number.to_string()]);
+        assert_eq!(texts_of(held.last().expect("all")), [number.to_string()]);
     }
 }
 

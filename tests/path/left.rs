@@ -26,7 +26,7 @@ fn what_was_not_received_when_the_handler_broke_off_is_counted(backend: Backend)
 fn what_came_to_a_place_that_was_not_chosen_is_counted(backend: Backend) {
     let port = common::unused_port();
     let builder = builder(backend).port(port).listen(Listen::Wildcard);
-    let builder = builder.nic("127.0.0.1".parse().expect("a filter"));
+    let builder = builder.nic("127.0.0.1");
     let server = common::Server::echo(builder);
     let client = Client::on_loopback();
     for (to, is_heard) in [(LOCALHOST, true), (Ipv4Addr::new(127, 9, 9, 9), false)] {

@@ -34,7 +34,7 @@ use crate::{
 /// One socket of an engine: where the engine listens, and for what.
 ///
 /// ```
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// for socket in engine.handle().sockets() {
 ///     println!("{socket}"); // lo: 127.0.0.1:41234: unicast
 /// }
@@ -92,7 +92,7 @@ impl fmt::Display for SocketInfo {
 /// A socket that could not be opened. What it was to hear on its NIC stays unheard.
 ///
 /// ```
-/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1".parse()?).open()?;
+/// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
 /// for failed in engine.handle().failed_nics() {
 ///     eprintln!("not heard: {failed}"); // names the NIC, the cause and the remedy
 /// }

@@ -35,8 +35,7 @@ fn backends() -> impl Iterator<Item = Backend> {
 }
 
 fn builder(backend: Backend) -> crate::Builder {
-    let lo = "127.0.0.1".parse().expect("a filter by address");
-    Engine::builder().backend(backend).nic(lo).port(0)
+    Engine::builder().backend(backend).nic("127.0.0.1").port(0)
 }
 
 /// Runs this test once more in a process of its own, and returns true there. The children of this

@@ -9,6 +9,7 @@ use crate::common::{Client, LOCALHOST, Server, for_each_backend, on_loopback};
 for_each_backend!(crate::common::on:
     a_datagram_is_heard_once_with_all_that_is_known_of_it,
     several_ports_are_told_apart,
+    the_nic_of_a_datagram_is_told_by_name,
     empty_datagrams_are_heard_and_do_not_end_reception,
     what_does_not_fit_a_buffer_is_cut_marked_and_counted,
     the_longest_datagrams_arrive_whole,
@@ -44,8 +45,23 @@ fn a_datagram_is_heard_once_with_all_that_is_known_of_it(backend: Backend) {
     client.expect_nothing();
 }
 
+fn the_nic_of_a_datagram_is_told_by_name(backend: Backend) {
+    let server = Server::start(on_loopback(backend), |batch| {
+        for datagram in batch {
+            let name = batch.nic(&datagram).map_or("unknown", |nic| &nic.name);
+            assert_eq!(batch.nic(&datagram).map(|nic| nic.index), datagram.nic());
+            batch.reply(&datagram, name.as_bytes());
+        }
+        ControlFlow::Continue(())
+    });
+    let client = Client::on_loopback();
+    client.send("which NIC", server.address());
+    let nics = server.handle.nics();
+    client.expect(&nics.loopback().expect("every host has one").name, server.address());
+}
+
 fn several_ports_are_told_apart(backend: Backend) {
-    let engine = crate::common::open(on_loopback(backend).port(0).port(0));
+    let engine = crate::common::open(on_loopback(backend).ports([0, 0]));
     let ports = engine.ports().to_vec();
     assert_eq!(ports.len(), 3);
     let server = Server::over(engine, |batch| {

@@ -49,7 +49,7 @@ fn unicasts_that_are_left_reach_the_plain_server(backend: Backend) {
 fn unicasts_that_are_left_at_one_address_reach_the_plain_server(backend: Backend) {
     let port = common::unused_port();
     let plain = Client::sharing(port);
-    let left = "127.0.0.1".parse().expect("an address");
+    let left = "127.0.0.1";
     let builder = common::on_loopback_without_port(backend).port(port).leave_unicast(left);
     let server = Server::echo(builder);
     let client = Client::on_loopback();
