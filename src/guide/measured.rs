@@ -55,17 +55,17 @@
 //! 100 µs is the shortest wait that was never the worse choice where it is applied.
 //!
 //! With an allowance of 1 ms, as `nicring serve` has, and receive buffers of 4 MiB (the sender on
-//! one CPU, the receiver on the other; medians of 3 rounds of 7 s, from the second second on;
+//! one CPU, the receiver on the other; medians of 3 to 5 rounds of 7 s, from the second second on;
 //! Linux 6.18, 2 virtual CPUs, AMD EPYC, 2026-11-29). In parentheses stand system calls per
 //! datagram:
 //!
 //! | receiver | 5,000 per second | 20,000 per second |
 //! |---|---|---|
-//! | io_uring, none | 12,508 ns (1.00) | 7,759 ns (1.00) |
-//! | io_uring, 1 ms | 4,506 ns (0.21) | 2,014 ns (0.06) |
+//! | io_uring, none | 10,919 ns (1.00) | 7,062 ns (1.00) |
+//! | io_uring, 1 ms | 4,617 ns (0.21) | 1,781 ns (0.06) |
 //! | the same by sleeping, as before Linux 6.12 | 5,158 ns (0.42) | 1,785 ns (0.13) |
 //! | portable, none | 10,885 ns (2.00) | 7,344 ns (1.92) |
-//! | portable, 1 ms | 5,270 ns (1.17) | 1,786 ns (0.31) |
+//! | portable, 1 ms | 4,933 ns (1.18) | 1,923 ns (0.31) |
 //! | epoll + recvmmsg | 9,694 ns (1.99) | 7,328 ns (1.93) |
 //!
 //! Rounds differ by up to a fifth, and so do the rows of one column. A tenth of the system calls in
