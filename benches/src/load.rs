@@ -8,18 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nicring::search::{
-    Protocol,
-    load::{SearchLoad, SearchMix},
-};
+use nicring::search::{Protocol, load::SearchMix};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
     network::{self, Host, Network},
     outcome::{CLIENT_PORT, LINGER, Outcome, TIME_MAX},
-    questions::Questions,
+    questions::{self, Questions},
     sender::{Counters, Sender, due},
-    service::name,
 };
 
 /// The kinds of load.
@@ -32,16 +28,27 @@ pub enum Load {
     Bursts,
     /// Datagrams at a rate. They carry their send time, so that answers show their delay.
     Paced(u32),
-    /// SEARCH for one name each, with this many on their way at once.
-    Search(Protocol, usize),
-    /// SEARCH for servers that are separate programs.
+    /// SEARCH in a closed loop.
     Questions(Questions),
+    /// SEARCH for one name each that nobody has, at a rate.
+    Misses(Misses),
+}
+
+/// SEARCH for one name each that nobody has, evenly spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Misses {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// How many names the server has. As many others are asked for.
+    pub name_count: u32,
+    /// Whether they go to the broadcast address of a NIC's subnet instead of its address.
+    pub is_broadcast: bool,
+    /// How many are sent per second, to all NICs together.
+    pub rate: u32,
 }
 
 /// How many datagrams come to one NIC at once.
 const BURST_LEN: u16 = 16;
-/// An answer that takes longer counts as lost. Otherwise a closed loop would stop.
-const STALL_MAX: Duration = Duration::from_millis(50);
 
 /// A load under way.
 #[derive(Debug)]
@@ -97,7 +104,13 @@ impl Load {
         if let Self::Questions(questions) = self {
             return questions.ask(socket, addresses.len() as u8, port, counters);
         }
-        let destinations = addresses.iter().map(|address| SocketAddrV4::new(*address, port));
+        let destination = |(nic, address): (usize, &Ipv4Addr)| match self {
+            Self::Misses(Misses { is_broadcast: true, .. }) => {
+                SocketAddrV4::new(Network::broadcast_address(nic as u8), port)
+            }
+            _ => SocketAddrV4::new(*address, port),
+        };
+        let destinations = addresses.iter().enumerate().map(destination);
         let mut client = Client {
             socket,
             destinations: destinations.collect(),
@@ -107,8 +120,8 @@ impl Load {
             outcome: Outcome::default(),
         };
         match self {
-            Self::Search(protocol, window) => client.search(protocol, window)?,
-            Self::Paced(rate) => client.pace(rate)?,
+            Self::Misses(misses) => client.miss(misses)?,
+            Self::Paced(rate) => client.echo(rate)?,
             Self::Flood(_) | Self::Bursts | Self::Questions(_) => {}
         }
         Ok(client.outcome)
@@ -127,14 +140,38 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    fn pace(&mut self, rate: u32) -> io::Result<()> {
-        let mut payload = [0x5a; 80];
+    /// Sends datagrams that carry their send time.
+    fn echo(&mut self, rate: u32) -> io::Result<()> {
+        let start = self.start;
+        self.pace(rate, |payload| {
+            let stamp = start.elapsed().as_nanos() as u64;
+            payload.resize(80, 0x5a);
+            payload[..8].copy_from_slice(&stamp.to_be_bytes());
+        })
+    }
+
+    fn miss(&mut self, misses: Misses) -> io::Result<()> {
+        let Misses { protocol, name_count, is_broadcast, rate } = misses;
+        self.socket.set_broadcast(true)?;
+        let (hits, timeout) = (0.0, Duration::ZERO);
+        let mix = SearchMix { protocol, hits, names_per_datagram: 1, timeout, open_max: 0 };
+        let mut load = questions::search_load(mix, name_count);
+        self.pace(rate, |payload| {
+            payload.clear();
+            payload.extend_from_slice(load.compose(!is_broadcast, CLIENT_PORT, Instant::now()));
+        })?;
+        questions::end(load, &mut self.outcome);
+        Ok(())
+    }
+
+    /// Sends at a rate what `compose` writes.
+    fn pace(&mut self, rate: u32, mut compose: impl FnMut(&mut Vec<u8>)) -> io::Result<()> {
+        let mut payload = Vec::new();
         while !self.is_over() {
             let began = self.start.elapsed();
             let is_due = began >= due(self.outcome.sent_count, rate);
             if is_due {
-                let stamp = self.start.elapsed().as_nanos() as u64;
-                payload[..8].copy_from_slice(&stamp.to_be_bytes());
+                compose(&mut payload);
                 self.send(&payload)?;
             }
             if self.receive_stamped()? == 0 && !is_due {
@@ -158,64 +195,6 @@ impl Client<'_> {
                 self.keep_delay(now.saturating_sub(sent));
             }
             self.outcome.answered_count += 1;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    fn search(&mut self, protocol: Protocol, window: usize) -> io::Result<()> {
-        let mix = SearchMix {
-            protocol,
-            hits: 1.0,
-            names_per_datagram: 1,
-            timeout: STALL_MAX,
-            open_max: 1 << 16,
-        };
-        let mut load = SearchLoad::new(mix, 0, |number, _, text: &mut String| {
-            text.push_str(&name(number as u32));
-        });
-        let mut last_answer = Instant::now();
-        while !self.is_over() {
-            let began = Instant::now();
-            let is_open = load.open_count() < window;
-            if is_open {
-                self.send(load.compose(true, CLIENT_PORT, began))?;
-            }
-            if self.receive_answers(&mut load)? > 0 {
-                last_answer = began;
-            } else if !is_open {
-                self.waited_since(began - self.start);
-                if began - last_answer > STALL_MAX {
-                    load.expire(began);
-                    last_answer = began;
-                }
-            }
-        }
-        let end = Instant::now() + LINGER;
-        while load.open_count() > 0 && Instant::now() < end {
-            self.receive_answers(&mut load)?;
-        }
-        let counts = load.finish();
-        self.outcome.expected_count = counts.expected_count;
-        self.outcome.answered_count = counts.answered_count;
-        self.outcome.duplicate_count = counts.duplicate_count + counts.late_count;
-        Ok(())
-    }
-
-    /// Receives answers. Returns how many datagrams came.
-    fn receive_answers<F: FnMut(u64, bool, &mut String)>(
-        &mut self,
-        load: &mut SearchLoad<F>,
-    ) -> io::Result<usize> {
-        let mut count = 0;
-        while let Some(len) = self.receive()? {
-            let is_measuring = self.is_measuring();
-            let delays = &mut self.outcome.delays;
-            load.answer(&self.buffer[..len], Instant::now(), |delay| {
-                if is_measuring {
-                    delays.push(delay);
-                }
-            });
             count += 1;
         }
         Ok(count)

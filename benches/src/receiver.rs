@@ -32,8 +32,8 @@ use crate::{
 
 /// The port that is served, or the first one of several.
 pub const PORT: u16 = 5076;
-/// The environment variable that makes the program a receiver. It holds contestant, task, port,
-/// number of NICs and namespace.
+/// The environment variable that makes the program a receiver. It holds contestant, task, number of
+/// names, port, number of NICs and namespace.
 const VARIABLE: &str = "NICRING_BENCH_RECEIVER";
 
 /// Runs as the receiver until standard input ends, if this process was started as one. Call it
@@ -50,12 +50,12 @@ pub fn serve_if_asked() -> Option<ExitCode> {
 
 fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     let words: Vec<&str> = order.split(' ').collect();
-    let [contestant, task, port, nic_count, namespace] = words[..] else {
+    let [contestant, task, name_count, port, nic_count, namespace] = words[..] else {
         return Err(format!("{VARIABLE} is not {order:?}").into());
     };
     let contestant: Contestant = contestant.parse()?;
     let nic_count: u8 = nic_count.parse()?;
-    let task = task_of(task, nic_count).ok_or("no such task")?;
+    let task = task_of(task, name_count.parse()?, nic_count).ok_or("no such task")?;
     network::enter(namespace)?;
     affinity::leave_first_cpu_if_pinned()?;
     let progress = Arc::new(Progress::default());
@@ -65,7 +65,8 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
         service: Service::new(task, Arc::clone(&progress)),
         look_every: None,
     };
-    // Measured before a socket is open. What is added later belongs to the contestant.
+    // Measured before a socket is open, names included. What is added later belongs to the
+    // contestant.
     let empty_rss_bytes = rss_bytes(process::id())?;
     let (tell_ready, is_ready) = mpsc::channel();
     thread::spawn(move || {
@@ -92,12 +93,12 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
 
 const TASKS: [&str; 5] = ["count", "echo", "search-ca", "search-pva", "fan-out"];
 
-fn task_of(text: &str, nic_count: u8) -> Option<Task> {
+fn task_of(text: &str, name_count: u32, nic_count: u8) -> Option<Task> {
     Some(match TASKS.iter().position(|task| *task == text)? {
         0 => Task::Count,
         1 => Task::Echo,
-        2 => Task::Search(Protocol::Ca),
-        3 => Task::Search(Protocol::Pva),
+        2 => Task::Search(Protocol::Ca, name_count),
+        3 => Task::Search(Protocol::Pva, name_count),
         _ => {
             let to = |nic| SocketAddrV4::new(Network::client_address(nic), CLIENT_PORT);
             Task::FanOut((0..nic_count).map(to).collect())
@@ -105,14 +106,16 @@ fn task_of(text: &str, nic_count: u8) -> Option<Task> {
     })
 }
 
-fn task_text(task: &Task) -> &'static str {
-    match task {
-        Task::Count => TASKS[0],
-        Task::Echo => TASKS[1],
-        Task::Search(Protocol::Ca) => TASKS[2],
-        Task::Search(Protocol::Pva) => TASKS[3],
-        Task::FanOut(_) => TASKS[4],
-    }
+/// The task and its number of names.
+fn task_text(task: &Task) -> String {
+    let (position, name_count) = match task {
+        Task::Count => (0, 0),
+        Task::Echo => (1, 0),
+        Task::Search(Protocol::Ca, name_count) => (2, *name_count),
+        Task::Search(Protocol::Pva, name_count) => (3, *name_count),
+        Task::FanOut(_) => (4, 0),
+    };
+    format!("{} {name_count}", TASKS[position])
 }
 
 /// A receiver as seen from the program that started it. Dropping this ends it.

@@ -3,9 +3,8 @@
 use std::{
     env,
     error::Error,
-    fmt::Write,
     fs::{self, File},
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread,
@@ -18,7 +17,7 @@ use crate::{
     clock::ProcessClock,
     memory::rss_bytes,
     network::{Host, Network},
-    service::{NAME_COUNT, name},
+    service::name,
 };
 
 /// A program that answers SEARCH.
@@ -42,6 +41,15 @@ impl Server {
             Self::Nicring(_) => true,
             Self::Pvxs => protocol == Protocol::Pva,
             Self::Rsrv | Self::Caproto => protocol == Protocol::Ca,
+        }
+    }
+
+    /// How many names it can be started with. Those of the peers are arguments of a script.
+    #[must_use]
+    pub fn name_count_max(self) -> u32 {
+        match self {
+            Self::Nicring(_) => u32::MAX,
+            Self::Pvxs | Self::Rsrv | Self::Caproto => 10_000,
         }
     }
 
@@ -90,13 +98,6 @@ impl Programs {
         let python = repository.join(python);
         let programs = Self { repository, nicring, python, files, starter: &[] };
         fs::create_dir_all(&programs.files)?;
-        let mut table = String::new();
-        for protocol in Protocol::ALL {
-            for number in 0..NAME_COUNT {
-                let _ = writeln!(table, "{protocol} {} 192.0.2.7:5075", name(number));
-            }
-        }
-        fs::write(programs.table(), table)?;
         Ok(programs)
     }
 
@@ -126,8 +127,17 @@ impl Programs {
         started
     }
 
-    fn table(&self) -> PathBuf {
-        self.files.join("names.txt")
+    /// A file with the names of a table. It is written when it is first asked for.
+    fn table(&self, protocol: Protocol, name_count: u32) -> io::Result<PathBuf> {
+        let file = self.files.join(format!("{protocol}-{name_count}.txt"));
+        if !file.is_file() {
+            let mut table = BufWriter::new(File::create(&file)?);
+            for number in 0..name_count {
+                writeln!(table, "{protocol} {} 192.0.2.7:5075", name(number))?;
+            }
+            table.flush()?;
+        }
+        Ok(file)
     }
 
     fn log(&self, port: u16) -> PathBuf {
@@ -138,13 +148,15 @@ impl Programs {
         &self,
         server: Server,
         protocol: Protocol,
+        name_count: u32,
         port: u16,
     ) -> Result<Command, Box<dyn Error>> {
         let port = port.to_string();
         if let Server::Nicring(backend) = server {
             let program = self.nicring.as_ref().ok_or("nicring was not built")?;
             let mut command = Command::new(program);
-            command.args(["serve", "--duration-s", TIME_MAX_S, "--pvs"]).arg(self.table());
+            command.args(["serve", "--duration-s", TIME_MAX_S, "--pvs"]);
+            command.arg(self.table(protocol, name_count)?);
             command.args(["--backend", &backend.to_string()]);
             match protocol {
                 Protocol::Ca => command.args(["--ca-port", &port, "--pva-port", "0"]),
@@ -158,7 +170,7 @@ impl Programs {
         let (script, port_option) = server.script().ok_or("has no script")?;
         let mut command = Command::new(&self.python);
         command.arg(self.repository.join("tests/epics").join(script));
-        command.args((0..NAME_COUNT).map(|number| format!("{}=1.25", name(number))));
+        command.args((0..name_count).map(|number| format!("{}=1.25", name(number))));
         command.args(port_option).arg(port);
         Ok(command)
     }
@@ -194,8 +206,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a SEARCH server at a port, in the namespace of the network's server. Waits until it
-    /// listens.
+    /// Starts a SEARCH server with `name_count` names, but at most its [`Server::name_count_max`],
+    /// at a port in the namespace of the network's server. Waits until it listens.
     ///
     /// # Errors
     ///
@@ -203,11 +215,14 @@ impl Process {
     pub fn start(
         server: Server,
         protocol: Protocol,
+        name_count: u32,
         port: u16,
         programs: &Programs,
         network: &Network,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut command = programs.started(programs.command(server, protocol, port)?);
+        let name_count = name_count.min(server.name_count_max());
+        let command = programs.command(server, protocol, name_count, port)?;
+        let mut command = programs.started(command);
         network.wait_until_free(port)?;
         let log = File::create(programs.log(port))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -244,6 +259,22 @@ impl Process {
     /// If it has ended.
     pub fn cpu_ns(&self) -> io::Result<u64> {
         Ok(self.clock.cpu_time()?.as_nanos() as u64)
+    }
+
+    /// How many datagrams its host has lost because a socket was full, since the host began
+    /// (`/proc/PID/net/snmp`, proc(5)).
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn dropped_count(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/net/snmp", self.pid()))?;
+        // A line of names, and one of values.
+        let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
+        let mut fields = || lines.next().unwrap_or_default().split_whitespace();
+        let count = fields().zip(fields()).find(|(name, _)| *name == "RcvbufErrors");
+        let count = count.and_then(|(_, value)| value.parse().ok());
+        count.ok_or_else(|| io::Error::other("/proc/net/snmp has another form"))
     }
 
     /// Its resident memory, in bytes.

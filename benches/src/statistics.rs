@@ -1,4 +1,4 @@
-//! Medians, and confidence intervals of their ratios.
+//! Medians, confidence intervals of their ratios, and how numbers are written.
 
 use std::fmt;
 
@@ -57,4 +57,18 @@ pub fn ratio(pairs: &[(f64, f64)]) -> Option<Ratio> {
     ratios.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| ratios[(share * RESAMPLE_COUNT as f64) as usize];
     Some(Ratio { value: of(pairs), low: at(0.05), high: at(0.95) })
+}
+
+/// Formats a number with its thousands separated by commas.
+#[must_use]
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

@@ -27,6 +27,8 @@ use nicring_bench::{
 use socket2::{Domain, Socket, Type};
 
 const PORT: u16 = 5064;
+/// How many names a server has.
+const NAME_COUNT: u32 = 10_000;
 const WMEM_MAX: &str = "/proc/sys/net/core/wmem_max";
 /// What `net.core.wmem_max` is where nobody changed it.
 const USUAL_WMEM_MAX: &str = "212992";
@@ -135,7 +137,7 @@ fn measure(
         slow_down(&network)?;
     }
     let protocol = if server == Server::Pvxs { Protocol::Pva } else { Protocol::Ca };
-    let _process = Process::start(server, protocol, PORT, programs, &network)?;
+    let _process = Process::start(server, protocol, NAME_COUNT, PORT, programs, &network)?;
     network.prime()?;
     let (is_over, duration) = (AtomicBool::new(false), Duration::from_secs(arguments.duration_s));
     let counted = thread::scope(|scope| {
@@ -172,7 +174,7 @@ fn slow_down(network: &Network) -> io::Result<()> {
 fn questions(protocol: Protocol) -> SearchLoad<impl FnMut(u64, bool, &mut String)> {
     let mix =
         SearchMix { protocol, hits: 1.0, names_per_datagram: 1, timeout: LATE, open_max: 1 << 20 };
-    SearchLoad::new(mix, 0, |number, _, to| to.push_str(&name(number as u32 % 1000)))
+    SearchLoad::new(mix, 0, |number, _, to| to.push_str(&name(number as u32 % NAME_COUNT)))
 }
 
 /// Asks at a NIC. Returns the share that was answered.

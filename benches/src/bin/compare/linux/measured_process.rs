@@ -30,15 +30,12 @@ impl MeasuredProcess {
         network: &Network,
         programs: &Programs,
     ) -> Result<Self, Box<dyn Error>> {
-        Ok(match (contestant, work) {
-            (Contestant::Server(server), Workload::Servers(questions)) => {
-                Self::Server(Process::start(server, questions.protocol, port, programs, network)?)
-            }
-            _ => {
-                let task = work.task(network.nic_count());
-                Self::Receiver(Receiver::start(contestant, &task, port, network)?)
-            }
-        })
+        if let (Contestant::Server(server), Some((protocol, names))) = (contestant, work.names()) {
+            let process = Process::start(server, protocol, names, port, programs, network)?;
+            return Ok(Self::Server(process));
+        }
+        let task = work.task(network.nic_count());
+        Ok(Self::Receiver(Receiver::start(contestant, &task, port, network)?))
     }
 
     pub fn pid(&self) -> u32 {
@@ -62,8 +59,8 @@ impl MeasuredProcess {
         Ok(kill(Pid::from_raw(self.pid() as i32), signal)?)
     }
 
-    /// What the process has done so far. A server does not report how much it received. In a closed
-    /// loop that is what was sent, except for the window.
+    /// What the process has done so far. A server does not report how much it received. That is
+    /// what was sent, except for what is on its way.
     pub fn snapshot(&mut self, load: &Running) -> Result<Snapshot, Box<dyn Error>> {
         match self {
             Self::Receiver(receiver) => receiver.snapshot(),
@@ -90,6 +87,15 @@ impl MeasuredProcess {
         match self {
             Self::Receiver(receiver) => receiver.drained_count(),
             Self::Server(_) => Ok(0),
+        }
+    }
+
+    /// How many datagrams found its sockets full, if that shows what was lost. A receiver counts
+    /// what it receives.
+    pub fn dropped_count(&self) -> io::Result<u64> {
+        match self {
+            Self::Receiver(_) => Ok(0),
+            Self::Server(process) => process.dropped_count(),
         }
     }
 

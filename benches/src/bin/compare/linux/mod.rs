@@ -15,7 +15,8 @@ use std::{
 
 use clap::Parser;
 use nicring_bench::{
-    affinity, contestant::Contestant, network::Network, receiver, server::Programs,
+    affinity, contestant::Contestant, network::Network, questions::NAMES_PER_DATAGRAM_MAX,
+    receiver, server::Programs,
 };
 use round::Measurement;
 use schedule::Schedule;
@@ -29,9 +30,9 @@ struct Arguments {
     /// How many NICs [default: 4,16; for servers 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
     nics: Vec<u8>,
-    /// storm, paced, search, trickle, fanout; or for servers, which are programs of their own:
-    /// pva-broadcast, pva-unicast, ca-broadcast, ca-unicast, or servers for these four [default:
-    /// storm,paced]
+    /// storm, burst, paced, search, trickle, fanout; or for servers, which are programs of their
+    /// own: pva-broadcast, pva-unicast, ca-broadcast, ca-unicast, or servers for these four;
+    /// misses and misses-unicast [default: storm,paced]
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
     /// Who takes part [default: run,run-adaptive,portable,epoll,tokio,seed; of the servers all:
@@ -49,14 +50,26 @@ struct Arguments {
     /// How many measurements each contestant has of everything [default: 7]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// How many questions of `search` and to servers are on their way at once [default: 64]
+    /// How many datagrams of `search` and to servers are on their way at once [default: 64]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4096))]
     window: Vec<u16>,
-    /// Which share of the questions to servers is for names that they have, in percent, rounded to
-    /// one in so many
-    #[arg(long, value_delimiter = ',', default_value = "100,5",
-          value_parser = clap::value_parser!(u16).range(2..=100))]
+    /// Which share of the names is known, in percent, rounded to one in so many [default: 100; for
+    /// servers 100,5]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(2..=100))]
     hits: Vec<u16>,
+    /// How many names each datagram of `search` and to servers asks for
+    #[arg(long, value_delimiter = ',', default_value = "1",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(NAMES_PER_DATAGRAM_MAX)))]
+    names_per_datagram: Vec<u16>,
+    /// How many names a server has, and those of `search`; pvxs, rsrv and caproto always have
+    /// 10,000
+    #[arg(long, value_delimiter = ',', default_value = "10000",
+          value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    names: Vec<u32>,
+    /// How many datagrams of `paced` and misses are sent per second [default: 1000,5000,20000; of
+    /// misses 5000,20000]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    rates: Vec<u32>,
     /// Lets the kernel choose everyone's CPU; unless given, the client keeps to the first CPU and
     /// receivers to the others
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use nicring_bench::statistics::median;
+use nicring_bench::statistics::{grouped, median};
 
 use super::{
     machine::Header,
@@ -37,8 +37,8 @@ pub fn draw(header: &Header, schedule: &Schedule, measurements: &[Measurement]) 
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" font-family=\"system-ui, sans-serif\" \
          font-size=\"12\" fill=\"{INK}\">\n\
-         <text x=\"8\" y=\"24\" font-size=\"15\" font-weight=\"600\">CPU time of the receiver per \
-         datagram, ns (less is better)</text>\n<text x=\"8\" y=\"44\">{}</text>\n",
+         <text x=\"8\" y=\"24\" font-size=\"15\" font-weight=\"600\">CPU time of the receiver, ns \
+         (less is better)</text>\n<text x=\"8\" y=\"44\">{}</text>\n",
         escape(&header.to_string())
     );
     let mut top = HEAD_HEIGHT;
@@ -59,7 +59,10 @@ fn groups(schedule: &Schedule, measurements: &[Measurement]) -> Vec<Group> {
                 bars.push((contestant.to_string(), cpu_ns));
             }
         }
-        groups.push(Group { title: format!("{}, {}", row.work, nics_text(row.nic_count)), bars });
+        groups.push(Group {
+            title: format!("{}, {}, per {}", row.work, nics_text(row.nic_count), row.work.unit()),
+            bars,
+        });
     }
     groups
 }
@@ -108,19 +111,6 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
         );
     }
     GROUP_GAP + group.bars.len() as f64 * ROW_HEIGHT
-}
-
-/// Formats a number with its thousands separated by commas.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn escape(text: &str) -> String {

@@ -35,7 +35,7 @@ pub struct Measurement {
     pub result: Result<Figures, String>,
 }
 
-/// Costs are per datagram received, or for fan-out per datagram sent.
+/// Costs are per [`Workload::unit`].
 #[derive(Debug, Clone)]
 pub struct Figures {
     pub cpu_ns: f64,
@@ -108,6 +108,7 @@ fn race(
 
 /// A contestant, and what was measured of it so far.
 struct Racer {
+    contestant: Contestant,
     process: MeasuredProcess,
     port: u16,
     sums: Sums,
@@ -125,6 +126,8 @@ struct Sums {
     waited: Duration,
     /// Of whole loads, warm-up included.
     outcome: Outcome,
+    /// How many datagrams a server's sockets refused meanwhile.
+    dropped_count: u64,
 }
 
 /// All counters at one moment.
@@ -158,7 +161,7 @@ impl Racer {
     ) -> Result<Self, Box<dyn Error>> {
         let process = MeasuredProcess::start(work, contestant, port, network, programs)?;
         process.freeze()?;
-        Ok(Self { process, port, sums: Sums::default() })
+        Ok(Self { contestant, process, port, sums: Sums::default() })
     }
 
     fn take_slice(
@@ -168,7 +171,8 @@ impl Racer {
         lengths: &Lengths,
     ) -> Result<(), Box<dyn Error>> {
         self.process.thaw()?;
-        let load = work.load().start(network, self.port);
+        let dropped_count = self.process.dropped_count()?;
+        let load = work.load(self.contestant).start(network, self.port);
         thread::sleep(lengths.warm_up);
         load.counters.is_measuring.store(true, Relaxed);
         let before = Moment::now(&mut self.process, &load)?;
@@ -177,6 +181,7 @@ impl Racer {
         load.counters.is_measuring.store(false, Relaxed);
         self.sums.add(&before, &after);
         self.sums.outcome.add(load.stop()?);
+        self.sums.dropped_count += self.process.dropped_count()? - dropped_count;
         self.process.rest()?;
         Ok(self.process.freeze()?)
     }
@@ -190,12 +195,14 @@ impl Racer {
         let nic_count = network.nic_count();
         let units = work.unit_count(nic_count) as f64;
         self.process.thaw()?;
-        let load = work.load().start(network, self.port);
+        let dropped_count = self.process.dropped_count()?;
+        let load = work.load(self.contestant).start(network, self.port);
         thread::sleep(lengths.warm_up);
         let syscalls = count_syscalls(&mut self.process, &load, lengths.syscalls)?;
         let rss_bytes = self.process.rss_bytes()?;
         let Self { mut process, mut sums, .. } = self;
         sums.outcome.add(load.stop()?);
+        sums.dropped_count += process.dropped_count()? - dropped_count;
         let received_count = process.drained_count()?;
         if sums.datagram_count == 0 {
             return Err("received nothing".into());
@@ -213,12 +220,11 @@ impl Racer {
             per_second: datagrams * units / seconds,
             answers_per_second: sums.answered_count as f64 / seconds,
             client_busy: 1.0 - sums.waited.as_secs_f64() / seconds,
-            loss: loss(work, nic_count, received_count, &sums.outcome),
+            loss: loss(work, nic_count, received_count, &sums),
             duplicate_count: sums.outcome.duplicate_count,
             rss_bytes,
             own_rss_bytes: process.own_bytes(rss_bytes),
-            delays_us: (work.answer_count(nic_count) == 1)
-                .then(|| percentiles(sums.outcome.delays)),
+            delays_us: work.has_delays(nic_count).then(|| percentiles(sums.outcome.delays)),
         })
     }
 }
@@ -253,9 +259,14 @@ fn count_syscalls(
 }
 
 /// The share of a whole turn's datagrams that did not arrive or were not answered.
-fn loss(work: Workload, nic_count: u8, received_count: u64, outcome: &Outcome) -> f64 {
+fn loss(work: Workload, nic_count: u8, received_count: u64, sums: &Sums) -> f64 {
+    let outcome = &sums.outcome;
     let (expected, arrived) = match work.answer_count(nic_count) {
-        _ if work.is_for_servers() => (outcome.expected_count, outcome.answered_count),
+        _ if work.is_closed_loop() => (outcome.expected_count, outcome.answered_count),
+        // Of misses: nobody answers, and servers do not tell what they received.
+        0 if work.is_for_servers() => {
+            (outcome.sent_count, outcome.sent_count.saturating_sub(sums.dropped_count))
+        }
         0 => (outcome.sent_count, received_count),
         count => (outcome.sent_count * count, outcome.answered_count),
     };

@@ -4,7 +4,10 @@ use std::{error::Error, time::Duration};
 
 use nicring_bench::{contestant, contestant::Contestant, server::Server};
 
-use super::{Arguments, workload::Workload};
+use super::{
+    Arguments,
+    workload::{Choices, Workload},
+};
 
 /// What is to be run.
 #[derive(Debug)]
@@ -106,7 +109,14 @@ fn works(arguments: &Arguments) -> Result<Vec<Workload>, String> {
         ([], false) => &[64][..],
         (windows, _) => windows,
     };
-    let works = names.iter().map(|name| Workload::named(name, windows, &arguments.hits));
+    let choices = Choices {
+        windows,
+        hits: &arguments.hits,
+        names_per_datagram: &arguments.names_per_datagram,
+        name_counts: &arguments.names,
+        rates: &arguments.rates,
+    };
+    let works = names.iter().map(|name| Workload::named(name, &choices));
     Ok(works.collect::<Result<Vec<_>, String>>()?.concat())
 }
 

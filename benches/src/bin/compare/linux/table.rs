@@ -17,8 +17,8 @@ use super::{
 /// Markdown tables, one per work and number of NICs.
 pub fn text(header: &Header, schedule: &Schedule, measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "{header}\nMedians of {} rounds; costs are per datagram. CPU: all threads of the receiver. \
-         Machine: both sides, without the sender's waiting. In brackets: 90 % interval.\n",
+        "{header}\nMedians of {} rounds. CPU: all threads of the receiver. Machine: both sides, \
+         without the sender's waiting. In brackets: 90 % interval.\n",
         schedule.round_count
     );
     for row in &schedule.rows {
@@ -29,18 +29,22 @@ pub fn text(header: &Header, schedule: &Schedule, measurements: &[Measurement]) 
 }
 
 fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
-    let has_delays = row.work.answer_count(row.nic_count) == 1;
-    let against = row.against;
+    let has_delays = row.work.has_delays(row.nic_count);
+    let (against, unit) = (row.against, row.work.unit());
     let mut head = format!(
-        "| contestant | CPU ns | CPU / {against}'s | machine ns | system calls | allocations | \
-         per second | lost % | RSS MiB (own) |"
+        "| contestant | CPU ns per {unit} | CPU / {against}'s | machine ns per {unit} | \
+         system calls per {unit} | allocations per {unit} | {unit}s per second | lost % | \
+         RSS MiB (own) |"
     );
     if has_delays {
         let _ = write!(head, " p50 us | p50 / {against}'s | p99 us | p99.9 us | again |");
     }
+    let is_served_in_loop = row.work.is_for_servers() && row.work.is_closed_loop();
+    if is_served_in_loop {
+        let _ = write!(head, " answers per second | / {against}'s |");
+    }
     if row.work.is_for_servers() {
-        let _ =
-            write!(head, " answers per second | / {against}'s | server busy % | client busy % |");
+        let _ = write!(head, " server busy % | client busy % |");
     }
     let column_count = head.matches('|').count() - 1;
     let _ = writeln!(text, "{head}\n|---|{}", "---:|".repeat(column_count - 1));
@@ -57,8 +61,13 @@ fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
         if has_delays {
             append_delays(text, &figures, &ratio(|f| f.delays_us.map(|us| us[0])));
         }
+        if is_served_in_loop {
+            let answers_per_second = median(figures.iter().map(|f| f.answers_per_second));
+            let ratio = ratio(|f| Some(f.answers_per_second));
+            let _ = write!(text, " {answers_per_second:.0} | {ratio} |");
+        }
         if row.work.is_for_servers() {
-            append_loop(text, &figures, &ratio(|f| Some(f.answers_per_second)));
+            append_busy(text, &figures);
         }
         text.push('\n');
     }
@@ -113,14 +122,12 @@ fn append_delays(text: &mut String, figures: &[&Figures], ratio: &str) {
     let _ = write!(text, " {} |", median(figures.iter().map(|f| f.duplicate_count as f64)));
 }
 
-/// The results of a closed loop.
-fn append_loop(text: &mut String, figures: &[&Figures], ratio: &str) {
-    let answers_per_second = median(figures.iter().map(|f| f.answers_per_second));
+/// How busy a server and its client were.
+fn append_busy(text: &mut String, figures: &[&Figures]) {
     let server_busy = median(figures.iter().map(|f| f.cpu_ns * f.per_second / 1e9));
     let client_busy = median(figures.iter().map(|f| f.client_busy));
     let [server_busy, client_busy] = [server_busy, client_busy].map(|share| 100.0 * share);
-    let _ = write!(text, " {answers_per_second:.0} | {ratio} | {server_busy:.0} ");
-    let _ = write!(text, "| {client_busy:.0} |");
+    let _ = write!(text, " {server_busy:.0} | {client_busy:.0} |");
 }
 
 fn measurements_of<'a>(
@@ -201,6 +208,7 @@ pub fn json(header: &Header, measurements: &[Measurement]) -> Value {
 fn json_of(measurement: &Measurement) -> Value {
     let mut value = json!({
         "work": measurement.work.to_string(),
+        "unit": measurement.work.unit(),
         "nics": measurement.nic_count,
         "contestant": measurement.contestant.to_string(),
         "round": measurement.round,

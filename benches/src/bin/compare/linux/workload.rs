@@ -4,8 +4,13 @@ use std::{fmt, net::SocketAddrV4};
 
 use nicring::search::Protocol;
 use nicring_bench::{
-    contestant::Contestant, load::Load, network::Network, outcome::CLIENT_PORT,
-    questions::Questions, service::Task,
+    contestant::Contestant,
+    load::{Load, Misses},
+    network::Network,
+    outcome::CLIENT_PORT,
+    questions::Questions,
+    service::Task,
+    statistics::grouped,
 };
 
 /// One kind of work.
@@ -15,107 +20,150 @@ pub enum Workload {
     Storm,
     /// The same in bursts: more than a receiver can take.
     Burst,
-    /// 100,000 datagrams per second. They are counted.
-    Paced,
-    /// SEARCH in a closed loop with this many questions on their way. They are answered.
-    Search(Protocol, u16),
+    /// This many datagrams per second. They are counted.
+    Paced(u32),
+    /// SEARCH in a closed loop. They are answered.
+    Search(Questions),
     /// This many datagrams per second. They are sent back.
     Trickle(u32),
     /// 1,000 datagrams per second. Each is sent out of all NICs.
     FanOut,
     /// SEARCH in a closed loop, for servers that are separate programs.
     Servers(Questions),
+    /// SEARCH at a rate for what such servers do not have.
+    Misses(Misses),
 }
 
-const PACED_RATE: u32 = 100_000;
+/// What the options choose.
+#[derive(Debug)]
+pub struct Choices<'a> {
+    pub windows: &'a [u16],
+    /// In percent; empty for the default of each work, as `rates`.
+    pub hits: &'a [u16],
+    pub names_per_datagram: &'a [u16],
+    pub name_counts: &'a [u32],
+    pub rates: &'a [u32],
+}
+
 const FAN_OUT_RATE: u32 = 1_000;
+const WAYS: [&str; 2] = ["unicast", "broadcast"];
 
 impl Workload {
     /// The names of all kinds.
     pub const NAMES: &[&str] =
-        &["storm", "burst", "paced", "search", "trickle", "fanout", "servers"];
+        &["storm", "burst", "paced", "search", "trickle", "fanout", "servers", "misses"];
 
     /// The kinds that a name stands for.
-    pub fn named(name: &str, windows: &[u16], hits: &[u16]) -> Result<Vec<Self>, String> {
-        let servers = |name: &str| {
-            let (protocol, way) = name.split_once('-')?;
-            let protocol = Protocol::ALL.into_iter().find(|one| one.to_string() == protocol)?;
-            let is_broadcast = ["unicast", "broadcast"].iter().position(|one| *one == way)? == 1;
-            let each = windows.iter().flat_map(|window| hits.iter().map(move |hit| (*window, hit)));
-            let each = each.map(|(window, hit)| {
-                let cycle_len = (100 + hit / 2) / hit;
-                Self::Servers(Questions { protocol, is_broadcast, cycle_len, window })
-            });
-            Some(each.collect::<Vec<_>>())
-        };
-        let search = |window: &u16| Protocol::ALL.map(|protocol| Self::Search(protocol, *window));
-        match name {
-            "storm" => Ok(vec![Self::Storm]),
-            "burst" => Ok(vec![Self::Burst]),
-            "paced" => Ok(vec![Self::Paced]),
-            "search" => Ok(windows.iter().flat_map(search).collect()),
-            "trickle" => Ok(vec![Self::Trickle(1_000), Self::Trickle(10_000)]),
-            "fanout" => Ok(vec![Self::FanOut]),
+    pub fn named(name: &str, choices: &Choices<'_>) -> Result<Vec<Self>, String> {
+        let works = match name {
+            "storm" => vec![Self::Storm],
+            "burst" => vec![Self::Burst],
+            "paced" => {
+                let rates = or_default(choices.rates, &[1_000, 5_000, 20_000]);
+                rates.iter().copied().map(Self::Paced).collect()
+            }
+            "search" => {
+                let of = |protocol| choices.questions(protocol, false, &[100]);
+                let questions = Protocol::ALL.into_iter().flat_map(of);
+                questions.map(|all| Self::Search(Questions { is_spread: true, ..all })).collect()
+            }
+            "trickle" => vec![Self::Trickle(1_000), Self::Trickle(10_000)],
+            "fanout" => vec![Self::FanOut],
             "servers" => {
                 let names = ["pva-broadcast", "pva-unicast", "ca-broadcast", "ca-unicast"];
-                Ok(names.iter().filter_map(|name| servers(name)).flatten().collect())
+                names.iter().filter_map(|name| choices.servers(name)).flatten().collect()
             }
-            _ => servers(name).ok_or_else(|| {
+            "misses" => choices.misses(true),
+            "misses-unicast" => choices.misses(false),
+            _ => choices.servers(name).ok_or_else(|| {
                 let names = Self::NAMES.join(", ");
                 format!(
-                    "{name:?}: expected {names}, pva-broadcast, pva-unicast, ca-broadcast or \
-                         ca-unicast"
+                    "{name:?}: expected {names}, misses-unicast, pva-broadcast, pva-unicast, \
+                     ca-broadcast or ca-unicast"
                 )
-            }),
-        }
+            })?,
+        };
+        Ok(works)
     }
 
     /// Whether the total rate over all NICs is fixed, whatever the contestant does.
     pub fn has_fixed_rate(self) -> bool {
-        matches!(self, Self::Paced | Self::Trickle(_))
+        matches!(self, Self::Paced(_) | Self::Trickle(_) | Self::Misses(_))
     }
 
     pub fn is_for_servers(self) -> bool {
-        matches!(self, Self::Servers(_))
+        matches!(self, Self::Servers(_) | Self::Misses(_))
+    }
+
+    /// Whether answers make room for the next questions.
+    pub fn is_closed_loop(self) -> bool {
+        matches!(self, Self::Search(_) | Self::Servers(_))
+    }
+
+    /// Which names servers have, and how many.
+    pub fn names(self) -> Option<(Protocol, u32)> {
+        match self {
+            Self::Search(Questions { protocol, name_count, .. })
+            | Self::Servers(Questions { protocol, name_count, .. })
+            | Self::Misses(Misses { protocol, name_count, .. }) => Some((protocol, name_count)),
+            _ => None,
+        }
     }
 
     /// Whether a contestant can do it.
     pub fn suits(self, contestant: Contestant) -> bool {
+        let protocol = self.names().map(|(protocol, _)| protocol);
         match (self, contestant) {
-            (Self::Servers(questions), Contestant::Server(one)) => one.speaks(questions.protocol),
+            (Self::Servers(_) | Self::Misses(_), Contestant::Server(one)) => {
+                protocol.is_some_and(|protocol| one.speaks(protocol))
+            }
             (Self::Servers(_), Contestant::Echo { .. }) => true,
-            (Self::Servers(_), _) | (_, Contestant::Server(_) | Contestant::Echo { .. }) => false,
+            (Self::Servers(_) | Self::Misses(_), _)
+            | (_, Contestant::Server(_) | Contestant::Echo { .. }) => false,
             _ => true,
         }
     }
 
     /// The contestant that the others are compared with, unless another is named.
     pub fn against(self) -> Contestant {
-        let name = match self {
-            Self::Servers(Questions { protocol: Protocol::Pva, .. }) => "pvxs",
-            Self::Servers(_) => "rsrv",
+        let name = match self.names() {
+            Some((Protocol::Pva, _)) if self.is_for_servers() => "pvxs",
+            Some((Protocol::Ca, _)) if self.is_for_servers() => "rsrv",
             _ => "epoll",
         };
         name.parse().expect("a name")
     }
 
-    pub fn load(self) -> Load {
+    /// The load on a contestant, which is not asked for more names than it can have.
+    pub fn load(self, contestant: Contestant) -> Load {
+        let name_count_max = match contestant {
+            Contestant::Server(server) => server.name_count_max(),
+            _ => u32::MAX,
+        };
         match self {
             Self::Storm => Load::Flood(None),
             Self::Burst => Load::Bursts,
-            Self::Paced => Load::Flood(Some(PACED_RATE)),
-            Self::Search(protocol, window) => Load::Search(protocol, usize::from(window)),
+            Self::Paced(rate) => Load::Flood(Some(rate)),
             Self::Trickle(rate) => Load::Paced(rate),
             Self::FanOut => Load::Paced(FAN_OUT_RATE),
-            Self::Servers(questions) => Load::Questions(questions),
+            Self::Search(questions) | Self::Servers(questions) => {
+                let name_count = questions.name_count.min(name_count_max);
+                Load::Questions(Questions { name_count, ..questions })
+            }
+            Self::Misses(misses) => {
+                let name_count = misses.name_count.min(name_count_max);
+                Load::Misses(Misses { name_count, ..misses })
+            }
         }
     }
 
     pub fn task(self, nic_count: u8) -> Task {
         match self {
-            Self::Storm | Self::Burst | Self::Paced => Task::Count,
-            Self::Search(protocol, _) => Task::Search(protocol),
-            Self::Trickle(_) | Self::Servers(_) => Task::Echo,
+            Self::Storm | Self::Burst | Self::Paced(_) => Task::Count,
+            Self::Search(Questions { protocol, name_count, .. }) => {
+                Task::Search(protocol, name_count)
+            }
+            Self::Trickle(_) | Self::Servers(_) | Self::Misses(_) => Task::Echo,
             Self::FanOut => {
                 let to = |nic| SocketAddrV4::new(Network::client_address(nic), CLIENT_PORT);
                 Task::FanOut((0..nic_count).map(to).collect())
@@ -126,41 +174,128 @@ impl Workload {
     /// How many datagrams should come back for each one sent; 0 if none.
     pub fn answer_count(self, nic_count: u8) -> u64 {
         match self {
-            Self::Storm | Self::Burst | Self::Paced => 0,
-            Self::Search(..) | Self::Trickle(_) | Self::Servers(_) => 1,
+            Self::Storm | Self::Burst | Self::Paced(_) | Self::Misses(_) => 0,
+            Self::Search(_) | Self::Trickle(_) | Self::Servers(_) => 1,
             Self::FanOut => u64::from(nic_count),
         }
     }
 
-    /// What costs per received datagram are divided by: 1, or for fan-out the number of datagrams
-    /// sent.
-    pub fn unit_count(self, nic_count: u8) -> u64 {
-        self.answer_count(nic_count).max(1)
+    pub fn has_delays(self, nic_count: u8) -> bool {
+        self.answer_count(nic_count) == 1
     }
+
+    /// What costs are divided by.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Search(_) | Self::Servers(_) | Self::Misses(_) => "name",
+            Self::FanOut => "datagram sent",
+            _ => "datagram",
+        }
+    }
+
+    /// How many units a received datagram has.
+    pub fn unit_count(self, nic_count: u8) -> u64 {
+        match self {
+            Self::Search(questions) | Self::Servers(questions) => {
+                u64::from(questions.names_per_datagram)
+            }
+            Self::FanOut => u64::from(nic_count),
+            _ => 1,
+        }
+    }
+}
+
+impl Choices<'_> {
+    /// Every combination of what was chosen for a closed loop.
+    fn questions(
+        &self,
+        protocol: Protocol,
+        is_broadcast: bool,
+        default_hits: &[u16],
+    ) -> Vec<Questions> {
+        let mut all = Vec::new();
+        for name_count in self.name_counts {
+            for names_per_datagram in self.names_per_datagram {
+                for window in self.windows {
+                    for hit in or_default(self.hits, default_hits) {
+                        all.push(Questions {
+                            protocol,
+                            names_per_datagram: *names_per_datagram,
+                            name_count: *name_count,
+                            hit_every: (100 + hit / 2) / hit,
+                            window: *window,
+                            is_broadcast,
+                            is_spread: false,
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Those for servers, whose name is a protocol and a way.
+    fn servers(&self, name: &str) -> Option<Vec<Workload>> {
+        let (protocol, way) = name.split_once('-')?;
+        let protocol = Protocol::ALL.into_iter().find(|one| one.to_string() == protocol)?;
+        let is_broadcast = WAYS.iter().position(|one| *one == way)? == 1;
+        let questions = self.questions(protocol, is_broadcast, &[100, 5]);
+        Some(questions.into_iter().map(Workload::Servers).collect())
+    }
+
+    fn misses(&self, is_broadcast: bool) -> Vec<Workload> {
+        let mut all = Vec::new();
+        for protocol in Protocol::ALL {
+            for name_count in self.name_counts.iter().copied() {
+                for rate in or_default(self.rates, &[5_000, 20_000]).iter().copied() {
+                    all.push(Workload::Misses(Misses { protocol, name_count, is_broadcast, rate }));
+                }
+            }
+        }
+        all
+    }
+}
+
+fn or_default<'a, T>(chosen: &'a [T], default: &'a [T]) -> &'a [T] {
+    if chosen.is_empty() { default } else { chosen }
 }
 
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        let rate = |rate: u32| grouped(f64::from(rate));
+        let protocol = self.names().map(|(protocol, _)| protocol.to_string().to_uppercase());
+        let protocol = protocol.unwrap_or_default();
+        match *self {
             Self::Storm => f.write_str("storm, full speed"),
             Self::Burst => f.write_str("bursts of 16, full speed"),
-            Self::Paced => f.write_str("paced, 100,000/s"),
-            Self::Search(protocol, window) => {
-                let name = protocol.to_string().to_uppercase();
-                write!(f, "{name} search, window {window}")
-            }
-            Self::Trickle(rate) => write!(f, "trickle, {},000/s, echoed", rate / 1000),
+            Self::Paced(paced) => write!(f, "paced, {}/s", rate(paced)),
+            Self::Trickle(trickle) => write!(f, "trickle, {}/s, echoed", rate(trickle)),
             Self::FanOut => f.write_str("fan-out of 1,000/s"),
-            Self::Servers(Questions { protocol, is_broadcast, cycle_len, window }) => {
-                let name = protocol.to_string().to_uppercase();
-                let way = if *is_broadcast { "broadcast" } else { "unicast" };
-                write!(f, "{name} SEARCH to servers by {way}, ")?;
-                match cycle_len {
-                    1 => f.write_str("all hits")?,
-                    _ => write!(f, "1 hit in {cycle_len}")?,
-                }
-                write!(f, ", window {window}")
+            Self::Search(questions) => {
+                write!(f, "{protocol} search, ")?;
+                describe(questions, f)
+            }
+            Self::Servers(questions) => {
+                let way = WAYS[usize::from(questions.is_broadcast)];
+                write!(f, "{protocol} SEARCH to servers by {way}, ")?;
+                describe(questions, f)
+            }
+            Self::Misses(misses) => {
+                let (way, names) = (WAYS[usize::from(misses.is_broadcast)], misses.name_count);
+                write!(f, "{protocol} misses to servers by {way}, {}/s, ", rate(misses.rate))?;
+                write!(f, "1 name a datagram, table of {}", grouped(f64::from(names)))
             }
         }
     }
+}
+
+fn describe(questions: Questions, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Questions { names_per_datagram, name_count, hit_every, window, .. } = questions;
+    match hit_every {
+        1 => f.write_str("all hits")?,
+        _ => write!(f, "1 hit in {hit_every}")?,
+    }
+    let plural = if names_per_datagram == 1 { "" } else { "s" };
+    write!(f, ", {names_per_datagram} name{plural} a datagram, ")?;
+    write!(f, "table of {}, window {window}", grouped(f64::from(name_count)))
 }
