@@ -23,8 +23,10 @@ use crate::{
 /// A program that answers SEARCH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// `nicring serve`.
+    /// `nicring serve` with its defaults.
     Nicring(Backend),
+    /// The same on io_uring, and every answer leaves at once.
+    NicringNoDelay,
     /// The server of pvxs, as p4p runs it.
     Pvxs,
     /// The IOC of EPICS Base, as softioc runs it.
@@ -38,7 +40,7 @@ impl Server {
     #[must_use]
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
-            Self::Nicring(_) => true,
+            Self::Nicring(_) | Self::NicringNoDelay => true,
             Self::Pvxs => protocol == Protocol::Pva,
             Self::Rsrv | Self::Caproto => protocol == Protocol::Ca,
         }
@@ -48,7 +50,7 @@ impl Server {
     #[must_use]
     pub fn name_count_max(self) -> u32 {
         match self {
-            Self::Nicring(_) => u32::MAX,
+            Self::Nicring(_) | Self::NicringNoDelay => u32::MAX,
             Self::Pvxs | Self::Rsrv | Self::Caproto => 10_000,
         }
     }
@@ -57,7 +59,7 @@ impl Server {
     /// port.
     fn script(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Nicring(_) => None,
+            Self::Nicring(_) | Self::NicringNoDelay => None,
             Self::Pvxs => Some(("pva_server.py", &["--port", "5075", "--search-port"])),
             Self::Rsrv => Some(("ca_ioc_softioc.py", &["--port"])),
             Self::Caproto => Some(("ca_ioc_caproto.py", &["--port"])),
@@ -92,7 +94,7 @@ impl Programs {
     pub fn prepare(servers: &[Server]) -> Result<Self, Box<dyn Error>> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
         let python = env::var_os("NICRING_PYTHON").unwrap_or(".cache/venv/bin/python".into());
-        let has_nicring = servers.iter().any(|server| matches!(server, Server::Nicring(_)));
+        let has_nicring = servers.iter().any(|server| server.script().is_none());
         let nicring = if has_nicring { Some(build_nicring(&repository)?) } else { None };
         let files = env::temp_dir().join(format!("nicring-bench-{}", process::id()));
         let python = repository.join(python);
@@ -152,22 +154,24 @@ impl Programs {
         port: u16,
     ) -> Result<Command, Box<dyn Error>> {
         let port = port.to_string();
-        if let Server::Nicring(backend) = server {
+        let Some((script, port_option)) = server.script() else {
             let program = self.nicring.as_ref().ok_or("nicring was not built")?;
             let mut command = Command::new(program);
             command.args(["serve", "--duration-s", TIME_MAX_S, "--pvs"]);
             command.arg(self.table(protocol, name_count)?);
-            command.args(["--backend", &backend.to_string()]);
+            match server {
+                Server::Nicring(backend) => command.args(["--backend", &backend.to_string()]),
+                _ => command.args(["--backend", "io_uring", "--delay-max", "0"]),
+            };
             match protocol {
                 Protocol::Ca => command.args(["--ca-port", &port, "--pva-port", "0"]),
                 Protocol::Pva => command.args(["--pva-port", &port, "--ca-port", "0"]),
             };
             return Ok(command);
-        }
+        };
         if !self.python.is_file() {
             return Err(format!("skipped: no {}: {REMEDY}", self.python.display()).into());
         }
-        let (script, port_option) = server.script().ok_or("has no script")?;
         let mut command = Command::new(&self.python);
         command.arg(self.repository.join("tests/epics").join(script));
         command.args((0..name_count).map(|number| format!("{}=1.25", name(number))));

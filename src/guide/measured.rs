@@ -152,10 +152,10 @@
 //!
 //! # What each setting does
 //!
-//! Without delay (`compare --nics 4 --work burst,storm --contestants run,run+KNOB=VALUE
-//! --against run`: bursts of 16 as fast as one processor can send them, 1.2 million per second, 0.7
-//! µs each; and single datagrams, at which the receiver falls asleep after every few; AMD EPYC,
-//! medians of 9 rounds):
+//! Without delay (`compare --nics 4 --work burst,storm --contestants
+//! nicring-no-delay,nicring-no-delay+KNOB=VALUE --against nicring-no-delay`: bursts of 16 as fast
+//! as one processor can send them, 1.2 million per second, 0.7 µs each; and single datagrams, at
+//! which the receiver falls asleep after every few; AMD EPYC, medians of 9 rounds):
 //!
 //! | setting | ratio to the default |
 //! |---|---|

@@ -8,7 +8,7 @@ use nicring_bench::{
 };
 
 const NIC_COUNT: u8 = 4;
-const CONTESTANTS: [&str; 4] = ["run", "run-adaptive", "portable", "epoll"];
+const CONTESTANTS: [&str; 4] = ["nicring", "nicring-portable", "nicring-no-delay", "epoll"];
 const REPLY_RATE: u32 = 100_000;
 const FAN_OUT_RATE: u32 = 20_000;
 

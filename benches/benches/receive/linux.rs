@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput};
 use nicring_bench::{load::Load, network::Network, service::Task, thread_bench::Race};
 
 const NIC_COUNT: u8 = 4;
-const CONTESTANTS: [&str; 4] = ["run", "run-adaptive", "portable", "epoll"];
+const CONTESTANTS: [&str; 4] = ["nicring", "nicring-portable", "nicring-no-delay", "epoll"];
 
 pub fn main() {
     let network = match Network::new(NIC_COUNT) {

@@ -20,9 +20,17 @@ const NIC_COUNTS: [u8; 2] = [4, 16];
 /// How many datagrams wait in each socket.
 const DEPTHS: [usize; 4] = [1, 4, 16, 64];
 const CONTESTANTS: &[&str] = if cfg!(feature = "peers") {
-    &["epoll", "run", "portable-off", "tokio", "tokio-told", "udp-v4-ready", "udp-v4-batch"]
+    &[
+        "epoll",
+        "nicring-no-delay",
+        "nicring-portable-no-delay",
+        "tokio",
+        "tokio-told",
+        "udp-v4-ready",
+        "udp-v4-batch",
+    ]
 } else {
-    &["epoll", "run", "portable-off"]
+    &["epoll", "nicring-no-delay", "nicring-portable-no-delay"]
 };
 const ROUND_COUNT: usize = 30;
 const SLICE: Duration = Duration::from_millis(40);

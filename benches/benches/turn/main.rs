@@ -4,7 +4,7 @@
 //! Contestants alternate in slices of 40 ms. A disturbance of the machine lasts longer than that,
 //! and so disturbs all of them. criterion cannot alternate, so this bench does without it. Ratios
 //! are to the first contestant, with their 90 % interval. `cargo bench -p nicring-bench --bench
-//! turn -- epoll run run+buffer_count=64` chooses other contestants.
+//! turn -- epoll nicring nicring+buffer_count=64` chooses other contestants.
 
 #[cfg(target_os = "linux")]
 mod linux;

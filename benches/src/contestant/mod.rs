@@ -88,27 +88,24 @@ pub enum Runtime {
     TokioUring,
 }
 
-/// How long `run-coalesce` may wait, `run-spin` spins and `epoll-sleep` sleeps.
+/// How long `epoll-sleep` sleeps.
 const WAIT: Duration = Duration::from_micros(200);
 /// What nicring allows unless it is told.
 const DELAY: Duration = Duration::from_micros(100);
 const NO_DELAY: Duration = Duration::ZERO;
-const RUN: Tuning = Tuning::new(Backend::IoUring, NO_DELAY);
-const ADAPTIVE: Tuning = Tuning::new(Backend::IoUring, DELAY);
+const NICRING: Tuning = Tuning::new(Backend::IoUring, DELAY);
 const PORTABLE: Tuning = Tuning::new(Backend::Portable, DELAY);
 
-/// All contestants that have a name.
+/// All contestants that have a name, as options take it.
 pub const ALL: &[(&str, Contestant)] = &[
-    ("run", Contestant::Run(RUN)),
-    ("run-coalesce", Contestant::Run(Tuning::new(Backend::IoUring, WAIT))),
-    ("run-adaptive", Contestant::Run(ADAPTIVE)),
-    ("run-spin", Contestant::Run(ADAPTIVE.spinning(WAIT))),
+    ("nicring", Contestant::Run(NICRING)),
+    ("nicring-portable", Contestant::Run(PORTABLE)),
+    ("nicring-no-delay", Contestant::Run(Tuning::new(Backend::IoUring, NO_DELAY))),
+    ("nicring-portable-no-delay", Contestant::Run(Tuning::new(Backend::Portable, NO_DELAY))),
     ("recv_batch", Contestant::RecvBatch(Runtime::CurrentThread, DELAY)),
-    ("recv_batch-off", Contestant::RecvBatch(Runtime::CurrentThread, NO_DELAY)),
+    ("recv_batch-no-delay", Contestant::RecvBatch(Runtime::CurrentThread, NO_DELAY)),
     ("recv_batch-mt", Contestant::RecvBatch(Runtime::MultiThread, DELAY)),
     ("recv_batch-uring", Contestant::RecvBatch(Runtime::TokioUring, DELAY)),
-    ("portable", Contestant::Run(PORTABLE)),
-    ("portable-off", Contestant::Run(Tuning::new(Backend::Portable, NO_DELAY))),
     ("epoll", Contestant::Epoll { sleep: Duration::ZERO }),
     ("epoll-sleep", Contestant::Epoll { sleep: WAIT }),
     ("tokio", Contestant::Tokio { is_told: false }),
@@ -122,8 +119,9 @@ pub const ALL: &[(&str, Contestant)] = &[
     ("seed", Contestant::Seed),
     ("libcom", Contestant::Libcom),
     ("threads", Contestant::Threads),
-    ("serve-io_uring", Contestant::Server(Server::Nicring(Backend::IoUring))),
+    ("serve", Contestant::Server(Server::Nicring(Backend::IoUring))),
     ("serve-portable", Contestant::Server(Server::Nicring(Backend::Portable))),
+    ("serve-no-delay", Contestant::Server(Server::NicringNoDelay)),
     ("pvxs", Contestant::Server(Server::Pvxs)),
     ("rsrv", Contestant::Server(Server::Rsrv)),
     ("caproto", Contestant::Server(Server::Caproto)),
@@ -137,9 +135,10 @@ impl fmt::Display for Contestant {
             Some((name, _)) => f.pad(name),
             None => match self {
                 Self::Run(tuning) => {
-                    let is_portable = tuning.backend == Backend::Portable;
-                    let (name, base) =
-                        if is_portable { ("portable", &PORTABLE) } else { ("run", &RUN) };
+                    let (name, base) = match tuning.backend {
+                        Backend::Portable => ("nicring-portable", &PORTABLE),
+                        _ => ("nicring", &NICRING),
+                    };
                     write!(f, "{name}")?;
                     tuning.differences(base, f)
                 }
@@ -163,7 +162,11 @@ impl FromStr for Contestant {
         for setting in parts {
             match &mut contestant {
                 Self::Run(tuning) => tuning.set(setting)?,
-                _ => return Err(format!("{text:?}: only run and portable have settings")),
+                _ => {
+                    return Err(format!(
+                        "{text:?}: only nicring and nicring-portable have settings"
+                    ));
+                }
             }
         }
         Ok(contestant)
@@ -179,12 +182,33 @@ pub struct Setup {
     pub port: u16,
     /// What it does with datagrams.
     pub service: Service,
-    /// How often `run`, `portable` and `epoll` check whether they have to end. With `None` they
-    /// never check and end with their process, like all other contestants.
+    /// How often `nicring`, `nicring-portable` and `epoll` check whether they have to end. With
+    /// `None` they never check and end with their process, like all other contestants.
     pub look_every: Option<Duration>,
 }
 
 impl Contestant {
+    /// Its name as tables show it.
+    #[must_use]
+    pub fn title(self) -> String {
+        let name = self.to_string();
+        let (name, settings) = name.split_once('+').unwrap_or((&name, ""));
+        let mut title = match name {
+            "nicring-portable" => "nicring portable",
+            "nicring-no-delay" => "nicring, no delay",
+            "nicring-portable-no-delay" => "nicring portable, no delay",
+            "serve" => "nicring serve",
+            "serve-portable" => "nicring serve portable",
+            "serve-no-delay" => "nicring serve, no delay",
+            _ => name,
+        }
+        .to_owned();
+        for setting in settings.split('+').filter(|setting| !setting.is_empty()) {
+            title = title + ", " + setting;
+        }
+        title
+    }
+
     /// Serves in the calling thread. Calls `ready` when the sockets are open.
     ///
     /// # Errors

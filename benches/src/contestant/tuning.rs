@@ -1,4 +1,4 @@
-//! Settings of nicring that a contestant's name can change: `run+spin=200+buffer_count=256`.
+//! Settings of nicring that a contestant's name can change: `nicring+spin=200+buffer_count=256`.
 
 use std::{fmt, time::Duration};
 
@@ -41,10 +41,6 @@ impl Tuning {
             recv_buffer_bytes: None,
             has_kernel_time: false,
         }
-    }
-
-    pub(super) const fn spinning(self, spin: Duration) -> Self {
-        Self { spin, ..self }
     }
 
     /// Changes one setting, `key=value`.

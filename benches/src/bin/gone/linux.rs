@@ -275,6 +275,7 @@ fn packet(payload: &[u8], from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
 fn print_row(server: Server, is_privileged: bool, trouble: Trouble, shares: Shares) {
     let server = match server {
         Server::Nicring(backend) => format!("nicring, {backend}"),
+        Server::NicringNoDelay => "nicring, no delay".to_owned(),
         Server::Rsrv => "rsrv".to_owned(),
         Server::Pvxs => "pvxs".to_owned(),
         Server::Caproto => "caproto".to_owned(),

@@ -23,7 +23,7 @@ use nicring_bench::{
 /// own; the sender spaces its datagrams evenly.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// A contestant of `compare`; io_uring stands for run-adaptive
+    /// A contestant of `compare`; io_uring stands for nicring
     #[arg(long, default_value = "io_uring", value_parser = contestant)]
     backend: Contestant,
     /// How many NICs
@@ -45,7 +45,7 @@ struct Arguments {
 
 fn contestant(text: &str) -> Result<Contestant, String> {
     match text {
-        "io_uring" => "run-adaptive".parse(),
+        "io_uring" => "nicring".parse(),
         _ => text.parse(),
     }
 }

@@ -35,12 +35,12 @@ struct Arguments {
     /// misses and misses-unicast [default: storm,paced]
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
-    /// Who takes part [default: run,run-adaptive,portable,epoll,tokio,seed; of the servers all:
-    /// serve-io_uring,serve-portable,pvxs,rsrv,caproto, and echo,echo-segment, which show what the
-    /// load can do]
+    /// Who takes part [default: nicring,nicring-portable,nicring-no-delay,epoll,tokio,seed,libcom;
+    /// of the servers all: serve,serve-portable,serve-no-delay,pvxs,rsrv,caproto, and
+    /// echo,echo-segment, which show what the load can do]
     ///
-    /// run and portable take settings after their names, such as run+spin=200+buffer_count=256: a
-    /// wrong one is answered by a list of all.
+    /// nicring and nicring-portable take settings after their names, such as
+    /// nicring+spin=200+buffer_count=256: a wrong one is answered by a list of all.
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<Contestant>,
     /// Whose CPU time the others' is compared with [default: epoll; of the servers pvxs, for CA

@@ -12,7 +12,7 @@ use super::{
 };
 
 const WIDTH: f64 = 760.0;
-const NAME_WIDTH: f64 = 130.0;
+const NAME_WIDTH: f64 = 170.0;
 const VALUE_WIDTH: f64 = 90.0;
 const BAR_HEIGHT: f64 = 14.0;
 const ROW_HEIGHT: f64 = 19.0;
@@ -56,7 +56,7 @@ fn groups(schedule: &Schedule, measurements: &[Measurement]) -> Vec<Group> {
             let figures = figures_of(measurements, row, *contestant);
             if !figures.is_empty() {
                 let cpu_ns = median(figures.iter().map(|figures| figures.cpu_ns));
-                bars.push((contestant.to_string(), cpu_ns));
+                bars.push((contestant.title(), cpu_ns));
             }
         }
         groups.push(Group {
@@ -81,8 +81,7 @@ fn draw_group(svg: &mut String, group: &Group, top: f64) -> f64 {
     for (row, (name, value)) in group.bars.iter().enumerate() {
         let y = top + 28.0 + row as f64 * ROW_HEIGHT;
         let width = room * value.min(limit) / longest;
-        let is_ours =
-            ["run", "recv_batch", "portable", "serve"].iter().any(|ours| name.starts_with(ours));
+        let is_ours = ["nicring", "recv_batch", "udp-v4"].iter().any(|ours| name.starts_with(ours));
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\

@@ -37,7 +37,7 @@ fn append_table(text: &mut String, base: &Row, others: &[&Row], measurements: &[
     }
     let _ = writeln!(text, "\n|---|{}", "---:|".repeat(2 * others.len()));
     for contestant in &base.contestants {
-        let _ = write!(text, "| {contestant} |");
+        let _ = write!(text, "| {} |", contestant.title());
         for row in others {
             for cost in [|f: &Figures| f.cpu_ns, |f: &Figures| f.machine_ns] {
                 let ratio = growth(measurements, base, row, *contestant, cost);

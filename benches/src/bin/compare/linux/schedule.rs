@@ -56,8 +56,13 @@ pub struct Row {
     pub against: Contestant,
 }
 
-const DEFAULT_CONTESTANTS: [&str; 6] =
-    ["run", "run-adaptive", "portable", "epoll", "tokio", "seed"];
+/// What users get stands first.
+const DEFAULT_CONTESTANTS: [&str; 7] =
+    ["nicring", "nicring-portable", "nicring-no-delay", "epoll", "tokio", "seed", "libcom"];
+
+/// caproto is slower than the rates.
+const DEFAULT_SERVERS_OF_MISSES: [&str; 5] =
+    ["serve", "serve-portable", "serve-no-delay", "rsrv", "pvxs"];
 
 impl Schedule {
     pub fn new(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
@@ -134,9 +139,12 @@ fn nic_counts(arguments: &Arguments, work: Workload) -> Vec<u8> {
 
 fn contestants(arguments: &Arguments, work: Workload) -> Result<Vec<Contestant>, String> {
     let all = || contestant::ALL.iter().map(|(_, contestant)| *contestant);
+    let named = |names: &[&str]| names.iter().map(|name| name.parse().expect("a name")).collect();
     let candidates: Vec<Contestant> = match (&arguments.contestants[..], arguments.full) {
-        ([], full) if full || work.is_for_servers() => all().collect(),
-        ([], _) => DEFAULT_CONTESTANTS.map(|name| name.parse().expect("a name")).to_vec(),
+        ([], true) => all().collect(),
+        ([], false) if work.is_closed_loop() && work.is_for_servers() => all().collect(),
+        ([], false) if work.is_for_servers() => named(&DEFAULT_SERVERS_OF_MISSES),
+        ([], false) => named(&DEFAULT_CONTESTANTS),
         (contestants, _) => contestants.to_vec(),
     };
     let suited: Vec<_> = candidates.into_iter().filter(|one| work.suits(*one)).collect();

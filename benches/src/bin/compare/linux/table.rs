@@ -30,7 +30,7 @@ pub fn text(header: &Header, schedule: &Schedule, measurements: &[Measurement]) 
 
 fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
     let has_delays = row.work.has_delays(row.nic_count);
-    let (against, unit) = (row.against, row.work.unit());
+    let (against, unit) = (row.against.title(), row.work.unit());
     let mut head = format!(
         "| contestant | CPU ns per {unit} | CPU / {against}'s | machine ns per {unit} | \
          system calls per {unit} | allocations per {unit} | {unit}s per second | lost % | \
@@ -49,14 +49,14 @@ fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
     let column_count = head.matches('|').count() - 1;
     let _ = writeln!(text, "{head}\n|---|{}", "---:|".repeat(column_count - 1));
     for contestant in &row.contestants {
-        let figures = figures_of(measurements, row, *contestant);
+        let (title, figures) = (contestant.title(), figures_of(measurements, row, *contestant));
         if figures.is_empty() {
             let reason = reason_of(measurements, row, *contestant);
-            let _ = writeln!(text, "| {contestant} | {reason} {}", "|".repeat(column_count - 1));
+            let _ = writeln!(text, "| {title} | {reason} {}", "|".repeat(column_count - 1));
             continue;
         }
         let ratio = |of| ratio_text(measurements, row, *contestant, of);
-        let _ = write!(text, "| {contestant} ");
+        let _ = write!(text, "| {title} ");
         append_costs(text, &figures, &ratio(|f| Some(f.cpu_ns)));
         if has_delays {
             append_delays(text, &figures, &ratio(|f| f.delays_us.map(|us| us[0])));
