@@ -143,7 +143,7 @@ fn take_turns(schedule: &Schedule) -> Result<Vec<Measurement>, Box<dyn Error>> {
                 round,
                 &network,
                 &programs,
-                &schedule.lengths,
+                &schedule.lengths.of(row.work),
             ));
         }
     }

@@ -31,19 +31,37 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    pub const LONG: Self = Self {
+    const LONG: Self = Self {
         warm_up: Duration::from_millis(60),
         slice: Duration::from_millis(190),
         slice_count: 8,
         syscalls: Duration::from_millis(400),
     };
-    pub const SHORT: Self = Self {
+    const SHORT: Self = Self {
         warm_up: Duration::from_millis(60),
         slice: Duration::from_millis(180),
         slice_count: 4,
         syscalls: Duration::from_millis(250),
     };
+
+    /// What comes at a steady rate all day finds a receiver that has learned the rate. So there are
+    /// fewer slices of such work, each as much longer.
+    pub fn of(&self, work: Workload) -> Self {
+        let Self { warm_up, slice, slice_count, syscalls } = *self;
+        match work.has_fixed_rate() {
+            true => Self {
+                warm_up: STEADY_WARM_UP,
+                slice: slice * slice_count / STEADY_SLICE_COUNT,
+                slice_count: STEADY_SLICE_COUNT,
+                syscalls,
+            },
+            false => Self { warm_up, slice, slice_count, syscalls },
+        }
+    }
 }
+
+const STEADY_WARM_UP: Duration = Duration::from_millis(500);
+const STEADY_SLICE_COUNT: u32 = 2;
 
 /// One workload over a number of NICs.
 #[derive(Debug)]
