@@ -41,4 +41,6 @@ pub mod service;
 #[cfg(target_os = "linux")]
 pub mod statistics;
 #[cfg(target_os = "linux")]
+pub mod surge;
+#[cfg(target_os = "linux")]
 pub mod syscalls;

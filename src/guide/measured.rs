@@ -71,7 +71,7 @@
 //! Rounds differ by up to a fifth, and so do the rows of one column. A tenth of the system calls in
 //! the first seconds are those of trials, which come often at first. (`taskset -c 0
 //! target/release/paced --nics 4 --rate 5000 --backend
-//! run+delay=1000+recv_buffer_bytes=4194304`)
+//! nicring+delay=1000+recv_buffer_bytes=4194304`)
 //!
 //! Clients that wait for an answer before they ask again: `nicring storm` with one or four searches
 //! on their way had 16,900 and 119,000 answers per second from `nicring serve --delay-max 1ms`,
