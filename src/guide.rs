@@ -178,9 +178,9 @@
 //!   far, which is taken to be a million per second at the least: one sender can do that all of a
 //!   sudden. A datagram counts as 2,304 bytes. What a process without privileges is granted by
 //!   default (212,992 bytes, which the kernel doubles) allows 92 µs, 1 MiB 455 µs, 4 MiB 1.8 ms.
-//! - A load that mostly waits for its answers is answered at 0.95 of its rate or more. For 1.5 % of
+//! - A load that mostly waits for its answers is answered at 0.95 of its rate or more. For 1.2 % of
 //!   the time the other choice is tried, and what comes is compared with what came just before and
-//!   just after. Where some 4 % more come without waiting, it is given up.
+//!   just after. Where some 4 % more come without waiting, it is given up, for as long as they do.
 //! - A single asker beside a load that does not wait for answers is answered later by the delay at
 //!   most.
 //!

@@ -1,57 +1,19 @@
-//! Parsing and answering CA and PVA SEARCH: names per second, by the wall clock.
+//! Parsing CA and PVA SEARCH: names per second of wall time. One element is one name. What
+//! answering costs, the bench `lookup` shows.
 
-use std::{hint::black_box, net::SocketAddrV4, time::Duration};
+use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput};
-use nicring::search::{CaResponder, NameTable, Protocol, PvaResponder, ca, pva};
+use nicring::search::{Protocol, Request, RequestHead, ca, pva};
+use nicring_bench::names::name;
 
-/// How many names a table has. Half of the names in a request are among them.
-const NAME_COUNT: u32 = 10_000;
-
-fn name(number: u32) -> String {
-    format!("bench:device{:03}:channel{:02}", number / 100, number % 100)
-}
-
-/// Every second name of a request is in the table.
-fn asked_name(number: u32) -> String {
-    match number % 2 {
-        0 => name(number * 37 % NAME_COUNT),
-        _ => format!("elsewhere:device{number:03}"),
-    }
-}
-
-fn ca_request(name_count: u32) -> Vec<u8> {
-    let mut request = ca::RequestWriter::new();
-    request.begin(Some(7));
+fn request(protocol: Protocol, name_count: u32) -> Request {
+    let mut request = Request::new(protocol);
+    request.begin(RequestHead { sequence: 7, is_unicast: false, reply_port: 40_000 });
     for number in 0..name_count {
-        assert!(request.push(number, asked_name(number).as_bytes()));
+        assert!(request.push(number, name(number * 37).as_bytes()));
     }
-    request.datagram().to_vec()
-}
-
-fn pva_request(name_count: u32) -> Vec<u8> {
-    let mut request = pva::RequestWriter::new();
-    request.begin(pva::SearchHead {
-        byte_order: pva::ByteOrder::Little,
-        sequence: 7,
-        flags: 0,
-        reply_to: "0.0.0.0:40000".parse().expect("an address"),
-    });
-    for number in 0..name_count {
-        assert!(request.push(number, asked_name(number).as_bytes()));
-    }
-    request.datagram().to_vec()
-}
-
-fn names() -> NameTable {
-    let server = "192.0.2.7:5075".parse().expect("an address");
-    let mut names = NameTable::builder();
-    for protocol in Protocol::ALL {
-        for number in 0..NAME_COUNT {
-            names.insert(protocol, &name(number), server).expect("a name like others");
-        }
-    }
-    names.build()
+    request
 }
 
 fn parse_ca(datagram: &[u8]) -> usize {
@@ -66,30 +28,27 @@ fn parse_pva(datagram: &[u8]) -> usize {
 
 fn main() {
     let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500))
+        .nresamples(10_000)
+        .noise_threshold(0.1)
+        .without_plots()
         .configure_from_args();
-    let names = names();
-    let source: SocketAddrV4 = "192.0.2.99:40000".parse().expect("an address");
     for name_count in [1, 20] {
-        let (ca, pva) = (ca_request(name_count), pva_request(name_count));
-        let mut group = criterion.benchmark_group(format!("SEARCH for {name_count} names"));
+        let plural = if name_count == 1 { "" } else { "s" };
+        let mut group =
+            criterion.benchmark_group(format!("parse SEARCH, {name_count} name{plural}"));
         group.throughput(Throughput::Elements(u64::from(name_count)));
-        group.bench_function("parse CA", |b| b.iter(|| parse_ca(black_box(&ca))));
-        group.bench_function("parse PVA", |b| b.iter(|| parse_pva(black_box(&pva))));
-        let mut responder = CaResponder::new();
-        group.bench_function("answer CA", |b| {
-            b.iter(|| responder.answer(&names, black_box(&ca), source, &mut discard));
-        });
-        let mut responder = PvaResponder::new(Vec::new());
-        group.bench_function("answer PVA", |b| {
-            b.iter(|| responder.answer(&names, black_box(&pva), source.into(), &mut discard));
-        });
+        for (protocol, parse) in
+            [(Protocol::Ca, parse_ca as fn(&[u8]) -> usize), (Protocol::Pva, parse_pva)]
+        {
+            let request = request(protocol, name_count);
+            group.bench_function(protocol.to_string().to_uppercase(), |bencher| {
+                bencher.iter(|| parse(black_box(request.datagram())));
+            });
+        }
         group.finish();
     }
     criterion.final_summary();
-}
-
-fn discard(to: SocketAddrV4, reply: &[u8]) {
-    black_box((to, reply));
 }

@@ -1,37 +1,20 @@
-//! CPU time, read from outside, so that reading it costs the measured thread or process nothing.
+//! CPU time, read from outside, so that reading it costs the measured process nothing, and the time
+//! that all processes share.
 
-use std::{fs, io, process, time::Duration};
+use std::{fs, io, time::Duration};
 
 use nix::{
     time::{ClockId, clock_getcpuclockid},
-    unistd::{Pid, gettid},
+    unistd::Pid,
 };
 
-/// The CPU clock of a thread of this process.
-#[derive(Debug, Clone, Copy)]
-pub struct ThreadClock {
-    tid: i32,
-}
-
-impl ThreadClock {
-    /// The clock of the calling thread.
-    #[must_use]
-    pub fn of_this_thread() -> Self {
-        Self { tid: gettid().as_raw() }
-    }
-
-    /// How long the thread has run on a CPU (`/proc/PID/task/TID/schedstat`, proc(5)).
-    ///
-    /// # Errors
-    ///
-    /// If the thread has ended, or the kernel keeps no such account.
-    pub fn cpu_time(&self) -> io::Result<Duration> {
-        let path = format!("/proc/{}/task/{}/schedstat", process::id(), self.tid);
-        let text = fs::read_to_string(path)?;
-        let run_ns = text.split_whitespace().next().and_then(|field| field.parse().ok());
-        let run_ns = run_ns.ok_or_else(|| io::Error::other("schedstat has another form"))?;
-        Ok(Duration::from_nanos(run_ns))
-    }
+/// The time since a moment that is the same for all processes (`CLOCK_MONOTONIC`).
+///
+/// # Errors
+///
+/// If the system has no such clock.
+pub fn shared_time() -> io::Result<Duration> {
+    Ok(ClockId::CLOCK_MONOTONIC.now()?.into())
 }
 
 /// The CPU clock of all threads of a process, including the kernel's io_uring workers for it.

@@ -1,7 +1,7 @@
 //! What the benches share: a network to measure in, loads, contestants, and clocks.
 //!
-//! Everything here is for Linux: the peers run there, and only there can the machine be measured
-//! like this.
+//! Everything here but the names is for Linux: the peers run there, and only there can the machine
+//! be measured like this.
 
 #[cfg(target_os = "linux")]
 pub mod affinity;
@@ -12,13 +12,18 @@ pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod contestant;
 #[cfg(target_os = "linux")]
+pub mod filling;
+#[cfg(target_os = "linux")]
 pub mod load;
 #[cfg(target_os = "linux")]
 mod memory;
+pub mod names;
 #[cfg(target_os = "linux")]
 pub mod network;
 #[cfg(target_os = "linux")]
 pub mod outcome;
+#[cfg(target_os = "linux")]
+pub mod privilege;
 #[cfg(target_os = "linux")]
 pub mod questions;
 #[cfg(target_os = "linux")]
@@ -36,6 +41,6 @@ pub mod service;
 #[cfg(target_os = "linux")]
 pub mod statistics;
 #[cfg(target_os = "linux")]
-pub mod syscalls;
+pub mod surge;
 #[cfg(target_os = "linux")]
-pub mod thread_bench;
+pub mod syscalls;

@@ -9,10 +9,9 @@ use std::{
 };
 
 use nicring::search::{Protocol, load::SearchMix};
-use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
-    network::{self, Host, Network},
+    network::{self, Host, Network, set_recv_buffer},
     outcome::{CLIENT_PORT, LINGER, Outcome, TIME_MAX},
     questions::{self, Questions},
     sender::{Counters, Sender, due},
@@ -100,7 +99,7 @@ impl Load {
         }
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT))?;
         socket.set_nonblocking(true)?;
-        setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
+        set_recv_buffer(&socket, 8 << 20)?;
         if let Self::Questions(questions) = self {
             return questions.ask(socket, addresses.len() as u8, port, counters);
         }

@@ -1,16 +1,22 @@
-//! Two network namespaces with N links between them. Needs root and `ip`.
+//! Two network namespaces with N links between them. Needs root, of a user namespace at least, and
+//! `ip`.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     net::{Ipv4Addr, UdpSocket},
+    os::fd::AsFd,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+    sys::socket::{setsockopt, sockopt},
+};
 
 /// A server with N NICs, and a client that reaches each over a separate link. Dropping it removes
 /// both.
@@ -155,6 +161,35 @@ impl Network {
 pub fn enter(namespace: &str) -> io::Result<()> {
     let file = File::open(format!("/run/netns/{namespace}"))?;
     Ok(setns(file, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// How many datagrams the host of a process has lost because a socket was full, since the host
+/// began (`/proc/PID/net/snmp`, proc(5)).
+///
+/// # Errors
+///
+/// If the process has ended.
+pub fn dropped_count(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/snmp"))?;
+    // A line of names, and one of values.
+    let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
+    let mut fields = || lines.next().unwrap_or_default().split_whitespace();
+    let count = fields().zip(fields()).find(|(name, _)| *name == "RcvbufErrors");
+    let count = count.and_then(|(_, value)| value.parse().ok());
+    count.ok_or_else(|| io::Error::other("/proc/net/snmp has another form"))
+}
+
+/// Asks for a receive buffer of this size. Only root of the whole machine may exceed
+/// `net.core.rmem_max`: others get at most that.
+///
+/// # Errors
+///
+/// Those of the socket.
+pub fn set_recv_buffer(socket: impl AsFd, len: usize) -> io::Result<()> {
+    match setsockopt(&socket, sockopt::RcvBufForce, &len) {
+        Err(Errno::EPERM) => Ok(setsockopt(&socket, sockopt::RcvBuf, &len)?),
+        result => Ok(result?),
+    }
 }
 
 impl Drop for Network {

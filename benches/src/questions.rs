@@ -23,11 +23,11 @@ use nix::sys::socket::SockaddrIn;
 
 use crate::{
     contestant::mmsg::Received,
+    names::{push_name, shuffled},
     network::Network,
     outcome::{CLIENT_PORT, LINGER, Outcome, TIME_MAX},
     segments::{self, SEGMENT_COUNT_MAX},
     sender::Counters,
-    service::push_name,
 };
 
 /// What is asked, and how.
@@ -57,13 +57,6 @@ pub const NAMES_PER_DATAGRAM_MAX: u16 = 21;
 const STALL_MAX: Duration = Duration::from_millis(400);
 /// How many datagrams go to one NIC before the next NIC has its turn.
 const RUN_LEN: u64 = 16;
-
-/// The number of the name that is asked for as the `number`th: all of a table, once each, in an
-/// order in which neighbours lie far apart. The factor is a prime, and so has no divisor in common
-/// with the size of a table.
-fn shuffled(number: u64, name_count: u32) -> u32 {
-    (number.wrapping_mul(2_654_435_761) % u64::from(name_count)) as u32
-}
 
 /// Where the next load goes on. If each began at the same name, only those that one load reaches
 /// would be asked for, and caches would hold them.

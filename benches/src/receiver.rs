@@ -7,6 +7,7 @@ use std::{
     io,
     io::{BufRead, BufReader, Write},
     net::SocketAddrV4,
+    os::fd::AsFd,
     process::{self, Child, ChildStdout, Command, ExitCode, Stdio},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread,
@@ -15,7 +16,11 @@ use std::{
 
 use nicring::search::Protocol;
 use nix::{
-    sys::signal::{Signal, kill},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 
@@ -77,15 +82,20 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     is_ready.recv()??;
     println!("ready {empty_rss_bytes}");
     // Nothing below allocates: that would be counted for the contestant.
-    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut input = io::stdin().lock();
     let mut line = String::with_capacity(16);
     while input.read_line(&mut line)? > 0 {
+        // The number of datagrams that are about to come.
+        if let Ok(count) = line.trim().parse::<u64>() {
+            let received_count = progress.received_count.load(Relaxed);
+            progress.announced_count.store(received_count + count, Relaxed);
+        }
         line.clear();
         if let Ok(result) = is_ready.try_recv() {
             result?;
         }
         let (received, allocated) = (progress.received_count.load(Relaxed), allocation_count());
-        writeln!(output, "{received} {allocated}")?;
+        writeln!(io::stdout().lock(), "{received} {allocated}")?;
     }
     // Ends without waiting for the contestant.
     process::exit(0)
@@ -183,7 +193,62 @@ impl Receiver {
     ///
     /// If it has ended.
     pub fn snapshot(&mut self) -> Result<Snapshot, Box<dyn Error>> {
-        self.child.stdin.as_mut().expect("a pipe was asked for").write_all(b"\n")?;
+        self.ask("\n")
+    }
+
+    /// Tells the receiver how many datagrams are about to come. When it has received them,
+    /// [`Receiver::end`] tells when that was.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn announce(&mut self, count: u64) -> Result<(), Box<dyn Error>> {
+        self.ask(&format!("{count}\n")).map(drop)
+    }
+
+    /// The [`shared_time`](crate::clock::shared_time) at which the announced datagrams had been
+    /// received; `None` if they have not within `time_max`.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn end(&mut self, time_max: Duration) -> Result<Option<Duration>, Box<dyn Error>> {
+        let mut polled = [PollFd::new(self.answers.get_ref().as_fd(), PollFlags::POLLIN)];
+        if poll(&mut polled, PollTimeout::try_from(time_max)?)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Duration::from_nanos(self.answer()?.parse()?)))
+    }
+
+    /// Stops the process, and waits until all its threads stand still.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn stop(&self) -> Result<(), Box<dyn Error>> {
+        self.signal(Signal::SIGSTOP)?;
+        let process = Pid::from_raw(self.pid() as i32);
+        match waitpid(process, Some(WaitPidFlag::WUNTRACED))? {
+            WaitStatus::Stopped(..) => Ok(()),
+            other => Err(format!("the receiver has ended: {other:?}").into()),
+        }
+    }
+
+    /// Lets a stopped process go on.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn go_on(&self) -> io::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill(Pid::from_raw(self.pid() as i32), signal)?)
+    }
+
+    fn ask(&mut self, line: &str) -> Result<Snapshot, Box<dyn Error>> {
+        self.child.stdin.as_mut().expect("a pipe was asked for").write_all(line.as_bytes())?;
         let answer = self.answer()?;
         let (received, allocated) =
             answer.split_once(' ').ok_or_else(|| format!("the receiver has ended: {answer}"))?;
@@ -247,7 +312,7 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         // A stopped process would not see that its input has ended.
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT);
+        let _ = self.go_on();
         let _ = self.child.wait();
     }
 }

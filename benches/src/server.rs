@@ -16,8 +16,8 @@ use crate::{
     affinity,
     clock::ProcessClock,
     memory::rss_bytes,
-    network::{Host, Network},
-    service::name,
+    names::name,
+    network::{Host, Network, dropped_count},
 };
 
 /// A program that answers SEARCH.
@@ -265,20 +265,13 @@ impl Process {
         Ok(self.clock.cpu_time()?.as_nanos() as u64)
     }
 
-    /// How many datagrams its host has lost because a socket was full, since the host began
-    /// (`/proc/PID/net/snmp`, proc(5)).
+    /// How many datagrams its host has lost because a socket was full, since the host began.
     ///
     /// # Errors
     ///
     /// If it has ended.
     pub fn dropped_count(&self) -> io::Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/net/snmp", self.pid()))?;
-        // A line of names, and one of values.
-        let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
-        let mut fields = || lines.next().unwrap_or_default().split_whitespace();
-        let count = fields().zip(fields()).find(|(name, _)| *name == "RcvbufErrors");
-        let count = count.and_then(|(_, value)| value.parse().ok());
-        count.ok_or_else(|| io::Error::other("/proc/net/snmp has another form"))
+        dropped_count(self.pid())
     }
 
     /// Its resident memory, in bytes.

@@ -2,7 +2,7 @@
 
 use std::{
     hint::black_box,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddrV4,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -14,13 +14,15 @@ use nicring::{
     search::{CaResponder, NameTable, Protocol, PvaResponder, Reply},
 };
 
-use crate::queued_batch::QueuedBatch;
+use crate::{clock::shared_time, names::table, queued_batch::QueuedBatch};
 
 /// What a receiver shares with whoever measures it.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Datagrams received.
     pub received_count: AtomicU64,
+    /// When this many have been received, the receiver prints the time.
+    pub announced_count: AtomicU64,
     /// Tells the receiver to end, if it looks: see [`Setup::look_every`].
     ///
     /// [`Setup::look_every`]: crate::contestant::Setup::look_every
@@ -40,47 +42,6 @@ pub enum Task {
     Search(Protocol, u32),
     /// It is sent out of each NIC, to these addresses, which are in the order of the NICs.
     FanOut(Vec<SocketAddrV4>),
-}
-
-/// A name that servers know: they know those from 0 up to the size of their table.
-#[must_use]
-pub fn name(number: u32) -> String {
-    let mut text = String::new();
-    push_name(number, true, &mut text);
-    text
-}
-
-/// Appends [`name`], or one of the same length that no server knows.
-///
-/// It is put together digit by digit in a few ns. A list of millions of names would be slower to
-/// read at random, and would take the servers' share of the CPUs' common cache.
-pub fn push_name(number: u32, is_known: bool, text: &mut String) {
-    let mut bytes = *b"bench:dev00000:channel00";
-    if !is_known {
-        bytes[6..9].copy_from_slice(b"nil");
-    }
-    let mut rest = number;
-    for position in [23, 22, 13, 12, 11, 10, 9] {
-        bytes[position] += (rest % 10) as u8;
-        rest /= 10;
-    }
-    text.push_str(std::str::from_utf8(&bytes).expect("ASCII"));
-}
-
-/// A table of [`name`] 0 and up for each of the protocols.
-#[must_use]
-pub fn table(protocols: &[Protocol], name_count: u32) -> NameTable {
-    let server = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 7), 5075);
-    let mut names = NameTable::builder();
-    let mut text = String::new();
-    for protocol in protocols {
-        for number in 0..name_count {
-            text.clear();
-            push_name(number, true, &mut text);
-            names.insert(*protocol, &text, server).expect("a name like others");
-        }
-    }
-    names.build()
 }
 
 /// The way by which a datagram leaves.
@@ -117,7 +78,7 @@ impl Service {
     /// A service that counts in `progress`.
     pub fn new(task: Task, progress: Arc<Progress>) -> Self {
         let names = match task {
-            Task::Search(protocol, name_count) => table(&[protocol], name_count),
+            Task::Search(protocol, name_count) => table(protocol, name_count),
             _ => NameTable::builder().build(),
         };
         Self::with_names(task, progress, Arc::new(names))
@@ -145,7 +106,7 @@ impl Service {
         self.handle_all([Question { source, payload, path: None }], send);
     }
 
-    /// The same with several datagrams that were received at once. Answers of CA are packed.
+    /// The same with several datagrams that were received at once. SEARCHes are answered together.
     pub fn handle_all<'a>(
         &mut self,
         questions: impl IntoIterator<Item = Question<'a>>,
@@ -192,7 +153,11 @@ impl Service {
 
     /// Counts datagrams that were handled.
     pub fn received(&self, count: usize) {
-        self.progress.received_count.fetch_add(count as u64, Relaxed);
+        let before = self.progress.received_count.fetch_add(count as u64, Relaxed);
+        let announced = self.progress.announced_count.load(Relaxed);
+        if before < announced && announced <= before + count as u64 {
+            println!("{}", shared_time().expect("a clock").as_nanos());
+        }
         if let Some(batch) = &self.progress.queued_batch {
             batch.received(count);
         }

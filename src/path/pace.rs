@@ -148,6 +148,7 @@ impl Pace {
             self.is_waiting = false;
         } else if !was_fast || self.trials.is_stretch_long() {
             self.trials.end_stretch();
+            self.trials.forget_other_load();
             let pays = !self.is_crowded && !self.trials.brings_less();
             // Where crowds come no trial is needed: a turn that waits for nothing shows them.
             self.is_waiting = pays != (!self.is_crowded && self.trials.is_next_trial());

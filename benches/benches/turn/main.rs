@@ -9,9 +9,12 @@
 #[cfg(target_os = "linux")]
 mod linux;
 
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    linux::main()
+}
+
+#[cfg(not(target_os = "linux"))]
 fn main() {
-    #[cfg(target_os = "linux")]
-    linux::main();
-    #[cfg(not(target_os = "linux"))]
     println!("turn: needs Linux: network namespaces");
 }

@@ -14,15 +14,14 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    DRAIN_MAX, Setup,
+    DRAIN_MAX, RECV_BUFFER_BYTES, Setup,
     mmsg::{Datagram, Outbox, Received},
-    take_recv_buffer,
 };
-use crate::segments;
+use crate::{network::set_recv_buffer, segments};
 
 pub(super) fn serve(is_segmented: bool, setup: &Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    take_recv_buffer(&socket)?;
+    set_recv_buffer(&socket, RECV_BUFFER_BYTES)?;
     socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, setup.port).into())?;
     let (mut received, mut outbox) = (Received::new(DRAIN_MAX), Outbox::new(DRAIN_MAX));
     let mut bytes = Vec::new();

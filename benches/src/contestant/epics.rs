@@ -7,10 +7,12 @@ use std::{
 };
 
 use nicring::Backend;
-use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{BUFFER_LEN, RECV_BUFFER_BYTES, Setup, ipv4};
-use crate::service::{Outgoing, Way};
+use crate::{
+    network::set_recv_buffer,
+    service::{Outgoing, Way},
+};
 
 /// The methods that are used here.
 trait PerNic {
@@ -83,7 +85,7 @@ pub(super) fn serve_seed(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()
         let sockets = epics_base_rs::net::AsyncUdpV4::bind(setup.port, true)?;
         sockets.enable_so_rxq_ovfl()?;
         for nic in sockets.ifaces() {
-            setsockopt(&nic.sock, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?;
+            set_recv_buffer(&nic.sock, RECV_BUFFER_BYTES)?;
         }
         serve(&sockets, setup, ready).await
     })
@@ -95,7 +97,7 @@ pub(super) fn serve_libcom(setup: Setup, ready: &mut dyn FnMut()) -> io::Result<
         let sockets = AsyncUdpV4::bind(setup.port, PortUse::Shared, true)?;
         sockets.enable_so_rxq_ovfl()?;
         for nic in sockets.ifaces() {
-            setsockopt(&nic.sock, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?;
+            set_recv_buffer(&nic.sock, RECV_BUFFER_BYTES)?;
         }
         serve(&sockets, setup, ready).await
     })

@@ -12,10 +12,11 @@ use super::BUFFER_LEN;
 
 /// Room for IP_PKTINFO and SO_RXQ_OVFL, aligned as `cmsghdr` is.
 #[repr(C, align(8))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Control([u8; 64]);
 
 /// The memory that the headers point to. None of it moves while they do.
+#[derive(Debug)]
 struct Memory {
     headers: Box<[libc::mmsghdr]>,
     names: Box<[libc::sockaddr_in]>,
@@ -59,6 +60,7 @@ impl Memory {
 }
 
 /// What one system call received.
+#[derive(Debug)]
 pub(crate) struct Received {
     memory: Memory,
     count: usize,

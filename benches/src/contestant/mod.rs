@@ -28,11 +28,10 @@ use std::{
 };
 
 use nicring::Backend;
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
 pub use self::tuning::Tuning;
-use crate::{server::Server, service::Service};
+use crate::{network::set_recv_buffer, server::Server, service::Service};
 
 /// A receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,22 +245,18 @@ impl Contestant {
 }
 
 /// The receive buffer that nicring asks for by default.
-const RECV_BUFFER_BYTES: usize = 1 << 20;
+pub(crate) const RECV_BUFFER_BYTES: usize = 1 << 20;
 /// The length of nicring's buffers.
 const BUFFER_LEN: usize = 2048;
 /// How many datagrams a contestant takes from one socket before it counts them.
 const DRAIN_MAX: usize = 64;
-
-fn take_recv_buffer(socket: &Socket) -> io::Result<()> {
-    Ok(setsockopt(socket, sockopt::RcvBufForce, &RECV_BUFFER_BYTES)?)
-}
 
 /// Opens one socket per NIC, bound to its address.
 fn open_sockets(setup: &Setup, is_blocking: bool) -> io::Result<Vec<Socket>> {
     let open = |address: &Ipv4Addr| {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         socket.set_nonblocking(!is_blocking)?;
-        take_recv_buffer(&socket)?;
+        set_recv_buffer(&socket, RECV_BUFFER_BYTES)?;
         socket.bind(&SocketAddrV4::new(*address, setup.port).into())?;
         Ok(socket)
     };

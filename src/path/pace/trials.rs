@@ -9,13 +9,13 @@ use std::{mem, time::Duration};
 
 /// A stretch is as long as it takes until so many datagrams came. Chance changes its rate by a few
 /// per cent.
-const STRETCH_COUNT: u64 = 256;
+const STRETCH_COUNT: u64 = 500;
 /// It is no longer than so many windows.
-const STRETCH_WINDOWS: u32 = 8;
+const STRETCH_WINDOWS: u32 = 16;
 /// The first trial comes after so many stretches, and each later one after twice as many,
 const INTERVAL_MIN: u32 = 2;
-/// up to so many. The worse choice then has 1.5 % of the time.
-const INTERVAL_MAX: u32 = 64;
+/// up to so many. The worse choice then has 1.2 % of the time.
+const INTERVAL_MAX: u32 = 80;
 /// Waiting is given up where the logarithm of the rate without it is larger by this much in the
 /// long run, which is 3.5 %,
 const LOSS_MAX: f64 = 0.035;
@@ -23,12 +23,16 @@ const LOSS_MAX: f64 = 0.035;
 const DOUBT: f64 = 0.15;
 /// No single trial counts as more than this.
 const LOSS_CLIP: f64 = 0.25;
-/// One that differs so much from the mean is a surprise.
+/// One that differs so much from the mean is a surprise, and is soon followed by another, once.
 const SURPRISE: f64 = 0.2;
 /// The mean goes back over so many trials.
 const MEMORY: f64 = 16.0;
 /// If the rates before and after differ by more than this factor, the load has changed by itself.
 const CHANGE_MAX: f64 = 1.5;
+
+/// At a rate that differs by this factor from that of the last trial it is another load, of which
+/// nothing is known.
+const OTHER_LOAD: f64 = 2.5;
 
 /// Windows with one choice, one after the other.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +63,9 @@ pub(super) struct Trials {
     loss_count: f64,
     /// The last loss, if it was a surprise.
     surprise: Option<f64>,
+    is_repeated: bool,
+    /// The rate without waiting, as of the last trial.
+    per_s: f64,
 }
 
 impl Trials {
@@ -71,6 +78,8 @@ impl Trials {
             loss: 0.0,
             loss_count: 0.0,
             surprise: None,
+            is_repeated: false,
+            per_s: 0.0,
         }
     }
 
@@ -110,13 +119,25 @@ impl Trials {
         if middle.is_waiting == after.is_waiting || first.is_waiting != after.is_waiting {
             return;
         }
-        let change = first.per_s() / after.per_s();
-        if !(1.0 / CHANGE_MAX..=CHANGE_MAX).contains(&change) {
+        if !is_within(first.per_s() / after.per_s(), CHANGE_MAX) {
             return;
         }
         let more = middle.per_s().ln() - f64::midpoint(first.per_s().ln(), after.per_s().ln());
-        let loss = if middle.is_waiting { -more } else { more };
+        let (loss, without) = if middle.is_waiting { (-more, after) } else { (more, middle) };
+        self.per_s = without.per_s();
         self.learn(loss.clamp(-LOSS_CLIP, LOSS_CLIP));
+    }
+
+    /// Forgets what the trials told if the last stretch, which waited for nothing, shows another
+    /// load.
+    pub fn forget_other_load(&mut self) {
+        let Some(last) = self.before[0].filter(|last| !last.is_waiting) else {
+            return;
+        };
+        if self.brings_less() && !is_within(last.per_s() / self.per_s, OTHER_LOAD) {
+            (self.loss, self.loss_count, self.surprise) = (0.0, 0.0, None);
+            (self.interval, self.stretch_count_left) = (INTERVAL_MIN, INTERVAL_MIN);
+        }
     }
 
     fn learn(&mut self, loss: f64) {
@@ -128,6 +149,10 @@ impl Trials {
                 (self.loss, self.loss_count) = (last, 1.0);
                 self.surprise = None;
             }
+        }
+        self.is_repeated = is_surprise && !self.is_repeated;
+        if self.is_repeated {
+            self.stretch_count_left = self.stretch_count_left.min(INTERVAL_MIN);
         }
         self.loss_count = (self.loss_count + 1.0).min(MEMORY);
         self.loss += (loss - self.loss) / self.loss_count;
@@ -148,4 +173,8 @@ impl Trials {
     pub fn interrupt(&mut self) {
         (self.stretch, self.before) = (Stretch::default(), [None; 2]);
     }
+}
+
+fn is_within(ratio: f64, factor: f64) -> bool {
+    (1.0 / factor..=factor).contains(&ratio)
 }

@@ -75,8 +75,8 @@ pub(super) struct Fake {
     pub enter_count: usize,
     pub wait_count: usize,
     pub coalesce_count: usize,
-    /// How many completions the last coalescing wait asked for.
-    pub waited_for: u32,
+    /// How many completions the last coalescing wait asked for, and how long.
+    pub waited_for: (u32, Duration),
     /// What the next calls that enter the kernel return.
     pub entered: VecDeque<io::Result<Entered>>,
     /// Sends stay under way until [`Fake::complete_sends`].
@@ -442,11 +442,11 @@ impl Kernel for Fake {
     fn submit_and_coalesce(
         &mut self,
         count: u32,
-        _: Duration,
+        wait_max: Duration,
         _: Option<Instant>,
     ) -> io::Result<Entered> {
         assert!(self.can_coalesce);
-        self.waited_for = count;
+        self.waited_for = (count, wait_max);
         self.coalesce_count += 1;
         self.enter()
     }

@@ -20,9 +20,9 @@ use nicring::{
 };
 use nicring_bench::{
     affinity,
+    names::name,
     network::{Host, Network},
     server::{Process, Programs, Server},
-    service::name,
 };
 use socket2::{Domain, Socket, Type};
 
