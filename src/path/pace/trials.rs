@@ -12,7 +12,8 @@ use std::{mem, time::Duration};
 const STRETCH_COUNT: u64 = 500;
 /// It is no longer than so many windows.
 const STRETCH_WINDOWS: u32 = 16;
-/// The first trial comes after so many stretches, and each later one after twice as many,
+/// The first trial comes after so many stretches, and each later one after twice or four times as
+/// many,
 const INTERVAL_MIN: u32 = 2;
 /// up to so many. The worse choice then has 1.2 % of the time.
 const INTERVAL_MAX: u32 = 80;
@@ -161,7 +162,9 @@ impl Trials {
     /// Whether the next stretch is to try the other choice.
     pub fn is_next_trial(&mut self) -> bool {
         if self.stretch_count_left == 0 {
-            self.interval = (2 * self.interval).min(INTERVAL_MAX);
+            // Where waiting makes no difference, that need not be tried often.
+            let factor = if self.loss.abs() < LOSS_MAX { 4 } else { 2 };
+            self.interval = (factor * self.interval).min(INTERVAL_MAX);
             self.stretch_count_left = self.interval;
             return false;
         }
