@@ -1,5 +1,5 @@
-//! A Channel Access name server whose names are looked up by tasks, each of which takes a while:
-//! the batch is long gone when the answer is there.
+//! A Channel Access name server whose names are looked up by tasks, which takes a while: the batch
+//! is long gone when the answer is there.
 //!
 //! `cargo run --example async_lookup`, then `caget` with `EPICS_CA_ADDR_LIST=127.0.0.1`; or with a
 //! port of its own: `cargo run --example async_lookup -- 5999`.
@@ -37,25 +37,31 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Answers one datagram, from the port that was asked.
 async fn answer(handle: Handle, path: ReplyPath, asker: SocketAddrV4, question: Vec<u8>) {
+    let messages: Vec<_> = ca::messages(&question).map_while(Result::ok).collect();
+    let sequence = messages.iter().find_map(ca::Message::sequence);
+    let searches: Vec<_> = messages.iter().filter_map(|message| message.search().ok()).collect();
+    let servers = look_up(searches.iter().map(|search| search.name).collect()).await;
+    let found =
+        searches.iter().zip(servers).filter_map(|(search, server)| Some((search.id, server?)));
     let mut reply = ca::ReplyWriter::new();
-    reply.begin(None);
-    for message in ca::messages(&question).map_while(Result::ok) {
-        if message.command == ca::VERSION {
-            reply.begin(message.sequence());
-        }
-        let Ok(search) = message.search() else { continue };
-        if let Some(server) = look_up(search.name).await {
-            reply.push(search.id, server);
+    reply.begin(sequence);
+    // The statistics count what is refused; the asker asks again.
+    let send = |reply: &ca::ReplyWriter| handle.reply_by(path, asker, reply.datagram());
+    for (id, server) in found {
+        if !reply.push(id, server) {
+            let _ = send(&reply);
+            reply.begin(sequence);
+            reply.push(id, server);
         }
     }
     if reply.name_count() > 0 {
-        // The statistics count what is refused; the asker asks again.
-        let _ = handle.reply_by(path, asker, reply.datagram());
+        let _ = send(&reply);
     }
 }
 
-/// Asks a directory that takes 1 ms to answer: a database, another server.
-async fn look_up(name: &[u8]) -> Option<SocketAddrV4> {
+/// Asks a directory for all names of a datagram, which takes 1 ms: a database, another server.
+async fn look_up(names: Vec<&[u8]>) -> Vec<Option<SocketAddrV4>> {
     tokio::time::sleep(Duration::from_millis(1)).await;
-    name.starts_with(b"ioc1:").then(|| SocketAddrV4::new([127, 0, 0, 1].into(), 5064))
+    let server = SocketAddrV4::new([127, 0, 0, 1].into(), 5064);
+    names.iter().map(|name| name.starts_with(b"ioc1:").then_some(server)).collect()
 }

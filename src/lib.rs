@@ -42,7 +42,7 @@
 //!
 //! | feature | what it brings | dependencies |
 //! |---|---|---|
-//! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | none |
+//! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | `foldhash`, `arrayvec` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
 //! | `cli` | the program `nicring` | `clap`, `serde_json`, `signal-hook`, `tracing-subscriber` |
 //!

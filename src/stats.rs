@@ -163,8 +163,8 @@ pub struct Stats {
     pub outbox_full_count: u64,
     /// Answers refused because they were for no host ([`Queued::NoHost`](crate::Queued::NoHost)).
     pub no_host_count: u64,
-    /// How often an [`AsyncEngine`](crate::AsyncEngine) had nothing to receive into, because tasks
-    /// kept all of its batches.
+    /// How often an [`AsyncEngine`](crate::AsyncEngine) came to have nothing to receive into,
+    /// because tasks kept all of its batches, or took too few of those that were ready.
     pub lease_wait_count: u64,
     /// Turns of the engine's loop: submissions, waits and batches.
     pub turn_count: u64,

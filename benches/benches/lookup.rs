@@ -1,5 +1,8 @@
-//! Names per second of wall time, by the size of the table: look-ups one by one, and SEARCH with 20
-//! names in each datagram answered. One element is one name.
+//! Names per second of wall time, by the size of the table: look-ups one by one and 20 together,
+//! and SEARCH with 20 names in each datagram answered. One element is one name.
+//!
+//! `hashbrown` is what the table could be made of instead: the same arena of names, found by
+//! hashbrown's `HashTable` of places, with the same hash.
 //!
 //! Names are asked for in an order in which neighbours lie far apart in the table, each once before
 //! the first is asked for again: as on a site, where everybody asks for other names. Questions are
@@ -7,13 +10,18 @@
 
 use std::{
     env,
+    hash::{BuildHasher, Hasher},
     hint::black_box,
     net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
-use nicring::search::{CaResponder, NameTable, Protocol, PvaResponder, Request, RequestHead};
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use nicring::search::{
+    CaResponder, Lookup, NameTable, Protocol, PvaResponder, Request, RequestHead,
+};
 use nicring_bench::names::{push_name, shuffled, table};
 
 const NAME_COUNTS: [u32; 3] = [10_000, 1_000_000, 5_000_000];
@@ -41,6 +49,7 @@ fn main() {
                 let asked = Asked::new(name_count, is_hit);
                 if protocol == Protocol::Ca {
                     look_up(&mut group, title, &names, asked);
+                    look_up_by_hashbrown(&mut group, title, &HashbrownTable::new(&names), asked);
                 }
                 answer(&mut group, title, protocol, &names, asked);
             }
@@ -50,24 +59,90 @@ fn main() {
     criterion.final_summary();
 }
 
-fn look_up(group: &mut Group<'_>, title: &str, names: &NameTable, mut asked: Asked) {
+fn look_up(group: &mut Group<'_>, title: &str, names: &NameTable, asked: Asked) {
+    look_up_with(group, &format!("look up one by one, {title}"), asked, |name| {
+        black_box(names.lookup(Protocol::Ca, black_box(name[0])));
+    });
+    let together = NAMES_PER_DATAGRAM as usize;
+    look_up_with(group, &format!("look up {together} together, {title}"), asked, |asked| {
+        let mut servers = [None; NAMES_PER_DATAGRAM as usize];
+        names.lookup_all(Protocol::Ca, black_box(asked), &mut servers[..asked.len()]);
+        black_box(servers);
+    });
+}
+
+fn look_up_by_hashbrown(group: &mut Group<'_>, title: &str, names: &HashbrownTable, asked: Asked) {
+    look_up_with(group, &format!("look up by hashbrown, {title}"), asked, |name| {
+        black_box(names.lookup(black_box(name[0])));
+    });
+}
+
+/// Measures `look_up` of as many names at a time as `title` says: 20 where they are together.
+fn look_up_with(
+    group: &mut Group<'_>,
+    title: &str,
+    mut asked: Asked,
+    mut look_up: impl FnMut(&[&[u8]]),
+) {
+    let at_once = if title.contains("together") { NAMES_PER_DATAGRAM as usize } else { 1 };
     let mut texts = vec![String::new(); CHUNK_LEN as usize];
     group.throughput(Throughput::Elements(1));
-    group.bench_function(format!("look up, {title}"), |bencher| {
+    group.bench_function(title, |bencher| {
         bencher.iter_custom(|count| {
             let mut spent = Duration::ZERO;
             for len in chunks(count) {
                 let texts = &mut texts[..len as usize];
                 texts.iter_mut().for_each(|text| asked.write_next(text));
+                let names: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
                 let began = Instant::now();
-                for text in &*texts {
-                    black_box(names.lookup(Protocol::Ca, black_box(text.as_bytes())));
-                }
+                names.chunks(at_once).for_each(&mut look_up);
                 spent += began.elapsed();
             }
             spent
         });
     });
+}
+
+/// Names in an arena, each behind its length, found by hashbrown.
+struct HashbrownTable {
+    hasher: RandomState,
+    arena: Vec<u8>,
+    places: HashTable<u32>,
+}
+
+impl HashbrownTable {
+    fn new(names: &NameTable) -> Self {
+        let (hasher, mut arena) = (RandomState::default(), Vec::new());
+        let mut places = HashTable::with_capacity(names.len(Protocol::Ca));
+        for (_, name, server) in names {
+            let at = arena.len() as u32;
+            arena.extend_from_slice(&server.ip().octets());
+            arena.extend_from_slice(&server.port().to_be_bytes());
+            arena.extend_from_slice(&(name.len() as u16).to_be_bytes());
+            arena.extend_from_slice(name.as_bytes());
+            let never = |_: &u32| unreachable!("it has its capacity");
+            places.insert_unique(hash(&hasher, name.as_bytes()), at, never);
+        }
+        Self { hasher, arena, places }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Option<SocketAddrV4> {
+        let record = |at: u32| self.arena[at as usize..].split_first_chunk::<8>();
+        let is_it = |at: &u32| {
+            record(*at).is_some_and(|([.., high, low], rest)| {
+                rest.get(..usize::from(u16::from_be_bytes([*high, *low]))) == Some(name)
+            })
+        };
+        let (head, _) = record(*self.places.find(hash(&self.hasher, name), is_it)?)?;
+        let [a, b, c, d, port @ .., _, _] = *head;
+        Some(SocketAddrV4::new([a, b, c, d].into(), u16::from_be_bytes(port)))
+    }
+}
+
+fn hash(hasher: &RandomState, name: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write(name);
+    hasher.finish()
 }
 
 fn answer(

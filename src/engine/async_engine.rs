@@ -59,14 +59,13 @@ impl AsyncEngine {
         let handle = Handle::new(Arc::clone(&core.shared));
         let ports = core.ports().to_vec();
         let exchange = Arc::new(Exchange::default());
-        let mut free = VecDeque::with_capacity(BATCH_COUNT_MAX);
-        free.extend((0..BATCH_COUNT_MIN).map(|_| core.driver.new_batch()));
         let lender = Lender {
-            never_lent: core.driver.new_batch(),
             core,
             exchange: Arc::clone(&exchange),
-            made_count: free.len(),
-            free,
+            free: VecDeque::with_capacity(BATCH_COUNT_MAX),
+            made_count: 0,
+            never_lent: None,
+            is_short: false,
             starvation: Starvation::default(),
         };
         let thread =
@@ -82,7 +81,7 @@ impl AsyncEngine {
         &self.ports
     }
 
-    /// A handle that stops and watches the engine from any thread.
+    /// A handle that stops, watches and answers for the engine from any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -98,7 +97,8 @@ impl AsyncEngine {
     /// take time.
     ///
     /// After [`Handle::stop`] batches have up to 200 ms to come back. The replies of a batch that
-    /// comes back later, or after the engine was dropped, are not sent.
+    /// comes back later, or after the engine was dropped, are not sent, nor those that a handle
+    /// queues after the stop.
     ///
     /// # Errors
     ///
@@ -186,10 +186,11 @@ impl Drop for BatchLease {
 
 /// How many batches one engine lends out at once.
 const BATCH_COUNT_MAX: usize = 64;
-/// So many are made at the start, more only when tasks keep these.
-const BATCH_COUNT_MIN: usize = 16;
-/// While so many wait for a task to take them, no more are made: the sockets hold what comes.
-const READY_MAX: usize = 8;
+/// So many are enough for tasks that keep none. They are made when they are needed.
+const BATCH_COUNT_USUAL: usize = 8;
+/// More of them are made only while fewer than these wait to be taken, so while tasks keep the
+/// others.
+const READY_COUNT_ENOUGH: usize = 4;
 /// How long the engine waits for one to come back before it looks what else there is to do.
 const RETURN_WAIT: Duration = Duration::from_millis(10);
 /// After this many batches without a pause, a task lets others run.
@@ -299,7 +300,12 @@ impl Future for Receive<'_> {
         if !handle.is_of_this_process() {
             return Poll::Ready(Err(Error::Forked));
         }
-        exchange.poll_batch(context, place)
+        let polled = exchange.poll_batch(context, place);
+        // Where no batch is free, the engine may make one more now that fewer wait to be taken.
+        if polled.is_ready() && exchange.wants_returns.load(Ordering::SeqCst) {
+            handle.wake();
+        }
+        polled
     }
 }
 
@@ -319,8 +325,10 @@ struct Lender {
     exchange: Arc<Exchange>,
     free: VecDeque<Batch>,
     made_count: usize,
-    /// For what is sent while all others are lent.
-    never_lent: Batch,
+    /// For what is sent while all others are lent, and at the end.
+    never_lent: Option<Batch>,
+    /// Whether there was none to receive into.
+    is_short: bool,
     starvation: Starvation,
 }
 
@@ -334,9 +342,10 @@ impl Lender {
             let next = self.next_batch();
             let is_starved = next.is_none() || self.core.driver.is_starved();
             self.starvation.note(is_starved);
+            let was_short = mem::replace(&mut self.is_short, next.is_none());
             let Some(mut batch) = next else {
-                add(&self.core.shared.stats.lease_wait_count, 1);
-                if let Err(error) = self.core.flush(&mut self.never_lent) {
+                add(&self.core.shared.stats.lease_wait_count, u64::from(!was_short));
+                if let Err(error) = self.send_posted() {
                     break Err(error);
                 }
                 self.wait_for_return();
@@ -362,7 +371,7 @@ impl Lender {
         self.exchange.wants_returns.store(wants_returns, Ordering::SeqCst);
         let first_returned = self.free.len();
         let mut queues = lock(&self.exchange.queues);
-        let has_enough_ready = queues.received.len() >= READY_MAX;
+        let has_enough_ready = queues.received.len() >= READY_COUNT_ENOUGH;
         self.free.extend(queues.returned.drain(..));
         drop(queues);
         for batch in self.free.iter_mut().skip(first_returned) {
@@ -371,13 +380,24 @@ impl Lender {
         let with_replies = self.free.iter_mut().position(has_replies);
         let batch = match with_replies {
             Some(at) => self.free.remove(at),
-            None => self.free.pop_front(),
+            // That which was used last is still in the cache.
+            None => self.free.pop_back(),
         };
         batch.or_else(|| {
-            let may_make = self.made_count < BATCH_COUNT_MAX && !has_enough_ready;
+            let count_max = if has_enough_ready { BATCH_COUNT_USUAL } else { BATCH_COUNT_MAX };
+            let may_make = self.made_count < count_max;
             self.made_count += usize::from(may_make);
             may_make.then(|| self.core.driver.new_batch())
         })
+    }
+
+    /// Sends what handles have queued while all batches are lent.
+    fn send_posted(&mut self) -> Result<()> {
+        if !self.core.has_posted() {
+            return Ok(());
+        }
+        let batch = self.never_lent.get_or_insert_with(|| self.core.driver.new_batch());
+        self.core.flush(batch)
     }
 
     /// Waits a little for a batch to come back, or for an errand. Not long, because an errand that
@@ -425,7 +445,9 @@ impl Lender {
                     let Some(mut batch) = self.free.remove(position) else { break };
                     self.core.flush(&mut batch)?;
                 }
-                return self.core.finish(&mut self.never_lent).map(drop);
+                let mut last =
+                    self.never_lent.take().unwrap_or_else(|| self.core.driver.new_batch());
+                return self.core.finish(&mut last).map(drop);
             }
             self.wait_for_return();
         }

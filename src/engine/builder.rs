@@ -297,8 +297,8 @@ impl Builder {
     /// only where it expects four datagrams or more within this time, where clients do not send
     /// less because of it, and no longer than half of the receive buffers last in a burst: more
     /// than 455 µs takes more than 1 MiB ([`Builder::recv_buffer_bytes`]). While it waits, the
-    /// engine may notice [`Handle::stop`](crate::Handle::stop) and
-    /// [`Handle::send`](crate::Handle::send) late by this time. On Windows, NetBSD and OpenBSD,
+    /// engine may notice [`Handle::stop`](crate::Handle::stop), and send what a
+    /// [`Handle`](crate::Handle) queues, late by this time. On Windows, NetBSD and OpenBSD,
     /// whose sleeps take 15 ms and longer, it does not wait. [The guide](crate::guide#delay) tells
     /// more.
     ///

@@ -108,6 +108,11 @@ impl Core {
         result
     }
 
+    /// Whether handles have queued something that is not sent yet.
+    pub fn has_posted(&self) -> bool {
+        !self.posted.is_empty() || self.shared.has_posted.load(Ordering::SeqCst)
+    }
+
     /// Takes what handles have queued, unless what was taken before is still to be sent.
     fn take_posted(&mut self) {
         if self.posted.is_empty() && self.shared.has_posted.swap(false, Ordering::SeqCst) {

@@ -18,7 +18,7 @@ use crate::{
     sys::process::Opener,
 };
 
-/// Stops and watches an engine from any thread.
+/// Stops an engine, watches it, sends and answers for it, from any thread.
 ///
 /// In a process that was forked from the engine's it does nothing, and shows nothing.
 ///
@@ -120,7 +120,7 @@ impl Handle {
     ///
     /// It leaves with the engine's next submission, whatever batches are kept. Up to
     /// [`Builder::replies_max`](crate::Builder::replies_max) wait for it; what is refused is
-    /// counted as a reply of a batch is.
+    /// counted as a reply of a batch is. After [`Handle::stop`] all is refused.
     ///
     /// ```
     /// # use nicring::{AsyncEngine, Handle};

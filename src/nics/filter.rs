@@ -155,7 +155,7 @@ impl std::str::FromStr for NicFilter {
             return Ok(Self::Address(address));
         }
         let looks_numeric =
-            text.contains('.') && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+            text.contains('.') && text.chars().all(|c| c.is_ascii_digit() || ".*".contains(c));
         if text.is_empty() || looks_numeric || text.contains(char::is_whitespace) {
             return refuse("is neither a name nor an IPv4 address");
         }
@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn filters_refuse_what_is_neither_a_name_nor_an_address() {
-        for text in ["", "1.2.3", "1.2.3.4/33", "x/8", "eth 0", "1.2.3.4.5", "1.2.3.4/"] {
+        let bad = ["", "1.2.3", "1.2.3.*", "1.2.3.4/33", "x/8", "eth 0", "1.2.3.4.5", "1.2.3.4/"];
+        for text in bad {
             assert!(text.parse::<NicFilter>().is_err(), "{text:?}");
         }
     }

@@ -8,7 +8,8 @@ use super::{
     waiting::{HELD_MAX, Hit, Waiting},
 };
 
-/// Turns datagrams of CA SEARCH into replies that name the servers of a [`NameTable`].
+/// Turns datagrams of CA SEARCH into replies that name the servers of a
+/// [`NameTable`](super::NameTable), or of any other [`Lookup`].
 ///
 /// [`answer`](Self::answer) answers one datagram, [`pack`](Self::pack) all datagrams of a batch.
 /// A client that asks for thousands of names sends datagrams back to back, and most of what an

@@ -73,4 +73,5 @@ look_up_in! {
     [T: Lookup] Vec<T>: [T];
     [T: Lookup + ?Sized] &T: T;
     [T: Lookup + ?Sized] Arc<T>: T;
+    [T: Lookup + ?Sized] Box<T>: T;
 }

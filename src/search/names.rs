@@ -2,8 +2,8 @@
 //!
 //! In the order in which a look-up passes them:
 //!
-//! 1. [`filter`]: two bits of memory or three tell of nearly every name that the table does not
-//!    have that it does not.
+//! 1. [`filter`]: a few bits of one word tell of nearly every name that the table does not have
+//!    that it does not.
 //! 2. [`index`]: an open-addressed table of (hash, place in the arena).
 //! 3. [`arena`]: all names, each after its server and its length.
 //! 4. [`together`]: these steps for many names at once.

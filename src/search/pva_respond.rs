@@ -46,7 +46,8 @@ impl From<SocketAddrV4> for Asked {
     }
 }
 
-/// Turns datagrams of PVA SEARCH into replies that name the servers of a [`NameTable`].
+/// Turns datagrams of PVA SEARCH into replies that name the servers of a
+/// [`NameTable`](super::NameTable), or of any other [`Lookup`].
 ///
 /// A reply holds one server and the ids of the names that this server has, in the byte order of the
 /// request. Each reply is a datagram of its own, because pvxs clients read only the first message

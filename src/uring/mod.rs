@@ -327,7 +327,7 @@ fn or_next_turn(pushed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// How long the engine may take, when it ends, to send what is left.
+/// How long a flush may take to send what is left.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 impl<K: Kernel> BackendDriver for Uring<K> {
@@ -339,10 +339,12 @@ impl<K: Kernel> BackendDriver for Uring<K> {
     }
 
     fn add(&mut self, slot: u16, socket: Arc<ListenSocket>) -> io::Result<()> {
-        if socket.plan.hears() {
-            self.pace.add(slot, socket.recv_buffer_bytes);
+        let of_hearing = socket.plan.hears().then_some(socket.recv_buffer_bytes);
+        self.arms.add(&mut self.ring, slot, socket)?;
+        if let Some(recv_buffer_bytes) = of_hearing {
+            self.pace.add(slot, recv_buffer_bytes);
         }
-        self.arms.add(&mut self.ring, slot, socket)
+        Ok(())
     }
 
     fn remove(&mut self, slot: u16) {

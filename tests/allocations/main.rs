@@ -138,8 +138,8 @@ fn recv_batch(builder: Builder, runtime: &Runtime) {
     stopper.join().expect("the stopper").expect("nothing was allocated");
 }
 
-/// Batches are made when they are first needed. Holding leases here makes the engine allocate all
-/// of them.
+/// Batches are made when they are first needed. Holding leases here makes the engine allocate those
+/// that tasks need that keep few.
 async fn hold_every_batch(engine: &AsyncEngine) {
     let (client, mut held) = (Client::on_loopback(), Vec::new());
     for _ in 0..8 {

@@ -31,6 +31,7 @@ for_each_backend!(crate::common::on:
     what_a_handle_cannot_answer_is_refused_and_counted,
     replies_by_a_handle_leave_while_every_batch_is_kept,
     a_lease_that_is_kept_holds_back_no_other_reply,
+    batches_are_made_while_tasks_keep_those_that_there_are,
     replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm,
     a_stop_loses_nothing_while_tasks_take_what_is_there,
     dropping_the_engine_frees_its_port,
@@ -74,7 +75,7 @@ fn leases_that_are_held_back_without_an_end_let_the_engine_stop(backend: Backend
     current_thread().block_on(async {
         let engine = open(on_loopback(backend).batch_max(1).buffer_count(4));
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
-        numbers(50).iter().for_each(|text| client.ask(text, LOCALHOST, port));
+        numbers(80).iter().for_each(|text| client.ask(text, LOCALHOST, port));
         let mut held = Vec::new();
         while let Ok(batch) = timeout(PAUSE, engine.recv_batch()).await {
             held.push(batch.expect("a batch"));
@@ -228,6 +229,22 @@ fn a_lease_that_is_kept_holds_back_no_other_reply(backend: Backend) {
         }
         let payloads = kept.iter().flat_map(|batch| batch.iter());
         assert!(payloads.map(|datagram| text(datagram.payload())).all(|text| text == "kept"));
+    });
+}
+
+/// A task that takes what is ready, and keeps it, must not wait for a batch to come back.
+fn batches_are_made_while_tasks_keep_those_that_there_are(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend).batch_max(1).delay_max(Duration::ZERO));
+        let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+        numbers(60).iter().for_each(|text| client.ask(text, LOCALHOST, port));
+        let mut kept = Vec::new();
+        while kept.len() < 60 {
+            kept.push(next(&engine).await);
+        }
+        let heard: Vec<_> =
+            kept.iter().flat_map(|batch| batch.iter()).map(|one| text(one.payload())).collect();
+        assert_eq!(heard, numbers(60));
     });
 }
 

@@ -68,6 +68,9 @@ fn the_demo_answers_on_the_chosen_backend_and_on_the_portable_one() {
         for protocol in ["ca", "pva"] {
             assert!(count(&totals[protocol]["hit_count"]) > 0, "{totals}");
             assert!(count(&totals[protocol]["miss_count"]) > 0, "{totals}");
+            let of_nic = |nic: &Value| count(&nic[protocol]["hit_count"]);
+            let of_nics: u64 = totals["nics"].as_array().unwrap().iter().map(of_nic).sum();
+            assert_eq!(of_nics, count(&totals[protocol]["hit_count"]), "{totals}");
             let load = &totals["load"][protocol];
             assert_eq!(
                 count(&load["expected_count"]),

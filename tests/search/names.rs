@@ -4,7 +4,7 @@ use std::{collections::HashMap, error::Error as _, io, net::SocketAddrV4};
 
 use nicring::{
     Subnet,
-    search::{InsertError, NAME_LEN_MAX, NameTable, Protocol, PvFile, read_pv_file},
+    search::{InsertError, Lookup, NAME_LEN_MAX, NameTable, Protocol, PvFile, read_pv_file},
 };
 use proptest::prelude::*;
 
@@ -25,6 +25,14 @@ fn a_million_names_are_found_and_cost_little() {
     assert_eq!(names.len(Protocol::Pva), 1_000_000);
     let overhead = (names.heap_bytes() - name_bytes) as f64 / 1e6;
     assert!(overhead <= 28.0, "{overhead} bytes beside those of a name");
+    // Among a million names some hundred pairs have one hash.
+    let texts: Vec<String> = (0..1_000_000u32)
+        .map(|number| format!("area{}:device{number}:current", number % 40))
+        .collect();
+    let asked: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+    let mut servers = vec![None; asked.len()];
+    Lookup::lookup_all(&names, Protocol::Pva, &asked, &mut servers);
+    assert!(servers.into_iter().eq((0..1_000_000).map(|number| Some(server(number % 300)))));
     for number in (0..1_000_000u32).step_by(997) {
         let name = format!("area{}:device{number}:current", number % 40);
         assert_eq!(names.lookup(Protocol::Pva, name.as_bytes()), Some(server(number % 300)));

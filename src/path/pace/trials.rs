@@ -163,7 +163,8 @@ impl Trials {
     pub fn is_next_trial(&mut self) -> bool {
         if self.stretch_count_left == 0 {
             // Where waiting makes no difference, that need not be tried often.
-            let factor = if self.loss.abs() < LOSS_MAX { 4 } else { 2 };
+            let is_alike = self.loss_count > 0.0 && self.loss.abs() < LOSS_MAX;
+            let factor = if is_alike { 4 } else { 2 };
             self.interval = (factor * self.interval).min(INTERVAL_MAX);
             self.stretch_count_left = self.interval;
             return false;

@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use arrayvec::ArrayVec;
 
 use super::{
-    NameTable,
+    NAME_LEN_MAX, NameTable,
     arena::{HEAD_LEN, Head},
     filter::Filter,
     index::Slot,
@@ -42,10 +42,10 @@ impl Wanted {
         let mut wanted = Self { places: [0; TOGETHER_MAX], lens: [0; TOGETHER_MAX], len: 0 };
         for (place, name) in names.iter().enumerate() {
             // What is longer than any name in a table is not there.
-            let len = of(name).and_then(|len| u16::try_from(len).ok());
+            let len = of(name).filter(|len| *len <= NAME_LEN_MAX);
             if let (None, Some(len)) = (servers[place], len) {
                 wanted.places[wanted.len] = place as u8;
-                wanted.lens[wanted.len] = len;
+                wanted.lens[wanted.len] = len as u16;
                 wanted.len += 1;
             }
         }

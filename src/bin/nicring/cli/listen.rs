@@ -26,9 +26,9 @@ pub struct ListenArguments {
     /// Listen on this NIC only; repeatable [default: EPICS_CAS_INTF_ADDR_LIST for CA and
     /// EPICS_PVAS_INTF_ADDR_LIST for PVA, else all NICs that are up]
     ///
-    /// A NIC's name (eth0), an address of one (192.0.2.7) or a subnet (192.0.2.0/24). Servers of
-    /// pvxs on this host forward SEARCHes through the loopback interface: name lo too to hear
-    /// them.
+    /// A NIC's name (eth0), a pattern of names ("eth*"), an address of one (192.0.2.7) or a subnet
+    /// (192.0.2.0/24). Servers of pvxs on this host forward SEARCHes through the loopback
+    /// interface: name lo too to hear them.
     #[arg(long, value_name = "NAME|ADDRESS", value_parser = setting::<NicFilter>)]
     interface: Vec<NicFilter>,
 
