@@ -87,17 +87,28 @@ impl Index {
         ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
     }
 
-    /// The slots in the order of probing. The first is the one where `hash` belongs.
-    fn probe(&self, hash: u32) -> impl Iterator<Item = usize> + use<> {
-        let (start, capacity) = (self.home_of(hash), self.slots.len());
-        (start..capacity).chain(0..start)
+    /// The next slot to look at.
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
     /// The used slots with this hash.
     #[inline]
     pub fn with_hash(&self, hash: u32) -> impl Iterator<Item = Slot> {
-        let slots = self.probe(hash).map(|at| self.slots[at]);
-        slots.take_while(|slot| !slot.is_free()).filter(move |slot| slot.hash == hash)
+        let mut at = self.home_of(hash);
+        std::iter::from_fn(move || {
+            loop {
+                let slot = self.slots[at];
+                if slot.is_free() {
+                    return None;
+                }
+                at = self.after(at);
+                if slot.hash == hash {
+                    return Some(slot);
+                }
+            }
+        })
     }
 
     /// The record of a name.
@@ -108,8 +119,9 @@ impl Index {
         protocol: Protocol,
         name: &[u8],
     ) -> Option<Record<'a>> {
-        let records = self.with_hash(hash).filter_map(|slot| Record::read(arena, slot.at as usize));
-        { records }.find(|record| record.protocol == protocol && record.name == name)
+        let mut records =
+            self.with_hash(hash).filter_map(|slot| Record::read(arena, slot.at as usize));
+        records.find(|record| record.protocol == protocol && record.name == name)
     }
 
     /// Every used slot.
@@ -119,8 +131,11 @@ impl Index {
 
     /// Puts in a slot that is not there yet. Two slots must be free, because one must stay free.
     fn put(&mut self, slot: Slot) {
-        let free = self.probe(slot.hash).find(|&at| self.slots[at].is_free());
-        self.slots[free.expect("a slot is free")] = slot;
+        let mut at = self.home_of(slot.hash);
+        while !self.slots[at].is_free() {
+            at = self.after(at);
+        }
+        self.slots[at] = slot;
         self.used_count += 1;
     }
 
