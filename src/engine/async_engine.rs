@@ -108,11 +108,43 @@ impl AsyncEngine {
     pub async fn recv_batch(&self) -> Result<BatchLease> {
         let receive = Receive { exchange: &self.exchange, handle: &self.handle, place: None };
         let batch = receive.await?;
-        Ok(BatchLease {
-            batch: Some(batch),
-            exchange: Arc::clone(&self.exchange),
-            handle: self.handle.clone(),
-        })
+        Ok(self.lease(batch))
+    }
+
+    /// A batch that is there already; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncEngine::recv_batch`].
+    ///
+    /// ```
+    /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open_async()?;
+    /// while let Some(batch) = engine.try_recv_batch()? {
+    ///     println!("{} datagrams", batch.len());
+    /// }
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    pub fn try_recv_batch(&self) -> Result<Option<BatchLease>> {
+        if !self.handle.is_of_this_process() {
+            return Err(Error::Forked);
+        }
+        let mut found = self.exchange.look(None);
+        if let Look::Enough = found {
+            found = self.exchange.look(None); // nobody else gets a turn by this
+        }
+        match found {
+            Look::Found(batch) => batch.map(|batch| Some(self.lease(batch))),
+            Look::Nothing(_) | Look::Enough => Ok(None),
+        }
+    }
+
+    fn lease(&self, batch: Batch) -> BatchLease {
+        // Where no batch is free, the engine may make one more now that fewer wait to be taken.
+        if self.exchange.wants_returns.load(Ordering::SeqCst) {
+            self.handle.wake();
+        }
+        let (exchange, handle) = (Arc::clone(&self.exchange), self.handle.clone());
+        BatchLease { batch: Some(batch), exchange, handle }
     }
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
@@ -300,12 +332,7 @@ impl Future for Receive<'_> {
         if !handle.is_of_this_process() {
             return Poll::Ready(Err(Error::Forked));
         }
-        let polled = exchange.poll_batch(context, place);
-        // Where no batch is free, the engine may make one more now that fewer wait to be taken.
-        if polled.is_ready() && exchange.wants_returns.load(Ordering::SeqCst) {
-            handle.wake();
-        }
-        polled
+        exchange.poll_batch(context, place)
     }
 }
 

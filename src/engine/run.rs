@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{core::Core, handle::Handle};
-use crate::{error::Result, path::Batch, stats::Stats};
+use crate::{
+    error::{Error, Result},
+    path::Batch,
+    stats::Stats,
+};
 
 /// Hears and answers UDP datagrams on many NICs, in the calling thread.
 ///
@@ -90,5 +94,44 @@ impl Engine {
         }
         core.drain(&mut batch, |batch| handler(batch).is_continue())?;
         core.finish(&mut batch)
+    }
+
+    /// As [`Engine::run`], with a handler that may fail. Its error ends the engine as a break does,
+    /// and is returned.
+    ///
+    /// # Errors
+    ///
+    /// The handler's, or one of [`Engine::run`].
+    ///
+    /// ```no_run
+    /// use std::{io, ops::ControlFlow};
+    ///
+    /// # fn log(_: &[u8]) -> io::Result<()> { Ok(()) }
+    /// let engine = nicring::Engine::builder().port(5076).open()?;
+    /// engine.try_run(|batch| {
+    ///     for datagram in batch.iter() {
+    ///         log(datagram.payload())?;
+    ///     }
+    ///     Ok::<_, Box<dyn std::error::Error>>(ControlFlow::Continue(()))
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_run<H, E>(self, mut handler: H) -> Result<Stats, E>
+    where
+        H: FnMut(&Batch) -> Result<ControlFlow<()>, E>,
+        E: From<Error>,
+    {
+        let mut failed = None;
+        let stats = self.run(|batch| {
+            handler(batch).unwrap_or_else(|error| {
+                failed = Some(error);
+                ControlFlow::Break(())
+            })
+        });
+        // What went wrong first is the cause of what followed.
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(stats?),
+        }
     }
 }

@@ -32,6 +32,7 @@ for_each_backend!(crate::common::on:
     replies_by_a_handle_leave_while_every_batch_is_kept,
     a_lease_that_is_kept_holds_back_no_other_reply,
     batches_are_made_while_tasks_keep_those_that_there_are,
+    a_batch_that_is_there_is_taken_without_waiting,
     replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm,
     a_stop_loses_nothing_while_tasks_take_what_is_there,
     dropping_the_engine_frees_its_port,
@@ -230,6 +231,28 @@ fn a_lease_that_is_kept_holds_back_no_other_reply(backend: Backend) {
         let payloads = kept.iter().flat_map(|batch| batch.iter());
         assert!(payloads.map(|datagram| text(datagram.payload())).all(|text| text == "kept"));
     });
+}
+
+fn a_batch_that_is_there_is_taken_without_waiting(backend: Backend) {
+    let engine = open(on_loopback(backend));
+    let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+    assert!(engine.try_recv_batch().expect("it runs").is_none());
+    for round in 0..100 {
+        client.ask("there", LOCALHOST, port);
+        let mut taken = None;
+        common::wait_until("it is there", || {
+            taken = engine.try_recv_batch().expect("it runs");
+            taken.is_some()
+        });
+        let batch = taken.expect("it is there");
+        for datagram in batch.iter() {
+            assert!(batch.reply(&datagram, b"taken").is_queued(), "round {round}");
+        }
+        drop(batch);
+        client.expect("taken", SocketAddrV4::new(LOCALHOST, port));
+    }
+    engine.handle().stop();
+    common::wait_until("it has ended", || engine.try_recv_batch().is_err());
 }
 
 /// A task that takes what is ready, and keeps it, must not wait for a batch to come back.

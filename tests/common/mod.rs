@@ -466,7 +466,7 @@ fn v4(address: SocketAddr) -> SocketAddrV4 {
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");

@@ -19,6 +19,7 @@ for_each_backend!(crate::common::on:
     stop_from_another_thread_ends_run_at_once,
     stop_before_run_still_hands_out_what_was_received,
     stop_from_within_the_handler_ends_run,
+    an_error_of_the_handler_ends_the_engine_and_is_returned,
     the_port_is_free_when_run_returns,
     the_port_is_free_after_a_drop_without_run,
     the_port_is_free_after_a_panic_in_the_handler,
@@ -121,6 +122,28 @@ fn stop_from_within_the_handler_ends_run(backend: Backend) {
     });
     assert_eq!(stats.expect("a good end").total().received_count(), 1);
     assert_eq!(calls, 1);
+}
+
+fn an_error_of_the_handler_ends_the_engine_and_is_returned(backend: Backend) {
+    let engine = common::open(on_loopback(backend));
+    let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+    client.ask("first", LOCALHOST, port);
+    client.ask("second", LOCALHOST, port);
+    let failed = engine.try_run(|batch| -> Result<ControlFlow<()>, Box<dyn std::error::Error>> {
+        for datagram in batch {
+            batch.reply(&datagram, datagram.payload());
+            if datagram.payload() == b"second" {
+                return Err("the disk is full".into());
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    });
+    assert_eq!(failed.expect_err("the handler failed").to_string(), "the disk is full");
+    // What was answered before it leaves all the same, as after a break.
+    for text in ["first", "second"] {
+        client.expect(text, std::net::SocketAddrV4::new(LOCALHOST, port));
+    }
+    common::assert_free(port);
 }
 
 fn the_port_is_free_when_run_returns(backend: Backend) {
