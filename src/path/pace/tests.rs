@@ -4,6 +4,7 @@ use super::*;
 
 impl Pace {
     /// Waits for `count` datagrams before every batch.
+    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub fn always(count: u32, time: Duration) -> Self {
         Self { fixed: Some((count, time)), ..Self::new(Duration::ZERO) }
     }
