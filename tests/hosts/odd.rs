@@ -167,9 +167,11 @@ fn an_address_that_another_program_holds_costs_only_itself(backend: Backend) {
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     drop(holder);
     // The sockets of a ring live on for some milliseconds after it.
-    let bind = || host.server.run(|| UdpSocket::bind(("0.0.0.0", PORT)));
-    wait_until("the port is free", || bind().is_ok());
-    let holder = bind().expect("unshared");
+    let mut holder = None;
+    wait_until("the port is free", || {
+        holder = host.server.run(|| UdpSocket::bind(("0.0.0.0", PORT))).ok();
+        holder.is_some()
+    });
     let error = host.server.run(|| refused(builder(backend)));
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "nothing would be heard: {error}");
     drop(holder);
