@@ -1,8 +1,9 @@
 //! Datagrams that wait to be sent: a bounded arena that the backend sends from without copying.
 
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, sync::Mutex};
 
 use super::{egress::Egress, record::Origin};
+use crate::lock::lock;
 
 /// Whether a datagram was accepted for sending.
 ///
@@ -136,6 +137,24 @@ impl Outbox {
         let queued = self.push(origin, egress, destination, &draft[..len.min(draft.len())]);
         self.draft = draft;
         queued
+    }
+
+    /// Queues an answer that `write` composes in up to `len_max` bytes. The outbox is not locked
+    /// meanwhile, so `write` may queue other answers.
+    pub fn compose(
+        outbox: &Mutex<Self>,
+        origin: Origin,
+        (egress, destination): (Egress, SocketAddrV4),
+        len_max: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Queued {
+        let draft = lock(outbox).draft(len_max);
+        let mut draft = match draft {
+            Ok(draft) => draft,
+            Err(refused) => return refused,
+        };
+        let len = write(&mut draft);
+        lock(outbox).push_draft(Some(origin), egress, destination, draft, len)
     }
 
     fn admit(&mut self, len: usize) -> Queued {

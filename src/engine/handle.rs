@@ -112,7 +112,7 @@ impl Handle {
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
     #[must_use]
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        self.post(|posted| posted.push(None, egress, destination, payload))
+        self.post(|posted| lock(posted).push(None, egress, destination, payload))
     }
 
     /// Queues an answer to `destination`, for a datagram that came by `path`, when its batch may be
@@ -144,8 +144,8 @@ impl Handle {
     pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
         let way = self.way(&path, destination);
         self.post(|posted| match way {
-            Some(egress) => posted.push(Some(path.origin()), egress, destination, payload),
-            None => posted.refuse(),
+            Some(egress) => lock(posted).push(Some(path.origin()), egress, destination, payload),
+            None => lock(posted).refuse(),
         })
     }
 
@@ -169,17 +169,13 @@ impl Handle {
         len_max: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Queued {
-        let Some(egress) = self.way(&path, destination) else { return self.post(Outbox::refuse) };
-        if !self.is_open() {
-            return Queued::Stopped;
-        }
-        let draft = lock(&self.shared.posted).draft(len_max);
-        let mut draft = match draft {
-            Ok(draft) => draft,
-            Err(refused) => return refused,
-        };
-        let len = write(&mut draft); // may queue other replies
-        self.post(|posted| posted.push_draft(Some(path.origin()), egress, destination, draft, len))
+        let way = self.way(&path, destination);
+        self.post(|posted| match way {
+            Some(egress) => {
+                Outbox::compose(posted, path.origin(), (egress, destination), len_max, write)
+            }
+            None => lock(posted).refuse(),
+        })
     }
 
     /// How an answer leaves, if it may.
@@ -187,15 +183,11 @@ impl Handle {
         self.shared.strangers.way(&self.nics(), path, destination)
     }
 
-    fn is_open(&self) -> bool {
-        !self.shared.is_stopping() && self.shared.opener.is_this()
-    }
-
-    fn post(&self, push: impl FnOnce(&mut Outbox) -> Queued) -> Queued {
-        if !self.is_open() {
+    fn post(&self, push: impl FnOnce(&Mutex<Outbox>) -> Queued) -> Queued {
+        if self.shared.is_stopping() || !self.shared.opener.is_this() {
             return Queued::Stopped;
         }
-        let queued = push(&mut lock(&self.shared.posted));
+        let queued = push(&self.shared.posted);
         self.shared.has_posted.store(true, Ordering::SeqCst);
         self.shared.wake();
         queued

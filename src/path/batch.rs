@@ -137,12 +137,7 @@ impl Batch {
     ) -> Queued {
         let (path, destination) = (datagram.reply_path(), datagram.source());
         let Some(egress) = self.way(&path, destination) else { return self.outbox().refuse() };
-        let mut draft = match self.outbox().draft(len_max) {
-            Ok(draft) => draft,
-            Err(refused) => return refused,
-        };
-        let len = write(&mut draft); // may queue other replies
-        self.outbox().push_draft(Some(path.origin()), egress, destination, draft, len)
+        Outbox::compose(&self.outbox, path.origin(), (egress, destination), len_max, write)
     }
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
