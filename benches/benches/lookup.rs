@@ -8,6 +8,8 @@
 //! the first is asked for again: as on a site, where everybody asks for other names. Questions are
 //! written between the measurements, so they are in the caches as if they had just been received.
 
+mod quick;
+
 use std::{
     env,
     hash::{BuildHasher, Hasher},
@@ -16,13 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use nicring::search::{
     CaResponder, Lookup, NameTable, Protocol, PvaResponder, Request, RequestHead,
 };
 use nicring_bench::names::{push_name, shuffled, table};
+
+use quick::quick;
 
 const NAME_COUNTS: [u32; 3] = [10_000, 1_000_000, 5_000_000];
 const NAMES_PER_DATAGRAM: u64 = 20;
@@ -31,14 +35,7 @@ const CHUNK_LEN: u64 = 64 * NAMES_PER_DATAGRAM;
 const HIT_OR_MISS: [(&str, bool); 2] = [("hits", true), ("misses", false)];
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500))
-        .nresamples(10_000)
-        .noise_threshold(0.1)
-        .without_plots()
-        .configure_from_args();
+    let mut criterion = quick(10, [200, 500]);
     // Once, unoptimised, a table of millions of names shows nothing.
     let is_test = env::args().any(|argument| argument == "--test");
     for name_count in NAME_COUNTS.into_iter().take(if is_test { 1 } else { NAME_COUNTS.len() }) {

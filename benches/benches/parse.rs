@@ -1,11 +1,15 @@
 //! Parsing CA and PVA SEARCH: names per second of wall time. One element is one name. What
 //! answering costs, the bench `lookup` shows.
 
-use std::{hint::black_box, time::Duration};
+mod quick;
 
-use criterion::{Criterion, Throughput};
+use std::hint::black_box;
+
+use criterion::Throughput;
 use nicring::search::{Protocol, Request, RequestHead, ca, pva};
 use nicring_bench::names::name;
+
+use quick::quick;
 
 fn request(protocol: Protocol, name_count: u32) -> Request {
     let mut request = Request::new(protocol);
@@ -27,14 +31,7 @@ fn parse_pva(datagram: &[u8]) -> usize {
 }
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500))
-        .nresamples(10_000)
-        .noise_threshold(0.1)
-        .without_plots()
-        .configure_from_args();
+    let mut criterion = quick(20, [200, 500]);
     for name_count in [1, 20] {
         let plural = if name_count == 1 { "" } else { "s" };
         let mut group =

@@ -1,6 +1,6 @@
 //! The bench on Linux.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, process::ExitCode};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use nicring_bench::{
@@ -10,6 +10,8 @@ use nicring_bench::{
     network::Network,
     privilege, receiver,
 };
+
+use crate::quick::quick;
 
 const NIC_COUNTS: [u8; 4] = [1, 4, 16, 64];
 const CONTESTANTS: &[&str] = if cfg!(feature = "peers") {
@@ -29,14 +31,7 @@ pub fn main() -> ExitCode {
     if let Err(error) = affinity::pin_to_first_cpu() {
         println!("throughput: sender and receiver are not pinned: {error}");
     }
-    let mut criterion = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(100))
-        .measurement_time(Duration::from_millis(300))
-        .nresamples(10_000)
-        .noise_threshold(0.1)
-        .without_plots()
-        .configure_from_args();
+    let mut criterion = quick(10, [100, 300]);
     let is_test = env::args().any(|argument| argument == "--test");
     for nic_count in NIC_COUNTS.into_iter().take(if is_test { 2 } else { usize::MAX }) {
         let network = match Network::new(nic_count) {

@@ -7,6 +7,9 @@
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+#[path = "../quick.rs"]
+mod quick;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
