@@ -1,6 +1,6 @@
-//! The outcome of a load, and the limits of all loads.
+//! The outcome of a load, the limits of all loads, and how a program ends that judges one.
 
-use std::time::Duration;
+use std::{error::Error, process::ExitCode, time::Duration};
 
 /// The client's port, which receives the answers.
 pub const CLIENT_PORT: u16 = 40_076;
@@ -8,6 +8,20 @@ pub const CLIENT_PORT: u16 = 40_076;
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a load waits for answers after its end.
 pub(crate) const LINGER: Duration = Duration::from_millis(100);
+
+/// How a program ends that measured whether something is as it should be: with 0 if it is, 1 if
+/// not, and 2, with the reason, if it could not be measured.
+#[must_use]
+pub fn verdict(program: &str, measured: Result<bool, Box<dyn Error>>) -> ExitCode {
+    match measured {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
 
 /// The outcome of a load.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use std::{
 
 use clap::Parser;
 use nicring::{Backend, Engine, Handle};
-use nicring_bench::{affinity, network};
+use nicring_bench::{affinity, network, outcome::verdict};
 
 const PORT: u16 = 5076;
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 128);
@@ -52,14 +52,7 @@ pub fn main() -> ExitCode {
         }
         Ok::<_, Box<dyn Error>>(is_good)
     });
-    match measured {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("flap: {error}");
-            ExitCode::from(2)
-        }
-    }
+    verdict("flap", measured)
 }
 
 /// A host with many NICs, and one neighbour behind all of them.

@@ -22,6 +22,7 @@ use nicring_bench::{
     affinity,
     names::name,
     network::{Host, Network},
+    outcome::verdict,
     server::{Process, Programs, Server},
 };
 use socket2::{Domain, Socket, Type};
@@ -68,14 +69,10 @@ const TROUBLES: [Trouble; 5] =
 
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match affinity::pin_to_first_cpu().map_err(Into::into).and_then(|()| measure_all(&arguments)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("gone: {error}");
-            ExitCode::from(2)
-        }
-    }
+    verdict(
+        "gone",
+        affinity::pin_to_first_cpu().map_err(Into::into).and_then(|()| measure_all(&arguments)),
+    )
 }
 
 fn measure_all(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {

@@ -12,6 +12,7 @@ use nicring_bench::{
     contestant::Contestant,
     load::Load,
     network::Network,
+    outcome::verdict,
     receiver::{self, PORT, Receiver},
     service::Task,
     syscalls,
@@ -54,14 +55,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = receiver::serve_if_asked() {
         return code;
     }
-    match measure(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("paced: {error}");
-            ExitCode::from(2)
-        }
-    }
+    verdict("paced", measure(&Arguments::parse()))
 }
 
 fn measure(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {

@@ -16,6 +16,7 @@ use nicring::Backend;
 use nicring_bench::{
     affinity,
     network::{Host, Network},
+    outcome::verdict,
     server::{Programs, Server},
 };
 use nix::{
@@ -53,14 +54,7 @@ pub fn main() -> ExitCode {
         }
         Ok::<_, Box<dyn Error>>(is_good)
     });
-    match measured {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("reload: {error}");
-            ExitCode::from(2)
-        }
-    }
+    verdict("reload", measured)
 }
 
 fn measure(

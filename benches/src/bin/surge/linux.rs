@@ -7,6 +7,7 @@ use nicring_bench::{
     affinity,
     contestant::Contestant,
     network::Network,
+    outcome::verdict,
     receiver::{self, PORT, Receiver},
     service::Task,
     statistics::median,
@@ -46,14 +47,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = receiver::serve_if_asked() {
         return code;
     }
-    match measure(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("surge: {error}");
-            ExitCode::from(2)
-        }
-    }
+    verdict("surge", measure(&Arguments::parse()))
 }
 
 /// What each round lost: one by one, and in segments.
