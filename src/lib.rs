@@ -89,6 +89,7 @@ pub use engine::{AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engin
 pub use error::{Error, Result, Unavailable};
 pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics, Subnet, SubnetError};
 pub use path::{
-    BackendSetup, Batch, Datagrams, FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast,
+    BackendSetup, Batch, Datagrams, FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo,
+    Unicast,
 };
 pub use stats::{Counts, NicStats, Stats};

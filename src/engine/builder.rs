@@ -1,13 +1,15 @@
 //! The settings of an engine.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use super::{async_engine::AsyncEngine, choose::Backend, core::Core, run::Engine};
 use crate::{
     datagram::PAYLOAD_LEN_MAX,
     error::{Error, Result},
     nics::NicFilter,
-    path::{BackendSettings, DELAY_MAX_DEFAULT, Listen, ListenSettings, OnFailedNic, Unicast},
+    path::{
+        BackendSettings, DELAY_MAX_DEFAULT, Join, Listen, ListenSettings, OnFailedNic, Unicast,
+    },
 };
 
 impl Engine {
@@ -26,7 +28,7 @@ impl Engine {
 /// let engine = Engine::builder()
 ///     .port(0)                             // an unused one; 5076 for PVA, 5064 for CA
 ///     .nic("127.0.0.1")                    // all NICs unless some are named
-///     .join([224, 0, 0, 128].into())
+///     .join([224, 0, 0, 128])
 ///     .unicast(Unicast::Take)
 ///     .recv_buffer_bytes(4 << 20)
 ///     .open()?;
@@ -90,12 +92,11 @@ impl Builder {
         self
     }
 
-    /// Hears this multicast group too, on every chosen NIC.
+    /// Hears this multicast group too: on every chosen NIC and at every port, unless the [`Join`]
+    /// says where.
     #[must_use]
-    pub fn join(mut self, group: Ipv4Addr) -> Self {
-        if !self.listen.groups.contains(&group) {
-            self.listen.groups.push(group);
-        }
+    pub fn join(mut self, group: impl Into<Join>) -> Self {
+        self.listen.joins.push(group.into());
         self
     }
 
@@ -133,16 +134,8 @@ impl Builder {
         setting: &'static str,
         filter: impl TryInto<NicFilter, Error: Into<Error>>,
     ) -> Option<NicFilter> {
-        let error = match filter.try_into() {
-            Ok(filter) => return Some(filter),
-            Err(error) => error.into(),
-        };
-        let reason = match error {
-            Error::Setting { reason, .. } => reason,
-            other => other.to_string(),
-        };
-        self.bad_filter.get_or_insert((setting, reason));
-        None
+        let read = NicFilter::read(filter);
+        read.map_err(|reason| _ = self.bad_filter.get_or_insert((setting, reason))).ok()
     }
 
     /// Waits for chosen NICs that are not there yet, or not up. Unless called, opening fails if one
@@ -396,10 +389,7 @@ impl Builder {
         if let Some(twice) = fixed.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::setting("port", format!("{} is given twice", twice[0])));
         }
-        if let Some(group) = self.listen.groups.iter().find(|group| !group.is_multicast()) {
-            let reason = format!("{group} is no multicast group: expected 224.0.0.0/4");
-            return Err(Error::setting("join", reason));
-        }
+        self.listen.joins.iter().try_for_each(|join| self.check_join(join))?;
         in_range("buffer_bytes", self.sizes.buffer_bytes, 64, PAYLOAD_LEN_MAX)?;
         in_range("buffer_count", self.sizes.buffer_count, 1, 32_768)?;
         in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;
@@ -430,5 +420,20 @@ impl Builder {
             return Err(Error::setting("tick", "zero: expected a time to wait"));
         }
         Ok(())
+    }
+
+    fn check_join(&self, join: &Join) -> Result<()> {
+        let stray_port = join.stray_port(&self.listen.ports);
+        let reason = match (&join.bad_filter, stray_port) {
+            (Some(reason), _) => reason.clone(),
+            (None, _) if !join.group.is_multicast() => {
+                format!("{} is no multicast group: expected 224.0.0.0/4", join.group)
+            }
+            (None, Some(port)) => {
+                format!("{join} at port {port}, which is not listened on: add Builder::port")
+            }
+            (None, None) => return Ok(()),
+        };
+        Err(Error::setting("join", reason))
     }
 }

@@ -62,7 +62,7 @@ impl Listening {
             sockets: SocketSet::default(),
             timer,
         };
-        let plans = listening.plan();
+        let plans = listening.plans();
         let opener = Opener { settings: &listening.settings, stats, has_just_closed: false };
         (listening.sockets, listening.ports) = SocketSet::open(&plans, opener)?;
         listening.timer.note_missing(listening.sockets.lacks_any());
@@ -80,11 +80,12 @@ impl Listening {
         }
     }
 
-    fn plan(&mut self) -> Vec<SocketPlan> {
+    /// The sockets for each port.
+    fn plans(&mut self) -> Vec<Vec<SocketPlan>> {
         if !self.listeners().can_pair() {
             self.subnet_sockets = SubnetSockets::Shared;
         }
-        self.listeners().plan()
+        self.settings.ports.iter().map(|port| self.listeners().plan(*port)).collect()
     }
 
     /// What could not be opened, and what no socket may be opened for.
@@ -122,7 +123,11 @@ impl Listening {
     }
 
     pub fn admission(&self, stats: &StatsTable) -> Admission {
-        let groups = self.settings.groups.clone();
+        let of_port = |(wanted, port): (&u16, &u16)| {
+            let (port, groups) = (*port, self.listeners().groups(*wanted).into_iter());
+            groups.map(move |(group, nic)| (port, group, nic)).collect::<Vec<_>>()
+        };
+        let groups = self.settings.ports.iter().zip(&self.ports).flat_map(of_port).collect();
         Admission::new(Arc::clone(&self.nics), self.selected.clone(), groups, stats)
     }
 
@@ -209,11 +214,11 @@ impl Listening {
         self.timer.note_looked();
         self.nics = Arc::new(self.watch.nics());
         self.selected = self.settings.select(&self.nics);
-        let plans = self.plan();
+        let plans = self.plans();
         // The handles let go of the sockets. So a removed one closes, and its address can be bound
         // again.
         lock(&shared.sockets).clear();
-        if self.sockets.close_stale(&plans, driver) {
+        if self.sockets.close_stale(&plans, &self.ports, driver) {
             self.timer.note_closed();
         }
         let opener = Opener {

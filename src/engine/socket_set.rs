@@ -89,14 +89,14 @@ pub(super) struct Opener<'a> {
 }
 
 impl SocketSet {
-    /// Opens the sockets of all ports. Returns them, and the ports.
+    /// Opens the sockets of all ports, each with plans of its own. Returns them, and the ports.
     ///
     /// # Errors
     ///
     /// What concerns more than one socket, and any failure if the settings say so.
-    pub fn open(plans: &[SocketPlan], opener: Opener<'_>) -> Result<(Self, Vec<u16>)> {
+    pub fn open(plans: &[Vec<SocketPlan>], opener: Opener<'_>) -> Result<(Self, Vec<u16>)> {
         let (mut set, mut ports) = (Self::default(), Vec::new());
-        for &port in &opener.settings.ports {
+        for (&port, plans) in opener.settings.ports.iter().zip(plans) {
             ports.push(set.open_port(plans, port, opener)?);
         }
         if set.slots.len() > SLOT_COUNT_MAX {
@@ -237,13 +237,18 @@ impl SocketSet {
     }
 
     /// Closes the sockets that are planned no more. Returns whether there were any.
-    pub fn close_stale(&mut self, plans: &[SocketPlan], driver: &mut dyn BackendDriver) -> bool {
-        let planned: HashMap<SocketPlanKey, &SocketPlan> =
-            plans.iter().map(|plan| (plan.key(), plan)).collect();
+    pub fn close_stale(
+        &mut self,
+        plans: &[Vec<SocketPlan>],
+        ports: &[u16],
+        driver: &mut dyn BackendDriver,
+    ) -> bool {
+        let planned: HashMap<_, _> =
+            of_ports(plans, ports).map(|(port, plan)| ((port, plan.key()), plan)).collect();
         let mut has_closed = false;
         for slot in 0..self.slots.len() {
             let Some(seated) = &mut self.slots[slot] else { continue };
-            match planned.get(&seated.plan.key()) {
+            match planned.get(&(seated.socket.port, seated.plan.key())) {
                 Some(plan) => seated.plan.nic.clone_from(&plan.nic),
                 None => {
                     tracing::info!(socket = %seated.socket, "no longer heard: it has gone");
@@ -270,14 +275,13 @@ impl SocketSet {
     /// whether something is missing that was not missing before.
     pub fn open_missing(
         &mut self,
-        plans: &[SocketPlan],
+        plans: &[Vec<SocketPlan>],
         ports: &[u16],
         opener: Opener<'_>,
         driver: &mut dyn BackendDriver,
     ) -> bool {
         let before = std::mem::take(&mut self.missing);
-        let of_port = |port| plans.iter().map(move |plan| (port, plan));
-        self.complete(ports.iter().copied().flat_map(of_port), &before, opener, driver);
+        self.complete(of_ports(plans, ports), &before, opener, driver);
         let was_missing: HashSet<_> = before.iter().map(Missing::key).collect();
         self.missing.iter().any(|missing| !was_missing.contains(&missing.key()))
     }
@@ -416,6 +420,18 @@ impl SocketSet {
     pub fn clear(&mut self) {
         self.slots.clear();
     }
+}
+
+/// Each plan with its port.
+fn of_ports<'a>(
+    plans: &'a [Vec<SocketPlan>],
+    ports: &'a [u16],
+) -> impl Iterator<Item = (u16, &'a SocketPlan)> {
+    let of_port = |(port, plans): (&u16, &'a Vec<SocketPlan>)| {
+        let port = *port;
+        plans.iter().map(move |plan| (port, plan))
+    };
+    ports.iter().zip(plans).flat_map(of_port)
 }
 
 fn join_groups(socket: &ListenSocket, plan: &SocketPlan) -> Failures {

@@ -40,6 +40,14 @@ impl NicFilter {
         }
     }
 
+    /// The filter, or what is wrong with it.
+    pub(crate) fn read(filter: impl TryInto<Self, Error: Into<Error>>) -> Result<Self, String> {
+        filter.try_into().map_err(|error| match error.into() {
+            Error::Setting { reason, .. } => reason,
+            other => other.to_string(),
+        })
+    }
+
     /// Whether the filter names this NIC by its name.
     fn names(&self, nic: &Nic) -> bool {
         match self {
@@ -106,6 +114,12 @@ fn is_like(name: &str, pattern: &str) -> bool {
 impl From<Ipv4Addr> for NicFilter {
     fn from(address: Ipv4Addr) -> Self {
         Self::Address(address)
+    }
+}
+
+impl From<[u8; 4]> for NicFilter {
+    fn from(address: [u8; 4]) -> Self {
+        Self::Address(address.into())
     }
 }
 

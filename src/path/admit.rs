@@ -19,7 +19,8 @@ pub(crate) struct Admission {
     selected: Nics,
     /// Counters of each NIC that the engine listens on, by ascending index.
     counters: Vec<Arc<NicCounters>>,
-    groups: Vec<Ipv4Addr>,
+    /// The groups that are heard: the port, the group, the index of the NIC. Sorted.
+    groups: Vec<(u16, Ipv4Addr, u32)>,
     /// Whether NICs that the engine listens on share an address.
     has_shared_addresses: bool,
 }
@@ -28,7 +29,14 @@ pub(crate) struct Admission {
 type Attribution<'a> = (u32, &'a Arc<NicCounters>);
 
 impl Admission {
-    pub fn new(nics: Arc<Nics>, selected: Nics, groups: Vec<Ipv4Addr>, stats: &StatsTable) -> Self {
+    /// `groups` are those that are heard: the port, the group, the index of the NIC.
+    pub fn new(
+        nics: Arc<Nics>,
+        selected: Nics,
+        mut groups: Vec<(u16, Ipv4Addr, u32)>,
+        stats: &StatsTable,
+    ) -> Self {
+        groups.sort();
         let has_shared_addresses = selected.has_shared_addresses();
         Self { nics, counters: stats.of(&selected), selected, groups, has_shared_addresses }
     }
@@ -155,9 +163,19 @@ impl Admission {
             Class::Subnet if role == Role::HearAll && !self.selected.is_broadcast(destination) => {
                 None
             }
-            Class::Group if role == Role::HearAll && !self.groups.contains(&destination) => None,
+            Class::Group if role == Role::HearAll && !self.has_joined(socket.port, arrival) => None,
             Class::Subnet | Class::Limited | Class::Group => by_arrival(),
         }
+    }
+
+    /// Whether a group was joined at a port, on the NIC that its datagram came by.
+    fn has_joined(&self, port: u16, arrival: &Arrival) -> bool {
+        let Arrival { destination, ifindex, .. } = *arrival;
+        let found = self.groups.partition_point(|&at| at < (port, destination, ifindex));
+        // An interface of 0 is unknown: better heard than lost.
+        self.groups.get(found).is_some_and(|&(at, group, nic)| {
+            (at, group) == (port, destination) && (nic == ifindex || ifindex == 0)
+        })
     }
 
     /// The NIC whose address was asked. If several have it, the one where the datagram came in.

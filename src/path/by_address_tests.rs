@@ -38,7 +38,7 @@ fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTable) {
         subnet_sockets: SubnetSockets::Paired,
         spare_sender_count: 0,
     };
-    let sockets = listeners.plan().iter().map(open).collect();
+    let sockets = listeners.plan(5064).iter().map(open).collect();
     (nics, sockets, stats)
 }
 

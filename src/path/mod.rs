@@ -31,7 +31,7 @@ pub(crate) use backend::{
 pub use batch::{Batch, Datagrams};
 pub(crate) use dispatch::{Dispatch, Sent};
 pub(crate) use pace::{DELAY_MAX_DEFAULT, Pace, sleep};
-pub use sockets::{FailedNic, Hears, Listen, OnFailedNic, SocketInfo, Unicast};
+pub use sockets::{FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo, Unicast};
 pub(crate) use sockets::{
     ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey,
     SubnetSockets, spare_sender_count,

@@ -100,7 +100,7 @@ pub(super) fn open_all(
 
 /// The sockets to open, NIC by NIC, for each NIC its unicast addresses first.
 fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
-    let mut plans = plan(nics, &ListenSettings::default())?;
+    let mut plans = plan(nics, &ListenSettings::default(), 0)?;
     plans.retain(|plan| match plan.role {
         Role::Send | Role::Reply | Role::Spare(_) => false,
         Role::HearRest | Role::Join | Role::Unjudged => false,
@@ -120,12 +120,12 @@ fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
     Ok(plans)
 }
 
-fn plan(nics: &Nics, settings: &ListenSettings) -> Result<Vec<SocketPlan>> {
+fn plan(nics: &Nics, settings: &ListenSettings, port: u16) -> Result<Vec<SocketPlan>> {
     let layout = SocketLayout::of_system(Listen::Class, false, nics)?;
     let subnet_sockets = SubnetSockets::AtHome;
     let spare_sender_count = 0;
     Ok(Listeners { settings, layout, nics, selected: nics, subnet_sockets, spare_sender_count }
-        .plan())
+        .plan(port))
 }
 
 fn open_once(
@@ -174,11 +174,11 @@ pub(super) fn open_group(
     is_shared: bool,
 ) -> Result<Vec<Result<Opened>>> {
     let settings = ListenSettings {
-        groups: vec![group],
+        joins: vec![group.into()],
         unicast: Unicast::Leave,
         ..ListenSettings::default()
     };
-    let mut plans = plan(nics, &settings)?;
+    let mut plans = plan(nics, &settings, port)?;
     plans.retain(|plan| plan.joins(group));
     Ok(plans.iter().map(|plan| open(nics, plan, port, is_shared, false)).collect())
 }

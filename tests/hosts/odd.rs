@@ -75,9 +75,8 @@ fn a_group_that_cannot_be_joined_costs_only_itself(backend: Backend) {
     let mut host = Host::new(1);
     host.neighbour_asks(1, ["10.201.1.1", "10.201.1.255", "255.255.255.255"]);
     for mode in MODES {
-        let builder = || {
-            builder(backend).listen(mode.listen).unicast(mode.unicast).join([239, 1, 1, 1].into())
-        };
+        let builder =
+            || builder(backend).listen(mode.listen).unicast(mode.unicast).join([239, 1, 1, 1]);
         // The plain server of this comparison joins its group before.
         let server = {
             host.server.set("ipv4/igmp_max_memberships", "0");

@@ -10,6 +10,7 @@ mod beside;
 mod change;
 mod classes;
 mod follow;
+mod groups;
 mod paths;
 mod segments;
 mod star;

@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //!
-//! 1. [`settings`]: what the user chooses.
+//! 1. [`settings`]: what the user chooses; [`join`]: the groups.
 //! 2. [`plan`]: which sockets there should be. A pure function.
 //! 3. [`rest`]: those of them that hear whole subnets; [`senders`]: those that send.
 //! 4. [`open`]: opens a socket, for engines and for `AsyncUdpV4` alike.
@@ -13,6 +13,7 @@
 
 #[cfg(all(target_os = "linux", feature = "udp-v4"))]
 mod adopt;
+mod join;
 mod open;
 mod plan;
 mod rest;
@@ -20,6 +21,7 @@ mod senders;
 mod settings;
 mod socket;
 
+pub use join::Join;
 pub(crate) use open::{SocketOptions, open};
 pub(crate) use plan::{Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey, SubnetSockets};
 pub(crate) use senders::spare_sender_count;

@@ -214,47 +214,47 @@ impl Listeners<'_> {
         self.broadcasts().len() * self.up().count() <= PAIR_COUNT_MAX
     }
 
-    /// The sockets for one port.
-    pub fn plan(&self) -> Vec<SocketPlan> {
+    /// The sockets for one port, as the settings name it: 0 for an unused one.
+    pub fn plan(&self, port: u16) -> Vec<SocketPlan> {
         let mut plans = match self.layout {
-            SocketLayout::Wildcard => self.wildcard(),
-            SocketLayout::ByAddress => self.by_address(),
-            SocketLayout::ClassByDevice | SocketLayout::ClassWithoutDevice => self.by_class(),
+            SocketLayout::Wildcard => self.wildcard(port),
+            SocketLayout::ByAddress => self.by_address(port),
+            SocketLayout::ClassByDevice | SocketLayout::ClassWithoutDevice => self.by_class(port),
         };
         plans.extend(self.senders());
         plans.sort();
         plans
     }
 
-    fn wildcard(&self) -> Vec<SocketPlan> {
+    fn wildcard(&self, port: u16) -> Vec<SocketPlan> {
         let wildcard = SocketPlan::new(Role::HearAll, Ipv4Addr::UNSPECIFIED);
         if !platform::HEARS_GROUPS_JOINED_BY_OTHER_SOCKETS {
-            let joins = self.up().flat_map(|nic| self.joins(nic)).collect();
+            let joins = self.up().flat_map(|nic| self.joins(nic, port)).collect();
             return vec![SocketPlan { joins, ..wildcard }];
         }
         // The kernel limits the memberships of a socket. So each has a socket of its own.
         let joins = self.up().flat_map(|nic| {
             let plan = |group| SocketPlan::of(nic, Role::Join, group);
-            self.joins(nic)
+            self.joins(nic, port)
                 .into_iter()
                 .map(move |join| SocketPlan { joins: vec![join], ..plan(join.0) })
         });
         joins.chain([wildcard]).collect()
     }
 
-    fn by_address(&self) -> Vec<SocketPlan> {
+    fn by_address(&self, port: u16) -> Vec<SocketPlan> {
         let of_nic = |nic: &Nic| {
             let plan = |own: &NicAddress| SocketPlan::of(nic, Role::HearAll, own.address);
             let mut plans: Vec<_> = nic.addresses.iter().map(plan).collect();
             if let Some(first) = plans.first_mut() {
-                first.joins = self.joins(nic);
+                first.joins = self.joins(nic, port);
             }
             plans
         };
         self.selected.iter().flat_map(of_nic).collect()
     }
 
-    fn by_class(&self) -> Vec<SocketPlan> {
+    fn by_class(&self, port: u16) -> Vec<SocketPlan> {
         let mut plans = self.unicast_sockets();
         plans.extend(self.subnet_sockets());
         let (limited, has_devices) = (Role::Hear(Class::Limited), self.has_devices());
@@ -266,10 +266,10 @@ impl Listeners<'_> {
                 plans.push(SocketPlan::on(nic, limited, Ipv4Addr::BROADCAST));
             }
             // A socket that has joined a group on one NIC hears no other NIC. It needs no device.
-            plans.extend(self.settings.groups.iter().map(|&group| SocketPlan {
-                joins: vec![(group, nic.index)],
+            plans.extend(self.joins(nic, port).into_iter().map(|join| SocketPlan {
+                joins: vec![join],
                 is_device_bound: has_devices,
-                ..SocketPlan::of(nic, Role::Hear(Class::Group), group)
+                ..SocketPlan::of(nic, Role::Hear(Class::Group), join.0)
             }));
         }
         plans
@@ -324,8 +324,14 @@ impl Listeners<'_> {
         broadcasts
     }
 
-    fn joins(&self, nic: &Nic) -> Vec<(Ipv4Addr, u32)> {
-        self.settings.groups.iter().map(|group| (*group, nic.index)).collect()
+    fn joins(&self, nic: &Nic, port: u16) -> Vec<(Ipv4Addr, u32)> {
+        let groups = self.settings.groups_on(nic, port).into_iter();
+        groups.map(|group| (group, nic.index)).collect()
+    }
+
+    /// The groups that are heard at a port, each with the index of the NIC.
+    pub fn groups(&self, port: u16) -> Vec<(Ipv4Addr, u32)> {
+        self.up().flat_map(|nic| self.joins(nic, port)).collect()
     }
 
     /// The NICs that broadcasts and groups come by.
@@ -341,7 +347,10 @@ impl Listeners<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{nics::samples::nic, path::sockets::settings::Unicast};
+    use crate::{
+        nics::samples::nic,
+        path::sockets::{join::Join, settings::Unicast},
+    };
 
     /// All but the senders.
     fn summary(plans: &[SocketPlan]) -> Vec<String> {
@@ -355,11 +364,14 @@ mod tests {
     fn plan(nics: &Nics, settings: &ListenSettings, layout: SocketLayout) -> Vec<SocketPlan> {
         let selected = &settings.select(nics);
         let subnet_sockets = SubnetSockets::Paired;
-        Listeners { settings, layout, nics, selected, subnet_sockets, spare_sender_count: 0 }.plan()
+        let listeners =
+            Listeners { settings, layout, nics, selected, subnet_sockets, spare_sender_count: 0 };
+        listeners.plan(5064)
     }
 
     fn settings(groups: &[Ipv4Addr], unicast: Unicast) -> ListenSettings {
-        ListenSettings { groups: groups.to_vec(), unicast, ..ListenSettings::default() }
+        let joins = groups.iter().copied().map(Join::from).collect();
+        ListenSettings { joins, unicast, ..ListenSettings::default() }
     }
 
     #[test]
@@ -428,7 +440,7 @@ mod tests {
             subnet_sockets: SubnetSockets::Paired,
         };
         let subnets = |listeners: Listeners<'_>| {
-            let mut plans = listeners.plan();
+            let mut plans = listeners.plan(5064);
             plans.retain(|plan| plan.role == Role::Hear(Class::Subnet));
             let texts = summary(&plans);
             texts.iter().map(|text| text.replace("Hear(Subnet) ", "")).collect::<Vec<_>>()

@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn plan(nics: &Nics, settings: &ListenSettings, layout: SocketLayout) -> Vec<SocketPlan> {
-        listeners(nics, settings, &settings.select(nics), layout).plan()
+        listeners(nics, settings, &settings.select(nics), layout).plan(5064)
     }
 
     fn listeners<'a>(

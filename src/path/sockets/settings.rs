@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use super::join::Join;
 use crate::error::{Error, Result};
 use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
 use crate::platform;
@@ -54,7 +55,7 @@ pub enum OnFailedNic {
 #[derive(Debug, Clone)]
 pub(crate) struct ListenSettings {
     pub ports: Vec<u16>,
-    pub groups: Vec<Ipv4Addr>,
+    pub joins: Vec<Join>,
     pub chosen: Vec<NicFilter>,
     pub excluded: Vec<NicFilter>,
     pub listen: Listen,
@@ -78,7 +79,7 @@ impl Default for ListenSettings {
     fn default() -> Self {
         Self {
             ports: Vec::new(),
-            groups: Vec::new(),
+            joins: Vec::new(),
             chosen: Vec::new(),
             excluded: Vec::new(),
             listen: Listen::Auto,
@@ -117,7 +118,26 @@ impl ListenSettings {
             let reason = "no NIC that is up has an address that was chosen and not excluded";
             return Err(Error::setting("nic", reason));
         }
-        Ok(())
+        self.check_joins(&self.select(nics))
+    }
+
+    fn check_joins(&self, selected: &Nics) -> Result<()> {
+        let mut strays = self.joins.iter().filter_map(|join| join.stray_nic(selected));
+        let Some(stray) = strays.next() else { return Ok(()) };
+        let reason = format!(
+            "{stray}: no NIC that is up and listened on matches; there are {selected} \
+             (Builder::wait_for_nics waits for it)"
+        );
+        Err(Error::setting("join", reason))
+    }
+
+    /// The groups to join on a NIC, at a port as the settings name it.
+    pub fn groups_on(&self, nic: &Nic, port: u16) -> Vec<Ipv4Addr> {
+        let wanted = self.joins.iter().filter(|join| join.is_at(port) && join.is_on(nic));
+        let mut groups: Vec<_> = wanted.map(|join| join.group).collect();
+        groups.sort();
+        groups.dedup();
+        groups
     }
 
     /// The NICs to listen on, each with what of it to listen at. Of those that are down only the

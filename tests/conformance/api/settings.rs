@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use nicring::{
-    Backend, Builder, Engine, Error, Hears, Listen, Nics, OnFailedNic, SocketInfo, Unicast,
+    Backend, Builder, Engine, Error, Hears, Join, Listen, Nics, OnFailedNic, SocketInfo, Unicast,
 };
 
 use crate::common::{
@@ -77,14 +77,18 @@ fn a_held_port_is_an_error_even_where_nics_may_fail(backend: Backend) {
 
 fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {
     let base = || on_loopback(backend);
+    let group = || Join::group([224, 0, 0, 128]);
     let without_port = || Engine::builder().backend(backend);
     let wildcard = || base().listen(Listen::Wildcard).unicast(Unicast::Leave);
     let too_often = base().list_nics_every(Duration::from_millis(9));
     let left = base().listen(Listen::Wildcard).leave_unicast("127.0.0.1");
-    let rows: [(Builder, &str, &str); 20] = [
+    let rows: [(Builder, &str, &str); 23] = [
         (without_port(), "port", "Builder::port"),
         (without_port().port(5076).port(5064).port(5076), "port", "5076 is given twice"),
-        (base().join([192, 0, 2, 1].into()), "join", "224.0.0.0/4"),
+        (base().join([192, 0, 2, 1]), "join", "224.0.0.0/4"),
+        (base().join(group().on("1.2.3")), "join", "expected a NIC's name, eth*"),
+        (base().join(group().port(9)), "join", "at port 9, which is not listened on"),
+        (base().join(group().on("no-such-nic")), "join", "no-such-nic: no NIC that is up"),
         (base().buffer_bytes(63), "buffer_bytes", "63 is not between 64 and 65507"),
         (base().buffer_bytes(65_508), "buffer_bytes", "65508"),
         (base().buffer_count(0), "buffer_count", "0 is not between"),
