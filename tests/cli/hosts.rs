@@ -161,13 +161,14 @@ fn the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not() {
         "s1 10.201.1.255 broadcast a socket on each NIC",
         "s1 10.201.63.255 broadcast a socket on each NIC",
         "s1 10.201.7.255 broadcast a socket on each NIC",
-        "s1 224.0.0.128 group a socket on the NIC",
+        "lo 224.0.0.128 group a socket on the NIC, for pva",
         "s2 10.201.2.1 unicast NOT HEARD: see below",
         "s2: binding 10.201.2.1:5064",
         "not in the kernel's table `local`",
         "would work here, but for 2 sockets.",
     ];
     assert_tells(&everything, &parts);
+    assert!(!everything.contains("s1 224.0.0.128"), "a group that only lo carries:\n{everything}");
     let chosen = [&ports[..], &["--interface", "s1", "--unicast", "leave"]].concat();
     let parts = [
         "s1 10.201.1.1 unicast left to other servers",

@@ -53,7 +53,14 @@ pub struct Interfaces {
     /// Addresses of NICs; an empty list means all NICs.
     pub addresses: Vec<Ipv4Addr>,
     /// Multicast groups to join.
-    pub groups: Vec<Ipv4Addr>,
+    pub groups: Vec<Group>,
+}
+
+/// A multicast group, and the NIC to hear it on; `None` for all that are listened on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub address: Ipv4Addr,
+    pub nic: Option<NicFilter>,
 }
 
 /// A source whose SEARCHes are not answered.
@@ -76,9 +83,12 @@ fn refused_entry(variable: &str, entry: &str, expected: &str) -> Failure {
     Failure::Usage(format!("{variable}: {entry:?}: {expected}"))
 }
 
-/// The host of an entry, and whether it has to be a group: pvxs allows `GROUP,TTL@NIC`. The TTL is
-/// for senders only. A group is joined on every NIC that is listened on, the named one among them.
-fn interface_entry<'a>(variable: &str, entry: &'a str) -> Result<(&'a str, bool), Failure> {
+/// The host of an entry, whether it has to be a group, and on which NIC: pvxs allows
+/// `GROUP,TTL@NIC`. The TTL is for senders only.
+fn interface_entry<'a>(
+    variable: &str,
+    entry: &'a str,
+) -> Result<(&'a str, bool, Option<NicFilter>), Failure> {
     let (rest, nic) = match entry.split_once('@') {
         Some((rest, nic)) => (rest, Some(nic)),
         None => (entry, None),
@@ -90,10 +100,10 @@ fn interface_entry<'a>(variable: &str, entry: &'a str) -> Result<(&'a str, bool)
     if ttl.is_some_and(|ttl| ttl.parse::<u8>().is_err()) {
         return Err(refused_entry(variable, entry, NO_COMMAS));
     }
-    if nic.is_some_and(|nic| nic.parse::<NicFilter>().is_err()) {
-        return Err(refused_entry(variable, entry, "expected a NIC's name or address after the @"));
-    }
-    Ok((host, ttl.is_some() || nic.is_some()))
+    let refused =
+        |_| refused_entry(variable, entry, "expected a NIC's name or address after the @");
+    let nic = nic.map(|nic| nic.parse().map_err(refused)).transpose()?;
+    Ok((host, ttl.is_some() || nic.is_some(), nic))
 }
 
 /// The variables that begin with `EPICS_`.
@@ -144,7 +154,7 @@ impl Environment {
         let mut interfaces = Interfaces { variable, ..Interfaces::default() };
         let mut wants_all = false;
         for entry in self.entries(variable) {
-            let (host, is_group) = interface_entry(variable, entry)?;
+            let (host, is_group, nic) = interface_entry(variable, entry)?;
             // The port here has no effect: one ring has one port per protocol. For rsrv it is the
             // port to search at, for pvxs the port to connect to. This program's port option means
             // neither.
@@ -154,7 +164,7 @@ impl Environment {
             }
             match address {
                 Ipv4Addr::UNSPECIFIED => wants_all = true,
-                _ if address.is_multicast() => interfaces.groups.push(address),
+                _ if address.is_multicast() => interfaces.groups.push(Group { address, nic }),
                 _ => interfaces.addresses.push(address),
             }
         }
@@ -279,10 +289,16 @@ mod tests {
             (interfaces.addresses, interfaces.groups)
         };
         let address = Ipv4Addr::new(192, 0, 2, 7);
-        let group = Ipv4Addr::new(224, 0, 1, 9);
+        let address_of_group = Ipv4Addr::new(224, 0, 1, 9);
+        let group = |nic: Option<&str>| {
+            let nic = nic.map(|nic| nic.parse().unwrap());
+            Group { address: address_of_group, nic }
+        };
         assert_eq!(interfaces(""), (vec![], vec![]));
         assert_eq!(interfaces(" 192.0.2.7:5075\t"), (vec![address], vec![]));
-        assert_eq!(interfaces("192.0.2.7 224.0.1.9,2@eth0"), (vec![address], vec![group]));
+        let of_nic = group(Some("eth0"));
+        assert_eq!(interfaces("192.0.2.7 224.0.1.9,2@eth0"), (vec![address], vec![of_nic]));
+        assert_eq!(interfaces("224.0.1.9").1, [group(None)]);
         assert_eq!(interfaces("0.0.0.0 192.0.2.7"), (vec![], vec![]), "0.0.0.0 stands for all");
         for list in [
             "192.0.2.7,192.0.2.8",

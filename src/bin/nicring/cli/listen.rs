@@ -8,12 +8,12 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use nicring::{
-    Backend, Builder, Engine, NicFilter, Nics, OnFailedNic, Unicast,
+    Backend, Builder, Engine, Join, Nic, NicFilter, Nics, OnFailedNic, Unicast,
     search::{Protocol, pva::FORWARD_GROUP},
 };
 
 use super::{
-    environment::{Environment, Interfaces},
+    environment::{Environment, Group, Interfaces},
     failure::Failure,
     host,
     parse::setting,
@@ -105,11 +105,32 @@ pub struct ListenPlan {
     pub protocol: Protocol,
     pub port: u16,
     pub way: Way,
+    /// The groups that are heard.
+    pub groups: Vec<Group>,
     /// A line for people about the programs that share the port.
     pub note: Option<String>,
 }
 
 impl ListenPlan {
+    /// Its groups, each at its port.
+    fn joins(&self) -> impl Iterator<Item = Join> {
+        let port = self.port;
+        self.groups.iter().map(move |group| {
+            let join = Join::group(group.address).port(port);
+            group.nic.clone().into_iter().fold(join, Join::on)
+        })
+    }
+
+    /// The groups that are heard on a NIC.
+    pub fn groups_on(&self, nic: &Nic) -> impl Iterator<Item = Ipv4Addr> {
+        let is_on = |group: &&Group| {
+            let names =
+                |filter: &NicFilter| nic.addresses.iter().any(|own| filter.matches(nic, own));
+            group.nic.as_ref().is_none_or(names)
+        };
+        self.groups.iter().filter(is_on).map(|group| group.address)
+    }
+
     /// Whether the unicasts to this address are left to another server.
     pub fn leaves(&self, address: Ipv4Addr) -> bool {
         self.way.unicast == Unicast::Leave || self.way.left.contains(&address)
@@ -120,7 +141,6 @@ impl ListenPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
     pub filters: Vec<NicFilter>,
-    pub groups: Vec<Ipv4Addr>,
     pub unicast: Unicast,
     /// Addresses where unicasts are left to others, whatever `unicast` says.
     pub left: Vec<Ipv4Addr>,
@@ -153,9 +173,8 @@ impl ListenArguments {
     ) -> Result<ListenPlan, Failure> {
         let port = port.map_or_else(|| environment.server_port(protocol), Ok)?;
         let interfaces = environment.interfaces(protocol)?;
-        let mut groups = vec![FORWARD_GROUP];
-        groups.extend(interfaces.groups.iter().filter(|group| **group != FORWARD_GROUP));
         let filters = self.filters(&interfaces, nics)?;
+        let groups = self.groups(protocol, &interfaces, &filters, nics)?;
         let affected = holders(port).map(|holders| Affected::new(&holders, nics));
         let mut left = Vec::new();
         let chosen = match (self.unicast, &affected) {
@@ -167,9 +186,9 @@ impl ListenArguments {
             }
             (Some(UnicastChoice::Take), _) | (None, None) => Unicast::Take,
         };
-        let way = Way { filters, groups, unicast: chosen, left };
+        let way = Way { filters, unicast: chosen, left };
         let note = affected.and_then(|affected| affected.note(port, &way));
-        Ok(ListenPlan { protocol, port, way, note })
+        Ok(ListenPlan { protocol, port, way, groups, note })
     }
 
     /// The NICs to listen on. Every filter must match a NIC that is up.
@@ -191,6 +210,32 @@ impl ListenArguments {
         Ok(filters)
     }
 
+    /// The groups to hear. One on a NIC of its own needs that NIC.
+    fn groups(
+        &self,
+        protocol: Protocol,
+        interfaces: &Interfaces,
+        filters: &[NicFilter],
+        nics: &Nics,
+    ) -> Result<Vec<Group>, Failure> {
+        let is_absent = |group: &&Group| {
+            let nic = group.nic.as_ref();
+            nic.is_some_and(|nic| !nic.finds_any(nics)) && !self.wait_for_nics
+        };
+        if let Some(Group { address, nic: Some(nic) }) = interfaces.groups.iter().find(is_absent) {
+            return Err(Failure::Usage(format!(
+                "{}: {address}@{nic}: no NIC of this host that is up matches; there are {nics} \
+                 (--wait-for-nics waits for it)",
+                interfaces.variable
+            )));
+        }
+        let mut groups = interfaces.groups.clone();
+        if protocol == Protocol::Pva && hears_loopback(filters, nics) {
+            groups.push(forwarded());
+        }
+        Ok(groups)
+    }
+
     /// A builder for one engine. All plans must have the same way.
     pub fn builder(&self, plans: &[ListenPlan]) -> Builder {
         let way = &plans[0].way;
@@ -204,7 +249,7 @@ impl ListenArguments {
         }
         let left = way.left.iter().copied().map(NicFilter::Address);
         builder = left.fold(builder, Builder::leave_unicast);
-        builder = way.groups.iter().copied().fold(builder, Builder::join);
+        builder = plans.iter().flat_map(ListenPlan::joins).fold(builder, Builder::join);
         builder = plans.iter().map(|plan| plan.port).fold(builder, Builder::port);
         builder = self.buffer_bytes.into_iter().fold(builder, Builder::buffer_bytes);
         builder = builder.recv_buffer_bytes(self.recv_buffer_bytes);
@@ -219,12 +264,28 @@ impl ListenArguments {
     pub fn on_loopback(&self) -> [ListenPlan; 2] {
         let way = Way {
             filters: vec![NicFilter::Address(Ipv4Addr::LOCALHOST)],
-            groups: vec![FORWARD_GROUP],
             unicast: Unicast::Take,
             left: Vec::new(),
         };
-        Protocol::ALL.map(|protocol| ListenPlan { protocol, port: 0, way: way.clone(), note: None })
+        Protocol::ALL.map(|protocol| {
+            let (way, groups) = (way.clone(), vec![forwarded()]);
+            ListenPlan { protocol, port: 0, way, groups, note: None }
+        })
     }
+}
+
+/// What servers of PVA forward to the others of their host, by the loopback NIC alone.
+fn forwarded() -> Group {
+    Group { address: FORWARD_GROUP, nic: Some(NicFilter::Address(Ipv4Addr::LOCALHOST)) }
+}
+
+/// Whether the loopback NIC is among those that are listened on.
+fn hears_loopback(filters: &[NicFilter], nics: &Nics) -> bool {
+    let Some(lo) = nics.loopback().filter(|lo| lo.is_up && lo.owns(Ipv4Addr::LOCALHOST)) else {
+        return false;
+    };
+    let names = |filter: &NicFilter| lo.addresses.iter().any(|own| filter.matches(lo, own));
+    filters.is_empty() || filters.iter().any(names)
 }
 
 /// The sockets of a process that was killed outlive it for a moment.
@@ -321,13 +382,15 @@ mod tests {
     use super::*;
 
     fn way(unicast: Unicast) -> Way {
-        Way { filters: vec![], groups: vec![], unicast, left: vec![] }
+        Way { filters: vec![], unicast, left: vec![] }
     }
 
     #[test]
     fn protocols_share_an_engine_unless_their_ways_differ() {
-        let plan =
-            |protocol, unicast| ListenPlan { protocol, port: 0, way: way(unicast), note: None };
+        let plan = |protocol, unicast| {
+            let groups = Vec::new();
+            ListenPlan { protocol, port: 0, way: way(unicast), groups, note: None }
+        };
         let (ca, pva) = (plan(Protocol::Ca, Unicast::Take), plan(Protocol::Pva, Unicast::Take));
         assert_eq!(by_engine([ca.clone(), pva]).len(), 1);
         assert_eq!(by_engine([ca, plan(Protocol::Pva, Unicast::Leave)]).len(), 2);

@@ -1,24 +1,25 @@
 //! What is heard, by which socket, and what is not, and why.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use nicring::{Class, FailedNic, Handle, Hears, Nic, SocketInfo, Subnet};
+use nicring::{Class, FailedNic, Handle, Hears, Nic, SocketInfo, Subnet, search::Protocol};
 
 use crate::cli::{
     listen::ListenPlan,
     text::{printable, wrapped},
 };
 
-/// Lines about what an engine hears. All its ports hear alike, but for what failed.
-pub fn lines(handle: &Handle, plan: &ListenPlan) -> Vec<String> {
-    let (nics, mut sockets) = (handle.nics(), handle.sockets());
+/// Lines about what an engine hears. All its ports hear alike, but for groups and what failed.
+pub fn lines(handle: &Handle, plans: &[ListenPlan]) -> Vec<String> {
+    let (nics, mut sockets, plan) = (handle.nics(), handle.sockets(), &plans[0]);
     // An unused port was asked for: that of the first socket.
     let port = match plan.port {
         0 => sockets.first().map_or(0, |socket| socket.address.port()),
         port => port,
     };
-    sockets.retain(|socket| socket.address.port() == port);
-    let hearing = Hearing { plan, sockets, failed: handle.failed_nics() };
+    let is_for_group = |socket: &SocketInfo| socket.hears == Hears::Class(Class::Group);
+    sockets.retain(|socket| socket.address.port() == port || is_for_group(socket));
+    let hearing = Hearing { plans, plan, sockets, failed: handle.failed_nics() };
     let mut lines: Vec<String> = nics.iter().flat_map(|nic| hearing.of_nic(nic)).collect();
     if !hearing.failed.is_empty() {
         lines.push("  Not heard, and tried again until it is:".to_owned());
@@ -28,8 +29,10 @@ pub fn lines(handle: &Handle, plan: &ListenPlan) -> Vec<String> {
 }
 
 struct Hearing<'a> {
+    plans: &'a [ListenPlan],
+    /// The first of them.
     plan: &'a ListenPlan,
-    /// For one port.
+    /// For its port; those for groups for every port.
     sockets: Vec<SocketInfo>,
     failed: Vec<FailedNic>,
 }
@@ -59,11 +62,26 @@ impl Hearing<'_> {
         }
         let how = self.broadcast(nic, Ipv4Addr::BROADCAST, Class::Limited);
         rows.push(row("255.255.255.255", "broadcast", &how));
-        for group in &self.plan.way.groups {
-            let how = self.broadcast(nic, *group, Class::Group);
-            rows.push(row(&group.to_string(), "group", &how));
+        for (group, protocols) in self.groups_on(nic) {
+            let how = self.broadcast(nic, group, Class::Group);
+            let is_for_all = protocols.len() == self.plans.len();
+            let names: Vec<_> = protocols.iter().map(|protocol| protocol.name()).collect();
+            let whom =
+                if is_for_all { String::new() } else { format!(", for {}", names.join(" and ")) };
+            rows.push(row(&group.to_string(), "group", &format!("{how}{whom}")));
         }
         rows
+    }
+
+    /// The groups that are heard on a NIC, each with its protocols.
+    fn groups_on(&self, nic: &Nic) -> BTreeMap<Ipv4Addr, Vec<Protocol>> {
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for plan in self.plans {
+            for group in plan.groups_on(nic) {
+                groups.entry(group).or_default().push(plan.protocol);
+            }
+        }
+        groups
     }
 
     fn listens_on(&self, nic: &Nic) -> bool {

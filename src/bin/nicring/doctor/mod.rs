@@ -140,7 +140,7 @@ fn tell_sockets(
         console.say(&format!("\nHeard, and by which socket: {}", ports.join(", ")));
         let engine = arguments.builder(&plans).open()?;
         let handle = engine.handle();
-        hearing::lines(&handle, &plans[0]).iter().for_each(|line| console.say(line));
+        hearing::lines(&handle, &plans).iter().for_each(|line| console.say(line));
         let count = handle.sockets().len();
         console.say(&format!("  {count} sockets, backend: {}", handle.backend().backend));
         failed_count += handle.failed_nics().len();
