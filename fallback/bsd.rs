@@ -20,7 +20,10 @@ use socket2::Socket;
 use crate::{
     datagram::{Arrival, Outbox, Outgoing},
     path::ListenSocket,
-    sys::{nic_watch::NicWatch, options::PacketInfo},
+    sys::{
+        nic_watch::NicWatch,
+        options::{PacketInfo, with_travel},
+    },
 };
 
 /// Receives and sends one datagram per system call.
@@ -85,10 +88,12 @@ impl Transport {
         let pieces = [IoSlice::new(outbox.payload(first))];
         let destination = SockaddrIn::from(first.destination);
         let sent = control::with_egress(first.egress, socket.plan.address, |controls| {
-            let fd = socket.socket.as_raw_fd();
-            sendmsg(fd, &pieces, controls, MsgFlags::MSG_DONTWAIT, Some(&destination))
+            with_travel(&socket.socket, first, || {
+                let fd = socket.socket.as_raw_fd();
+                Ok(sendmsg(fd, &pieces, controls, MsgFlags::MSG_DONTWAIT, Some(&destination))?)
+            })
         });
-        sent.map(|_| 1).map_err(|error| (1, error.into()))
+        sent.map(|_| 1).map_err(|error| (1, error))
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn with_egress<T>(
     _bound: Ipv4Addr,
     send: impl FnOnce(&[ControlMessage<'_>]) -> T,
 ) -> T {
-    if egress == Egress::default() {
+    if egress.ifindex.is_none() && egress.source.is_none() {
         return send(&[]);
     }
     let source = egress.source.unwrap_or(Ipv4Addr::UNSPECIFIED);

@@ -11,7 +11,10 @@ use socket2::Socket;
 use crate::{
     datagram::{Arrival, Outbox, Outgoing, PAYLOAD_LEN_MAX},
     path::ListenSocket,
-    sys::{nic_watch::NicWatch, options::PacketInfo},
+    sys::{
+        nic_watch::NicWatch,
+        options::{PacketInfo, with_travel},
+    },
 };
 
 /// Windows Sockets error code: ICMP answers that the time to live of something that was sent
@@ -91,7 +94,9 @@ impl Transport {
         if !is_own {
             return Err((1, io::ErrorKind::AddrNotAvailable.into()));
         }
-        let sent = socket.socket.send_to(outbox.payload(first), &first.destination.into());
+        let sent = with_travel(&socket.socket, first, || {
+            socket.socket.send_to(outbox.payload(first), &first.destination.into())
+        });
         sent.map(|_| 1).map_err(|error| (1, error))
     }
 }

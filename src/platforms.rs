@@ -18,6 +18,8 @@
 //! | an ICMP error ends nothing | kept | kept | kept | kept | in user space | `api::reply::a_reply_to_a_closed_port_disturbs_nothing` |
 //! | a reply's source is the address that was asked | kept | kept | kept | kept | in user space | `api::reply::a_reply_comes_from_the_address_that_was_asked` |
 //! | `Egress::ifindex` chooses the interface | kept | kept | kept | not offered: the system's route to the destination is taken | in user space | `api::reply::a_batch_sends_what_answers_nothing` |
+//! | `Egress::port`, `Egress::ttl` | kept | kept | kept | kept | kept | `api::reply::a_beacon_leaves_from_the_port_that_it_names`, `namespaces::announce::a_beacon_has_the_time_to_live_that_it_names` |
+//! | `multicast_loop` is about what is sent | kept | kept | kept | kept | not offered: it is about what is heard, by the engine's own sockets | `namespaces::announce::a_group_is_heard_by_its_own_host_unless_told_otherwise` |
 //! | `Listen::Wildcard` | kept | kept | kept | kept | not offered: `Error::Setting` names `listen` | `api::platforms::the_table_tells_what_is_so` |
 //! | `Unicast::Leave` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_reach_the_plain_server` |
 //! | `leave_unicast` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_at_one_address_reach_the_plain_server` |
@@ -28,6 +30,7 @@
 //! | `exclusive` refuses a port that is held | kept | kept | kept | kept | kept | `api::settings::an_exclusive_port_is_refused_with_the_name_of_the_nic` |
 //! | `exclusive` keeps out who sets SO_REUSEADDR later | kept | kept | kept | kept | not offered: programs of the same user get in, and take unicasts | `os_semantics::sharing::an_exclusive_port_keeps_out_who_would_share_it`, `os_semantics::windows::an_exclusive_port_cannot_keep_out_who_sets_reuseaddr` |
 //! | `kernel_time` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::the_kernel_tells_when_it_received_if_asked` |
+//! | `recv_ttl`, `recv_tos` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `namespaces::announce::the_time_to_live_and_the_type_of_service_are_told_if_asked` |
 //! | `kernel_drop_count` | kept | kept | not offered: `None` | not offered: `None` | not offered: `None` | `os_semantics::linux::every_drop_of_the_kernel_is_counted` |
 //! | NICs that come and go are followed | kept | kept | in user space | in user space | in user space | `api::life::nics_that_are_listed_every_ten_milliseconds_cost_nothing_that_is_heard` |
 //! | a rescan follows the NICs and disturbs none that stays | kept | kept | kept | kept | kept | `api::life::a_rescan_without_a_change_loses_nothing` |

@@ -126,6 +126,23 @@ impl<'a> Datagram<'a> {
         let kernel_time = self.record.arrival.kernel_time?;
         Some(SystemTime::UNIX_EPOCH + kernel_time.since_epoch())
     }
+
+    /// The time to live of its IP header; `None` unless [`Builder::recv_ttl`] asked for it.
+    ///
+    /// [`Builder::recv_ttl`]: crate::Builder::recv_ttl
+    #[must_use]
+    pub fn ttl(&self) -> Option<u8> {
+        self.record.arrival.ttl
+    }
+
+    /// The type of service of its IP header: DSCP in the upper six bits, ECN in the lower two
+    /// (RFC 2474, RFC 3168); `None` unless [`Builder::recv_tos`] asked for it.
+    ///
+    /// [`Builder::recv_tos`]: crate::Builder::recv_tos
+    #[must_use]
+    pub fn tos(&self) -> Option<u8> {
+        self.record.arrival.tos
+    }
 }
 
 impl fmt::Debug for Datagram<'_> {

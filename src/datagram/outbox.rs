@@ -27,6 +27,8 @@ pub enum Queued {
     /// No: an answer goes to one host, and this is a broadcast address, a group or port 0.
     /// [`Batch::send`](crate::Batch::send) may send there.
     NoHost,
+    /// No: the engine listens on no such port ([`Egress::port`]).
+    NoPort,
     /// No: the engine has been told to stop.
     Stopped,
 }
@@ -99,6 +101,31 @@ impl Outbox {
         let (start, len) = (self.arena.len() as u32, payload.len() as u32);
         self.arena.extend_from_slice(payload);
         self.outgoing.push(Outgoing { origin, egress, destination, start, len });
+        Queued::Yes
+    }
+
+    /// Queues one payload once for each egress, or for none of them.
+    pub fn push_each(
+        &mut self,
+        egresses: impl ExactSizeIterator<Item = Egress>,
+        destination: SocketAddrV4,
+        payload: &[u8],
+    ) -> Queued {
+        if egresses.len() == 0 {
+            return Queued::Yes;
+        }
+        let admitted = self.admit(payload.len());
+        if !admitted.is_queued() {
+            return admitted;
+        }
+        if self.outgoing.len() + egresses.len() > self.outgoing.capacity() {
+            self.refusals.full_count += 1;
+            return Queued::Full;
+        }
+        let (start, len) = (self.arena.len() as u32, payload.len() as u32);
+        self.arena.extend_from_slice(payload);
+        let outgoing = |egress| Outgoing { origin: None, egress, destination, start, len };
+        self.outgoing.extend(egresses.map(outgoing));
         Queued::Yes
     }
 

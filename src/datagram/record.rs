@@ -21,6 +21,8 @@ pub(crate) struct Arrival {
     /// socket does not request the count with each datagram.
     pub drop_count: u32,
     pub kernel_time: Option<KernelTime>,
+    pub ttl: Option<u8>,
+    pub tos: Option<u8>,
     pub is_truncated: bool,
     /// Whether control messages were cut off.
     pub is_control_truncated: bool,
@@ -34,6 +36,8 @@ impl Arrival {
             ifindex: 0,
             drop_count: 0,
             kernel_time: None,
+            ttl: None,
+            tos: None,
             is_truncated: false,
             is_control_truncated: false,
         }

@@ -205,6 +205,38 @@ impl Builder {
         self
     }
 
+    /// How far what is sent to groups travels: the time to live of its IP header, 1 unless called,
+    /// which no router passes on. With 0 it stays on this host. An
+    /// [`Egress`](crate::Egress::ttl) may say otherwise for one datagram. Answers go to hosts, and
+    /// are not concerned.
+    ///
+    /// ```
+    /// // RFC 6762 (section 11) has all of mDNS sent with 255.
+    /// let builder = nicring::Engine::builder().port(5353).multicast_ttl(255);
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn multicast_ttl(mut self, ttl: u8) -> Self {
+        self.listen.multicast_ttl = ttl;
+        self
+    }
+
+    /// Whether programs of this host hear what is sent to groups, the engine among them; yes unless
+    /// called. An [`Egress`](crate::Egress::multicast_loop) may say otherwise for one datagram.
+    ///
+    /// On Windows this is about what is heard: an engine that says no hears nothing that this host
+    /// sends to its groups ([the table of platforms](crate::platforms)).
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(1900).multicast_loop(false);
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn multicast_loop(mut self, is_heard_here: bool) -> Self {
+        self.listen.multicast_loop = is_heard_here;
+        self
+    }
+
     /// Refuses to share the port with other sockets.
     ///
     /// Unless called, a second server of the same user takes about half of the unicasts, and a
@@ -240,7 +272,51 @@ impl Builder {
     /// Asks the kernel when it received each datagram (`SO_TIMESTAMPNS`, Linux only).
     #[must_use]
     pub fn kernel_time(mut self) -> Self {
-        self.listen.wants_kernel_time = true;
+        self.listen.requested.time = true;
+        self
+    }
+
+    /// Asks the kernel for the time to live of each datagram ([`Datagram::ttl`], `IP_RECVTTL`,
+    /// Linux only).
+    ///
+    /// [`Datagram::ttl`]: crate::Datagram::ttl
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(5353).recv_ttl();
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn recv_ttl(mut self) -> Self {
+        self.listen.requested.ttl = true;
+        self
+    }
+
+    /// Asks the kernel for the type of service of each datagram ([`Datagram::tos`], `IP_RECVTOS`,
+    /// Linux only).
+    ///
+    /// [`Datagram::tos`]: crate::Datagram::tos
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(5076).recv_tos();
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn recv_tos(mut self) -> Self {
+        self.listen.requested.tos = true;
+        self
+    }
+
+    /// Hands out datagrams from 0.0.0.0 too: hosts that have no address yet send so (DHCP). Unless
+    /// called they are guarded, because no answer reaches 0.0.0.0. Answer by
+    /// [`Batch::send`](crate::Batch::send) to 255.255.255.255, by the NIC that heard it.
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(67).allow_unspecified_source();
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn allow_unspecified_source(mut self) -> Self {
+        self.listen.allows_unspecified_source = true;
         self
     }
 

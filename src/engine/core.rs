@@ -14,7 +14,9 @@ use crate::{
     datagram::Outbox,
     error::{Error, Result},
     lock::lock,
-    path::{Admission, BackendDriver, BackendSettings, Batch, Dispatch, ListenSettings, Turn},
+    path::{
+        Admission, BackendDriver, BackendSettings, Batch, Dispatch, Host, ListenSettings, Turn,
+    },
     stats::{Stats, StatsTable, add},
 };
 
@@ -30,6 +32,7 @@ pub(super) struct Core {
     listening: Listening,
     admission: Admission,
     dispatch: Dispatch,
+    host: Arc<Host>,
     pub driver: Box<dyn BackendDriver>,
     pub shared: Arc<Shared>,
     posted: Outbox,
@@ -52,6 +55,7 @@ impl Core {
         Ok(Self {
             admission: listening.admission(&shared.stats),
             dispatch: listening.dispatch(&shared.stats),
+            host: shared.host(),
             listening,
             driver,
             shared: Arc::new(shared),
@@ -103,8 +107,7 @@ impl Core {
         let result = self.driver.turn(turn, batch);
         self.shared.is_waiting.store(false, Ordering::SeqCst);
         add(&self.shared.stats.turn_count, 1);
-        batch.nics = Arc::clone(&self.admission.nics);
-        batch.strangers = Arc::clone(&self.shared.strangers);
+        batch.host = Arc::clone(&self.host);
         result
     }
 
@@ -136,6 +139,7 @@ impl Core {
         if has_changed {
             self.admission = self.listening.admission(&self.shared.stats);
             self.dispatch = self.listening.dispatch(&self.shared.stats);
+            self.host = self.shared.host();
         }
     }
 

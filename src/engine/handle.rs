@@ -13,7 +13,7 @@ use crate::{
     datagram::{Egress, Outbox, Queued, ReplyPath},
     lock::lock,
     nics::Nics,
-    path::{FailedNic, Listen, ListenSocket, SocketInfo, SocketLayout, Strangers, Wake},
+    path::{FailedNic, Host, Listen, ListenSocket, SocketInfo, SocketLayout, Wake},
     stats::{Stats, StatsTable},
     sys::process::Opener,
 };
@@ -58,7 +58,16 @@ impl Handle {
         if !self.shared.opener.is_this() {
             return Arc::default();
         }
-        Arc::clone(&lock(&self.shared.nics))
+        Arc::clone(&self.shared.host().nics)
+    }
+
+    /// The NICs that the engine listens on, each with those of its addresses that it listens at.
+    #[must_use]
+    pub fn heard_nics(&self) -> Arc<Nics> {
+        if !self.shared.opener.is_this() {
+            return Arc::default();
+        }
+        Arc::clone(&self.shared.host().heard)
     }
 
     /// Which backend runs, and why [`Backend::Auto`](crate::Backend::Auto) did not choose io_uring.
@@ -109,10 +118,34 @@ impl Handle {
         self.shared.wake();
     }
 
-    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    /// Queues a datagram that answers nothing, such as a beacon: from the first port, unless the
+    /// egress names another.
     #[must_use]
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        self.post(|posted| lock(posted).push(None, egress, destination, payload))
+        self.post(|shared| shared.host().send(&shared.posted, egress, destination, payload))
+    }
+
+    /// Queues a datagram that answers nothing once for each NIC that the engine listens on, by
+    /// which it leaves: to a group, or to 255.255.255.255. All of them leave by one submission, and
+    /// none is queued if there is no room for all.
+    ///
+    /// NICs that are down are left out, and so is the loopback NIC unless it is the only one. To
+    /// the broadcast address of each subnet, send to each by [`Handle::send`]:
+    /// [`Handle::heard_nics`] has them.
+    ///
+    /// ```
+    /// use nicring::{Egress, Engine};
+    ///
+    /// # let engine = Engine::builder().port(0).nic("127.0.0.1").open()?;
+    /// let handle = engine.handle();
+    /// let everyone = "224.0.0.251:5353".parse().expect("an address");
+    /// let egress = Egress::by_route().with_ttl(255);
+    /// assert!(handle.fan_out(egress, everyone, b"I am here").is_queued());
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    #[must_use]
+    pub fn fan_out(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        self.post(|shared| shared.host().fan_out(&shared.posted, egress, destination, payload))
     }
 
     /// Queues an answer to `destination`, for a datagram that came by `path`, when its batch may be
@@ -143,7 +176,7 @@ impl Handle {
     #[must_use]
     pub fn reply_by(&self, path: ReplyPath, destination: SocketAddrV4, payload: &[u8]) -> Queued {
         let way = self.way(&path, destination);
-        self.post(|posted| match way {
+        self.post(|Shared { posted, .. }| match way {
             Some(egress) => lock(posted).push(Some(path.origin()), egress, destination, payload),
             None => lock(posted).refuse(),
         })
@@ -170,7 +203,7 @@ impl Handle {
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Queued {
         let way = self.way(&path, destination);
-        self.post(|posted| match way {
+        self.post(|Shared { posted, .. }| match way {
             Some(egress) => {
                 Outbox::compose(posted, path.origin(), (egress, destination), len_max, write)
             }
@@ -180,14 +213,17 @@ impl Handle {
 
     /// How an answer leaves, if it may.
     fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
-        self.shared.strangers.way(&self.nics(), path, destination)
+        if !self.shared.opener.is_this() {
+            return None;
+        }
+        self.shared.host().way(path, destination)
     }
 
-    fn post(&self, push: impl FnOnce(&Mutex<Outbox>) -> Queued) -> Queued {
+    fn post(&self, push: impl FnOnce(&Shared) -> Queued) -> Queued {
         if self.shared.is_stopping() || !self.shared.opener.is_this() {
             return Queued::Stopped;
         }
-        let queued = push(&self.shared.posted);
+        let queued = push(&self.shared);
         self.shared.has_posted.store(true, Ordering::SeqCst);
         self.shared.wake();
         queued
@@ -217,8 +253,7 @@ pub(super) struct Shared {
     pub sockets: Mutex<Vec<Arc<ListenSocket>>>,
     /// What users see of the sockets.
     pub infos: Mutex<Vec<SocketInfo>>,
-    pub nics: Mutex<Arc<Nics>>,
-    pub strangers: Arc<Strangers>,
+    pub host: Mutex<Arc<Host>>,
     pub failed_nics: Mutex<Vec<FailedNic>>,
     pub report: BackendReport,
     pub layout: SocketLayout,
@@ -246,12 +281,16 @@ impl Shared {
             posted: Mutex::new(Outbox::new(replies_max)),
             sockets: Mutex::default(),
             infos: Mutex::default(),
-            nics: Mutex::default(),
-            strangers: Arc::default(),
+            host: Mutex::default(),
             failed_nics: Mutex::default(),
             report,
             layout,
         }
+    }
+
+    /// What the engine knows of its host now.
+    pub fn host(&self) -> Arc<Host> {
+        Arc::clone(&lock(&self.host))
     }
 
     pub fn is_stopping(&self) -> bool {

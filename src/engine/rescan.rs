@@ -12,8 +12,8 @@ use crate::{
     lock::lock,
     nics::Nics,
     path::{
-        Admission, BackendDriver, Dispatch, FailedNic, ListenSettings, Listeners, SocketLayout,
-        SocketPlan, SubnetSockets, spare_sender_count,
+        Admission, BackendDriver, Dispatch, FailedNic, Host, ListenSettings, Listeners,
+        SocketLayout, SocketPlan, Strangers, SubnetSockets, spare_sender_count,
     },
     platform,
     stats::StatsTable,
@@ -30,7 +30,7 @@ pub(super) struct Listening {
     /// All NICs of the host.
     nics: Arc<Nics>,
     /// The NICs that the engine listens on, each with what of it the engine listens at.
-    selected: Nics,
+    selected: Arc<Nics>,
     /// Once there were too many pairs, it stays so. Otherwise sockets would be opened and closed
     /// each time that the number of NICs crosses the bound.
     subnet_sockets: SubnetSockets,
@@ -46,7 +46,7 @@ impl Listening {
         let layout = SocketLayout::of_system(settings.listen, settings.leaves_unicasts(), &nics)?;
         tracing::debug!(?layout, "chose how to listen");
         settings.check_chosen(&nics)?;
-        let selected = settings.select(&nics);
+        let selected = Arc::new(settings.select(&nics));
         let needs_look = settings.follows_nics && !platform::TELLS_NEWS_OF_NICS;
         let spare_sender_count = spare_sender_count(settings.send_buffer_bytes);
         let timer = RescanTimer::new(needs_look.then_some(settings.list_nics_every));
@@ -128,18 +128,30 @@ impl Listening {
             groups.map(move |(group, nic)| (port, group, nic)).collect::<Vec<_>>()
         };
         let groups = self.settings.ports.iter().zip(&self.ports).flat_map(of_port).collect();
-        Admission::new(Arc::clone(&self.nics), self.selected.clone(), groups, stats)
+        Admission::new(Arc::clone(&self.nics), Arc::clone(&self.selected), groups, stats)
+            .with_unspecified_source(self.settings.allows_unspecified_source)
     }
 
     pub fn dispatch(&self, stats: &StatsTable) -> Dispatch {
         Dispatch::new(&self.sockets.by_slot(), &self.selected, stats)
     }
 
+    fn host(&self, strangers: Arc<Strangers>) -> Host {
+        Host {
+            nics: Arc::clone(&self.nics),
+            heard: Arc::clone(&self.selected),
+            ports: self.ports.clone(),
+            multicast_loop: self.settings.multicast_loop,
+            strangers,
+        }
+    }
+
     /// Tells the handles the sockets, the NICs and the failures.
     pub fn publish(&self, shared: &Shared) {
         *lock(&shared.sockets) = self.sockets.sockets().map(Arc::clone).collect();
         *lock(&shared.infos) = self.sockets.infos();
-        *lock(&shared.nics) = Arc::clone(&self.nics);
+        let known = lock(&shared.host).strangers.clone();
+        *lock(&shared.host) = Arc::new(self.host(known));
         *lock(&shared.failed_nics) = self.failures();
     }
 
@@ -213,7 +225,7 @@ impl Listening {
     fn follow(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) {
         self.timer.note_looked();
         self.nics = Arc::new(self.watch.nics());
-        self.selected = self.settings.select(&self.nics);
+        self.selected = Arc::new(self.settings.select(&self.nics));
         let plans = self.plans();
         // The handles let go of the sockets. So a removed one closes, and its address can be bound
         // again.

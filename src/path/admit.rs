@@ -1,7 +1,10 @@
 //! Turns an arrival into a [`Record`], or drops it. Finds its class and its NIC, and counts it.
 //! Both backends call this code, so they cannot differ.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
 
 use super::sockets::{ListenSocket, Role};
 use crate::{
@@ -16,11 +19,13 @@ pub(crate) struct Admission {
     /// All NICs of the host.
     pub nics: Arc<Nics>,
     /// The NICs that the engine listens on, each with what of it the engine listens at.
-    selected: Nics,
+    selected: Arc<Nics>,
     /// Counters of each NIC that the engine listens on, by ascending index.
     counters: Vec<Arc<NicCounters>>,
     /// The groups that are heard: the port, the group, the index of the NIC. Sorted.
     groups: Vec<(u16, Ipv4Addr, u32)>,
+    /// Whether datagrams from 0.0.0.0 are handed out.
+    allows_unspecified_source: bool,
     /// Whether NICs that the engine listens on share an address.
     has_shared_addresses: bool,
 }
@@ -32,13 +37,34 @@ impl Admission {
     /// `groups` are those that are heard: the port, the group, the index of the NIC.
     pub fn new(
         nics: Arc<Nics>,
-        selected: Nics,
+        selected: Arc<Nics>,
         mut groups: Vec<(u16, Ipv4Addr, u32)>,
         stats: &StatsTable,
     ) -> Self {
         groups.sort();
         let has_shared_addresses = selected.has_shared_addresses();
-        Self { nics, counters: stats.of(&selected), selected, groups, has_shared_addresses }
+        Self {
+            nics,
+            counters: stats.of(&selected),
+            selected,
+            groups,
+            allows_unspecified_source: false,
+            has_shared_addresses,
+        }
+    }
+
+    /// The same, which hands out datagrams from 0.0.0.0 too, or not.
+    pub fn with_unspecified_source(self, allows_unspecified_source: bool) -> Self {
+        Self { allows_unspecified_source, ..self }
+    }
+
+    /// Whether no answer to this source can be right.
+    #[inline]
+    fn is_guarded(&self, source: SocketAddrV4) -> bool {
+        let is_unspecified = || source.ip().is_unspecified() && source.port() != 0;
+        let is_allowed =
+            self.nics.is_host(source) || (self.allows_unspecified_source && is_unspecified());
+        !is_allowed
     }
 
     /// The record of a datagram, or `None` if it is dropped. Counts it either way, except on
@@ -58,7 +84,7 @@ impl Admission {
         let class = match socket.plan.role {
             Role::Hear(class) => class,
             Role::HearAll | Role::HearRest => self.classify(&arrival),
-            Role::Send | Role::Reply | Role::Spare(_) | Role::Join => return None,
+            Role::Send { .. } | Role::Reply | Role::Spare(_) | Role::Join => return None,
             Role::Unjudged => {
                 let class = Class::Unicast;
                 return Some(Record { arrival, span, heard_by, port: 0, class, nic: 0 });
@@ -75,7 +101,7 @@ impl Admission {
         if arrival.is_control_truncated {
             add(&counters.malformed_count, 1);
         }
-        if !self.nics.is_host(arrival.source) {
+        if self.is_guarded(arrival.source) {
             add(&counters.guarded_count, 1);
             return None;
         }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{route, strangers::Strangers};
+use super::{host::Host, route};
 use crate::{
     datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
     lock::lock,
@@ -32,8 +32,7 @@ pub struct Batch {
     pub(crate) records: Vec<Record>,
     pub(crate) payloads: Payloads,
     pub(crate) outbox: Mutex<Outbox>,
-    pub(crate) nics: Arc<Nics>,
-    pub(crate) strangers: Arc<Strangers>,
+    pub(crate) host: Arc<Host>,
 }
 
 impl Batch {
@@ -42,8 +41,7 @@ impl Batch {
             records: Vec::with_capacity(batch_max),
             payloads,
             outbox: Mutex::new(outbox),
-            nics: Arc::default(),
-            strangers: Arc::default(),
+            host: Arc::default(),
         }
     }
 
@@ -68,7 +66,13 @@ impl Batch {
     /// The NICs as the engine knew them when it received the batch.
     #[must_use]
     pub fn nics(&self) -> &Nics {
-        &self.nics
+        &self.host.nics
+    }
+
+    /// The NICs that the engine listens on, each with those of its addresses that it listens at.
+    #[must_use]
+    pub fn heard_nics(&self) -> &Nics {
+        &self.host.heard
     }
 
     /// The NIC that heard a datagram ([`Datagram::nic`]), as the engine knew it then.
@@ -81,7 +85,7 @@ impl Batch {
     /// ```
     #[must_use]
     pub fn nic(&self, datagram: &Datagram<'_>) -> Option<&Nic> {
-        self.nics.by_index(datagram.nic()?)
+        self.nics().by_index(datagram.nic()?)
     }
 
     /// Queues an answer to the sender of `datagram`.
@@ -140,19 +144,37 @@ impl Batch {
         Outbox::compose(&self.outbox, path.origin(), (egress, destination), len_max, write)
     }
 
-    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
+    /// Queues a datagram that answers nothing, such as a beacon: from the first port, unless the
+    /// egress names another.
     pub fn send(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
-        self.outbox().push(None, egress, destination, payload)
+        self.host.send(&self.outbox, egress, destination, payload)
+    }
+
+    /// Queues a datagram that answers nothing once for each NIC that the engine listens on, by
+    /// which it leaves: to a group, or to 255.255.255.255. See [`Handle::fan_out`].
+    ///
+    /// [`Handle::fan_out`]: crate::Handle::fan_out
+    ///
+    /// ```
+    /// # fn announce(batch: &nicring::Batch) {
+    /// use std::net::{Ipv4Addr, SocketAddrV4};
+    ///
+    /// let everyone = SocketAddrV4::new(Ipv4Addr::BROADCAST, 5065);
+    /// batch.fan_out(nicring::Egress::by_route(), everyone, b"I am here");
+    /// # }
+    /// ```
+    pub fn fan_out(&self, egress: Egress, destination: SocketAddrV4, payload: &[u8]) -> Queued {
+        self.host.fan_out(&self.outbox, egress, destination, payload)
     }
 
     /// How an answer to `datagram` leaves when it is sent to `destination`.
     #[must_use]
     pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
-        route::egress(&self.nics, &datagram.reply_path(), destination)
+        route::egress(self.nics(), &datagram.reply_path(), destination)
     }
 
     fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
-        self.strangers.way(&self.nics, path, destination)
+        self.host.way(path, destination)
     }
 
     /// The outbox; `&mut self` proves that nobody else has it.

@@ -45,7 +45,7 @@ fn two_addresses() -> (Nics, Vec<Option<Arc<ListenSocket>>>, StatsTable) {
 #[test]
 fn a_broadcast_is_handed_out_once_however_many_addresses_hear_it() {
     let (nics, sockets, stats) = two_addresses();
-    let admission = Admission::new(Arc::new(nics.clone()), nics, Vec::new(), &stats);
+    let admission = Admission::new(Arc::new(nics.clone()), Arc::new(nics), Vec::new(), &stats);
     let rows = [
         (Ipv4Addr::BROADCAST, Class::Limited, 0),
         (Ipv4Addr::new(127, 255, 255, 255), Class::Subnet, 0),
@@ -70,7 +70,7 @@ fn a_datagram_leaves_by_the_socket_of_its_source() {
     let mut outbox = Outbox::new(8);
     let port = sockets[0].as_ref().expect("a socket").port;
     let origin = |ifindex| Some(Origin { port, ifindex });
-    let by = |source: Option<Ipv4Addr>, ifindex| Egress { ifindex, source };
+    let by = |source: Option<Ipv4Addr>, ifindex| Egress { ifindex, source, ..Egress::by_route() };
     let rows = [
         (origin(1), by(Some(FIRST), None), Some(0)),
         (origin(1), by(Some(SECOND), Some(1)), Some(1)),

@@ -21,8 +21,8 @@ pub(crate) struct Dispatch {
     senders: Vec<Sender>,
     /// By port: the senders for what a sender has no room for.
     spare: BTreeMap<u16, Vec<u16>>,
-    /// The slot that sends what answers nothing.
-    first_slot: u16,
+    /// What answers nothing is sent by these.
+    plain: Vec<PlainSender>,
     /// Sockets that can send only from the address that they are bound to.
     address_bound: Vec<AddressBound>,
     /// Counters of each NIC that the engine listens on, by ascending index.
@@ -36,6 +36,15 @@ struct Sender {
     port: u16,
     /// 0: for every NIC that has no other sender.
     nic: u32,
+    slot: u16,
+}
+
+/// A socket that sends what answers nothing.
+#[derive(Debug)]
+struct PlainSender {
+    port: u16,
+    /// Whether this host hears what it sends to groups; `None` where each datagram decides.
+    multicast_loop: Option<bool>,
     slot: u16,
 }
 
@@ -73,7 +82,7 @@ impl Dispatch {
         Self {
             senders: senders(sockets),
             spare: spare(sockets),
-            first_slot: first_slot(sockets),
+            plain: plain(sockets),
             address_bound: address_bound(sockets),
             counters: stats.of(selected),
             unattributed: stats.unattributed(),
@@ -85,9 +94,17 @@ impl Dispatch {
     pub fn sending_slot(&self, outgoing: &Outgoing) -> Option<u16> {
         let slot = match outgoing.origin {
             Some(origin) => self.sender(origin)?,
-            None => self.first_slot,
+            None => self.plain_sender(outgoing.egress)?,
         };
         Some(self.at_source(slot, outgoing.egress))
+    }
+
+    /// One of the port. Where there is a choice, this host hears its groups or not, as wanted.
+    fn plain_sender(&self, egress: Egress) -> Option<u16> {
+        let is_of_port = |sender: &&PlainSender| egress.port.is_none_or(|port| sender.port == port);
+        let mut of_port = self.plain.iter().filter(is_of_port);
+        let loops = |sender: &&PlainSender| sender.multicast_loop == egress.multicast_loop;
+        of_port.clone().find(loops).or_else(|| of_port.next()).map(|sender| sender.slot)
     }
 
     fn sender(&self, origin: Origin) -> Option<u16> {
@@ -200,10 +217,23 @@ fn address_bound(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<AddressBound> {
     sockets.iter().enumerate().filter_map(bound).collect()
 }
 
-/// The first port's socket of [`Role::Send`]. Where a system has none, its first socket.
-fn first_slot(sockets: &[Option<Arc<ListenSocket>>]) -> u16 {
-    let first_port = open_slots(sockets).next().map(|(_, socket)| socket.port);
-    let mut of_port = open_slots(sockets).filter(|(_, socket)| Some(socket.port) == first_port);
-    let sender = of_port.find(|(_, socket)| socket.plan.role == Role::Send);
-    sender.or_else(|| open_slots(sockets).next()).map_or(0, |(slot, _)| slot)
+/// The sockets of [`Role::Send`]. A port that has none has those that hear.
+fn plain(sockets: &[Option<Arc<ListenSocket>>]) -> Vec<PlainSender> {
+    let sender = |(slot, socket): (u16, &Arc<ListenSocket>)| {
+        let multicast_loop = match socket.plan.role {
+            Role::Send { multicast_loop } => Some(multicast_loop),
+            _ => None,
+        };
+        (socket.plan.hears() || multicast_loop.is_some()).then_some(PlainSender {
+            port: socket.port,
+            multicast_loop,
+            slot,
+        })
+    };
+    let mut plain: Vec<_> = open_slots(sockets).filter_map(sender).collect();
+    // Of each port those first that are for it.
+    let first_ports: Vec<u16> = plain.iter().map(|sender| sender.port).collect();
+    let rank = |port| first_ports.iter().position(|first| *first == port);
+    plain.sort_by_key(|sender| (rank(sender.port), sender.multicast_loop.is_none()));
+    plain
 }

@@ -7,7 +7,7 @@
 //! 3. [`admit`]: drops what cannot be answered, finds class and NIC, counts.
 //! 4. [`batch`]: what the handler gets, and where it queues its replies.
 //! 5. [`route`]: which NIC and which source address a reply leaves by; [`strangers`]: whether one
-//!    to an address of no subnet may.
+//!    to an address of no subnet may; [`host`]: what the engine knows for that.
 //! 6. [`dispatch`]: which socket sends a reply, and whether it was sent.
 //!
 //! [`pace`] decides when to wait for more datagrams, and how long.
@@ -18,6 +18,7 @@ mod batch;
 #[cfg(all(test, target_os = "linux"))]
 mod by_address_tests;
 mod dispatch;
+mod host;
 mod pace;
 mod route;
 mod sockets;
@@ -30,6 +31,7 @@ pub(crate) use backend::{
 };
 pub use batch::{Batch, Datagrams};
 pub(crate) use dispatch::{Dispatch, Sent};
+pub(crate) use host::Host;
 pub(crate) use pace::{DELAY_MAX_DEFAULT, Pace, sleep};
 pub use sockets::{FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo, Unicast};
 pub(crate) use sockets::{

@@ -12,7 +12,8 @@ use crate::{
 
 /// How an answer leaves to `destination`, which is the asker or an address that the asker named.
 pub(crate) fn egress(nics: &Nics, path: &ReplyPath, destination: Ipv4Addr) -> Egress {
-    Egress { ifindex: way(nics, path, destination), source: source(nics, path, destination) }
+    let (ifindex, source) = (way(nics, path, destination), source(nics, path, destination));
+    Egress { ifindex, source, ..Egress::by_route() }
 }
 
 /// Whether an answer leaves by a NIC although the address that it goes to is of none of the NIC's

@@ -50,13 +50,16 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
 }
 
 /// Control messages to request with each datagram.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 #[allow(dead_code, reason = "only Linux leaves a choice")]
 pub(crate) struct Requested {
     /// Destination and interface.
     pub arrival: bool,
     /// The time of receipt, where the system knows it.
     pub time: bool,
+    /// The time to live, and the type of service, of its IP header.
+    pub ttl: bool,
+    pub tos: bool,
 }
 
 /// Requests control messages. Drop counts are requested only if the kernel has no `SO_MEMINFO`
@@ -71,6 +74,12 @@ pub(crate) fn request_control_messages(socket: &Socket, requested: Requested) ->
     }
     if requested.time {
         setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    }
+    if requested.ttl {
+        setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+    }
+    if requested.tos {
+        setsockopt(socket, sockopt::IpRecvTos, &true)?;
     }
     Ok(())
 }
@@ -193,6 +202,34 @@ pub(crate) fn fit_send_buffer(socket: &Socket) -> io::Result<()> {
         socket.set_send_buffer_size(LONGEST_WITH_CONTROL_MESSAGES)?;
     }
     Ok(())
+}
+
+/// Calls `send` while the socket has the time to live, and the loop-back of groups, that the egress
+/// names. Only for the thread that sends by the socket.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn with_travel<T>(
+    socket: &Socket,
+    outgoing: &crate::datagram::Outgoing,
+    send: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let (egress, is_to_group) = (outgoing.egress, outgoing.destination.ip().is_multicast());
+    let (ttl, multicast_loop) = (egress.ttl, egress.multicast_loop.filter(|_| is_to_group));
+    if ttl.is_none() && multicast_loop.is_none() {
+        return send();
+    }
+    let set = |ttl: Option<u32>, multicast_loop: Option<bool>| {
+        multicast_loop.map_or(Ok(()), |is_heard| socket.set_multicast_loop_v4(is_heard))?;
+        match ttl {
+            Some(ttl) if is_to_group => socket.set_multicast_ttl_v4(ttl),
+            Some(ttl) => socket.set_ttl_v4(ttl),
+            None => Ok(()),
+        }
+    };
+    let ttl_before = if is_to_group { socket.multicast_ttl_v4()? } else { socket.ttl_v4()? };
+    let loop_before = socket.multicast_loop_v4()?;
+    let sent = set(ttl.map(u32::from), multicast_loop).and_then(|()| send());
+    set(ttl.and(Some(ttl_before)), multicast_loop.and(Some(loop_before)))?;
+    sent
 }
 
 /// Binds to a device, so that the socket hears and sends on it alone.

@@ -451,7 +451,7 @@ impl AsyncUdpV4 {
     /// The last socket's error if all refused.
     pub fn enable_kernel_time(&self) -> io::Result<()> {
         self.set("enable_kernel_time", |nic| {
-            let requested = Requested { arrival: true, time: true };
+            let requested = Requested { arrival: true, time: true, ..Requested::default() };
             options::request_control_messages(&SockRef::from(&*nic.sock), requested)
         })
     }

@@ -17,7 +17,7 @@ use crate::{
         self, FailedNic, Listen, ListenSettings, Listeners, Role, SocketLayout, SocketOptions,
         SocketPlan, SubnetSockets, Unicast,
     },
-    sys::options::PacketInfo,
+    sys::options::{PacketInfo, Requested},
 };
 
 /// How many unused ports are tried for a bundle.
@@ -102,7 +102,7 @@ pub(super) fn open_all(
 fn plans(nics: &Nics, ports: Ports) -> Result<Vec<SocketPlan>> {
     let mut plans = plan(nics, &ListenSettings::default(), 0)?;
     plans.retain(|plan| match plan.role {
-        Role::Send | Role::Reply | Role::Spare(_) => false,
+        Role::Send { .. } | Role::Reply | Role::Spare(_) => false,
         Role::HearRest | Role::Join | Role::Unjudged => false,
         Role::HearAll | Role::Hear(Class::Unicast) => true,
         Role::Hear(_) => ports != Ports::UnusedEach,
@@ -195,7 +195,8 @@ fn open(
         may_broadcast: broadcast,
         recv_buffer_bytes: None,
         send_buffer_bytes: None,
-        wants_kernel_time: false,
+        requested: Requested::default(),
+        multicast: None,
         wants_drop_counts: true,
     };
     let open = path::open(plan, port, &with, &[])?;

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod announce;
 mod beside;
 mod change;
 mod classes;

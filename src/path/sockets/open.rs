@@ -25,7 +25,10 @@ pub(crate) struct SocketOptions {
     /// The size of the send buffer. `None` leaves it as the system made it, but makes it large
     /// enough for the longest datagram.
     pub send_buffer_bytes: Option<usize>,
-    pub wants_kernel_time: bool,
+    /// What the kernel is to tell of each datagram beside how it arrived.
+    pub requested: Requested,
+    /// For a socket that sends to groups: the time to live, and whether this host hears it too.
+    pub multicast: Option<(u8, bool)>,
     /// Whether the kernel tells the drop count with each datagram. Engines ask the socket instead.
     pub wants_drop_counts: bool,
 }
@@ -106,8 +109,12 @@ fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions) -> io::
     if plan.role != Role::HearAll {
         options::hear_own_groups_alone(socket)?;
     }
+    if let Some((ttl, is_heard_here)) = with.multicast {
+        socket.set_multicast_ttl_v4(ttl.into())?;
+        socket.set_multicast_loop_v4(is_heard_here)?;
+    }
     let arrival = plan.fixed_arrival().is_none();
-    let requested = Requested { arrival, time: with.wants_kernel_time };
+    let requested = Requested { arrival, ..with.requested };
     options::request_control_messages(socket, requested)?;
     if with.wants_drop_counts {
         options::request_drop_counts(socket)?;

@@ -22,7 +22,10 @@ pub(crate) enum Role {
     /// Hears every class. The destination of a datagram tells its class.
     HearAll,
     /// Hears nothing; sends what answers nothing. It alone may send to broadcast addresses.
-    Send,
+    Send {
+        /// Whether this host hears what is sent to groups.
+        multicast_loop: bool,
+    },
     /// Hears nothing; sends the answers to what came in by its NIC.
     Reply,
     /// Hears nothing; sends what another sender has no room for, to some of the destinations.
@@ -84,12 +87,12 @@ impl SocketPlan {
 
     /// Whether it hears anything.
     pub fn hears(&self) -> bool {
-        !matches!(self.role, Role::Send | Role::Reply | Role::Spare(_) | Role::Join)
+        !matches!(self.role, Role::Send { .. } | Role::Reply | Role::Spare(_) | Role::Join)
     }
 
     /// Whether the engine sends by it.
     pub fn sends(&self) -> bool {
-        let is_sender = matches!(self.role, Role::Send | Role::Reply | Role::Spare(_));
+        let is_sender = matches!(self.role, Role::Send { .. } | Role::Reply | Role::Spare(_));
         is_sender || !platform::HAS_SENDERS && self.hears()
     }
 

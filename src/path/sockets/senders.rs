@@ -33,7 +33,9 @@ impl Listeners<'_> {
         let of_nics = self.up().map(|nic| SocketPlan::of(nic, Role::Reply, NO_GROUP));
         let spare = (0..self.spare_sender_count).map(|number| plan(Role::Spare(number as u8)));
         // One more for what came in by a NIC that is not known.
-        [plan(Role::Send), plan(Role::Reply)].into_iter().chain(of_nics).chain(spare).collect()
+        // Linux has the choice of the loop-back by socket alone (`IP_MULTICAST_LOOP`, ip(7)).
+        let plain = [true, false].map(|multicast_loop| plan(Role::Send { multicast_loop }));
+        plain.into_iter().chain([plan(Role::Reply)]).chain(of_nics).chain(spare).collect()
     }
 }
 
@@ -50,9 +52,15 @@ mod tests {
         let nics =
             Nics::from_iter([nic("a", 2, &[("10.1.0.1", 24)]), nic("b", 3, &[("10.2.0.1", 24)])]);
         for (layout, expected) in [
-            (SocketLayout::ClassByDevice, "Send 0, Reply 0, Reply 2, Reply 3, Spare(0) 0"),
-            (SocketLayout::ClassWithoutDevice, "Send 0, Reply 0, Reply 2, Reply 3, Spare(0) 0"),
-            (SocketLayout::Wildcard, "Send 0, Reply 0, Reply 2, Reply 3, Spare(0) 0"),
+            (
+                SocketLayout::ClassByDevice,
+                "Send + 0, Send - 0, Reply 0, Reply 2, Reply 3, Spare(0) 0",
+            ),
+            (
+                SocketLayout::ClassWithoutDevice,
+                "Send + 0, Send - 0, Reply 0, Reply 2, Reply 3, Spare(0) 0",
+            ),
+            (SocketLayout::Wildcard, "Send + 0, Send - 0, Reply 0, Reply 2, Reply 3, Spare(0) 0"),
             (SocketLayout::ByAddress, ""),
         ] {
             let listeners = Listeners {
@@ -63,7 +71,14 @@ mod tests {
                 subnet_sockets: SubnetSockets::Paired,
                 spare_sender_count: 1,
             };
-            let one = |plan: &SocketPlan| format!("{:?} {}", plan.role, plan.nic_index());
+            let one = |plan: &SocketPlan| {
+                let role = match plan.role {
+                    Role::Send { multicast_loop: true } => "Send +".to_owned(),
+                    Role::Send { multicast_loop: false } => "Send -".to_owned(),
+                    role => format!("{role:?}"),
+                };
+                format!("{role} {}", plan.nic_index())
+            };
             let senders: Vec<_> = listeners.senders().iter().map(one).collect();
             assert_eq!(senders.join(", "), expected, "{layout:?}");
         }

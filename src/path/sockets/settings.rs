@@ -6,6 +6,7 @@ use super::join::Join;
 use crate::error::{Error, Result};
 use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
 use crate::platform;
+use crate::sys::options::Requested;
 
 /// Which sockets hear the datagrams of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,9 +71,15 @@ pub(crate) struct ListenSettings {
     /// How often to list them where the system does not tell of them.
     pub list_nics_every: Duration,
     pub is_exclusive: bool,
+    /// What is sent to groups, unless an egress says otherwise.
+    pub multicast_ttl: u8,
+    pub multicast_loop: bool,
     pub recv_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
-    pub wants_kernel_time: bool,
+    /// What the kernel is to tell of each datagram beside how it arrived.
+    pub requested: Requested,
+    /// Whether datagrams from 0.0.0.0 are handed out.
+    pub allows_unspecified_source: bool,
 }
 
 impl Default for ListenSettings {
@@ -90,9 +97,12 @@ impl Default for ListenSettings {
             follows_nics: true,
             list_nics_every: Duration::from_secs(2),
             is_exclusive: false,
+            multicast_ttl: 1,
+            multicast_loop: true,
             recv_buffer_bytes: 1 << 20,
             send_buffer_bytes: 4 << 20,
-            wants_kernel_time: false,
+            requested: Requested::default(),
+            allows_unspecified_source: false,
         }
     }
 }

@@ -151,14 +151,21 @@ impl ListenSocket {
         stats: &StatsTable,
         beside: &[&Socket],
     ) -> Result<Self> {
+        let sends_to_groups = |multicast_loop| (settings.multicast_ttl, multicast_loop);
+        let multicast = match plan.role {
+            Role::Send { multicast_loop } => Some(sends_to_groups(multicast_loop)),
+            _ if platform::HAS_SENDERS => None,
+            _ => Some(sends_to_groups(settings.multicast_loop)),
+        };
         let with = SocketOptions {
             is_shared: !settings.is_exclusive(port),
             // Where only the sockets that hear can send, only the guard of what is queued keeps
             // answers from broadcast addresses.
-            may_broadcast: plan.role == Role::Send || !platform::HAS_SENDERS,
+            may_broadcast: multicast.is_some(),
             recv_buffer_bytes: plan.hears().then_some(settings.recv_buffer_bytes),
             send_buffer_bytes: plan.sends().then_some(settings.send_buffer_bytes),
-            wants_kernel_time: settings.wants_kernel_time,
+            requested: settings.requested,
+            multicast,
             wants_drop_counts: false,
         };
         let counters = match &plan.nic {
@@ -241,7 +248,7 @@ impl ListenSocket {
                 Role::Hear(class) => Hears::Class(class),
                 Role::HearRest => Hears::Class(Class::Unicast),
                 Role::HearAll | Role::Unjudged => Hears::EveryClass,
-                Role::Send | Role::Reply | Role::Spare(_) | Role::Join => Hears::Nothing,
+                Role::Send { .. } | Role::Reply | Role::Spare(_) | Role::Join => Hears::Nothing,
             },
             is_device_bound: plan.is_device_bound,
         }

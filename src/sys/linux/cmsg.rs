@@ -14,8 +14,8 @@ const ALIGNMENT: usize = size_of::<usize>();
 const HEADER_LEN: usize = size_of::<usize>() + 2 * size_of::<i32>();
 const PKTINFO_LEN: usize = 12;
 
-/// Room for IP_PKTINFO, SO_RXQ_OVFL and both forms of SO_TIMESTAMPNS, with some to spare.
-pub(crate) const RECEIVED_BYTES: usize = 112;
+/// Room for IP_PKTINFO, SO_RXQ_OVFL, IP_TTL, IP_TOS and SO_TIMESTAMPNS, with some to spare.
+pub(crate) const RECEIVED_BYTES: usize = 160;
 
 /// `SO_TIMESTAMPNS_NEW` (linux/asm-generic/socket.h), which the libc crate does not name: the form
 /// that 32-bit systems with a 64-bit time use.
@@ -54,6 +54,11 @@ fn decode_one(level: i32, kind: i32, data: &[u8], arrival: &mut Arrival) {
                 arrival.destination = Ipv4Addr::from(destination);
             }
         }
+        (libc::IPPROTO_IP, libc::IP_TTL) => {
+            let ttl = bytes(data, 0).map(i32::from_ne_bytes);
+            arrival.ttl = ttl.and_then(|ttl| u8::try_from(ttl).ok());
+        }
+        (libc::IPPROTO_IP, libc::IP_TOS) => arrival.tos = data.first().copied(),
         (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
             if let Some(drop_count) = bytes(data, 0) {
                 arrival.drop_count = u32::from_ne_bytes(drop_count);
@@ -80,26 +85,33 @@ fn timespec(data: &[u8]) -> Option<Duration> {
 }
 
 const PKTINFO_BYTES: usize = aligned(HEADER_LEN + PKTINFO_LEN);
+const TTL_BYTES: usize = aligned(HEADER_LEN + size_of::<i32>());
 const SEGMENT_BYTES: usize = aligned(HEADER_LEN + size_of::<u16>());
+const SENT_BYTES: usize = PKTINFO_BYTES + TTL_BYTES + SEGMENT_BYTES;
 
 /// The control messages for sendmsg(2): IP_PKTINFO if the egress names an interface or a source,
-/// UDP_SEGMENT for a run of segments. Empty otherwise.
+/// IP_TTL (Linux 3.13) if it names a time to live, UDP_SEGMENT for a run of segments. Empty
+/// otherwise.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SendControl {
-    bytes: [u8; PKTINFO_BYTES + SEGMENT_BYTES],
+    bytes: [u8; SENT_BYTES],
     len: usize,
 }
 
 impl SendControl {
     pub fn new(egress: Egress, segment_len: Option<u16>) -> Self {
-        let mut control = Self { bytes: [0; PKTINFO_BYTES + SEGMENT_BYTES], len: 0 };
-        if egress != Egress::default() {
+        let mut control = Self { bytes: [0; SENT_BYTES], len: 0 };
+        if egress.ifindex.is_some() || egress.source.is_some() {
             // struct in_pktinfo: the interface, the source address, the header's address (unused).
             let ifindex = egress.ifindex.unwrap_or(0).to_ne_bytes();
             let source = egress.source.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
             let info = [ifindex, source, [0; 4]];
             control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, info.as_flattened());
+        }
+        if let Some(ttl) = egress.ttl {
+            // For groups too: it comes before IP_MULTICAST_TTL.
+            control.push(libc::IPPROTO_IP, libc::IP_TTL, &i32::from(ttl).to_ne_bytes());
         }
         if let Some(segment_len) = segment_len {
             control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment_len.to_ne_bytes());
@@ -179,19 +191,22 @@ mod tests {
             (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &time),
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &9u32.to_ne_bytes()),
             (libc::SOL_SOCKET, 9999, &[1, 2, 3]),
+            (libc::IPPROTO_IP, libc::IP_TTL, &64i32.to_ne_bytes()),
+            (libc::IPPROTO_IP, libc::IP_TOS, &[0xb8]),
             (libc::IPPROTO_IP, libc::IP_PKTINFO, &pktinfo),
         ]);
         let mut arrival = nobody();
         decode(&control, &mut arrival);
         assert_eq!(arrival.destination, Ipv4Addr::new(192, 0, 2, 255));
         assert_eq!((arrival.ifindex, arrival.drop_count), (7, 9));
+        assert_eq!((arrival.ttl, arrival.tos), (Some(64), Some(0xb8)));
         let time = KernelTime::new(Duration::new(1_700_000_000, 5));
         assert_eq!(arrival.kernel_time, time);
     }
 
     #[test]
     fn what_is_written_is_what_is_decoded() {
-        let egress = Egress { ifindex: Some(3), source: Some(Ipv4Addr::new(10, 1, 0, 1)) };
+        let egress = Egress::by_nic(3).with_source(Ipv4Addr::new(10, 1, 0, 1)).with_ttl(255);
         for segment_len in [None, Some(700)] {
             let control = SendControl::new(egress, segment_len);
             let mut arrival = nobody();
@@ -204,15 +219,18 @@ mod tests {
     #[test]
     fn messages_are_laid_out_as_the_kernel_reads_them() {
         let source = [10, 1, 0, 1];
-        let egress = Egress { ifindex: Some(3), source: Some(source.into()) };
+        let egress = Egress::by_nic(3).with_source(source.into());
         let info = [3u32.to_ne_bytes(), source, [0; 4]].concat();
         let pktinfo = (libc::IPPROTO_IP, libc::IP_PKTINFO, &info[..]);
         let segment_len = 700u16.to_ne_bytes();
+        let ttl = 7i32.to_ne_bytes();
+        let ttl = (libc::IPPROTO_IP, libc::IP_TTL, &ttl[..]);
         let segment = (libc::SOL_UDP, libc::UDP_SEGMENT, &segment_len[..]);
         let rows = [
             (egress, None, encoded(&[pktinfo])),
             (egress, Some(700), encoded(&[pktinfo, segment])),
             (Egress::default(), Some(700), encoded(&[segment])),
+            (egress.with_ttl(7), Some(700), encoded(&[pktinfo, ttl, segment])),
         ];
         for (egress, segment_len, expected) in rows {
             let control = SendControl::new(egress, segment_len);

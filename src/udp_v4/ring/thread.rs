@@ -53,7 +53,7 @@ pub(super) fn start() -> io::Result<Arc<Hub>> {
         hub: Arc::clone(&hub),
         batch: driver.new_batch(),
         driver,
-        admission: Admission::new(Arc::default(), Nics::default(), Vec::new(), &stats),
+        admission: Admission::new(Arc::default(), Arc::default(), Vec::new(), &stats),
         dispatch: Dispatch::new(&[], &Nics::default(), &stats),
         stats,
         posted: Outbox::new(1),

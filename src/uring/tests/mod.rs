@@ -83,7 +83,7 @@ impl<D: BackendDriver> Rig<D> {
         let nics = Nics::enumerate().expect("NICs");
         let mut rig = Self {
             dispatch: Dispatch::new(&[], &nics, &stats),
-            admission: Admission::new(Arc::new(nics.clone()), nics, Vec::new(), &stats),
+            admission: Admission::new(Arc::new(nics.clone()), Arc::new(nics), Vec::new(), &stats),
             batch: driver.new_batch(),
             driver,
             sockets: Vec::new(),

@@ -14,12 +14,13 @@ for_each_backend!(crate::common::on:
 const PAGE: &str = include_str!("../../../src/platforms.rs");
 
 /// The source files of the cases that the table names.
-const CASES: [(&str, &str); 9] = [
+const CASES: [(&str, &str); 10] = [
     ("api::life", include_str!("life.rs")),
     ("api::platforms", include_str!("platforms.rs")),
     ("api::receive", include_str!("receive.rs")),
     ("api::reply", include_str!("reply.rs")),
     ("api::settings", include_str!("settings.rs")),
+    ("namespaces::announce", include_str!("../../namespaces/announce.rs")),
     ("os_semantics::linux", include_str!("../os_semantics/linux.rs")),
     ("os_semantics::sharing", include_str!("../os_semantics/sharing.rs")),
     ("os_semantics::windows", include_str!("../os_semantics/windows.rs")),
@@ -106,7 +107,8 @@ fn the_table_tells_what_is_so(backend: Backend) {
             None => {
                 let is_everywhere = !row.cells.iter().any(|cell| cell.starts_with("not offered"));
                 // The cases of these two look for themselves.
-                let is_of_the_system = row.tests.contains("os_semantics::");
+                let is_of_the_system =
+                    row.tests.contains("os_semantics::") || row.tests.contains("namespaces::");
                 let is_of_udp_v4 = row.tests.contains("udp_v4::");
                 assert!(
                     is_everywhere || is_of_the_system || is_of_udp_v4,

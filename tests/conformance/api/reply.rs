@@ -13,6 +13,7 @@ for_each_backend!(crate::common::on:
     several_replies_to_one_datagram_keep_their_order,
     a_batch_sends_what_answers_nothing,
     a_handle_sends_from_the_first_port_at_any_time,
+    a_beacon_leaves_from_the_port_that_it_names,
     a_full_outbox_refuses_and_counts_and_works_again,
     a_full_inbox_of_the_handle_refuses_and_counts_and_works_again,
     what_udp_cannot_carry_is_refused,
@@ -136,6 +137,30 @@ fn a_full_outbox_refuses_and_counts_and_works_again(backend: Backend) {
         });
     }
     client.expect_nothing();
+}
+
+fn a_beacon_leaves_from_the_port_that_it_names(backend: Backend) {
+    let engine = common::open(on_loopback(backend).port(0));
+    let ports = engine.ports().to_vec();
+    let (handle, listener) = (engine.handle(), Client::on_loopback());
+    let server = Server::over(engine, |_| ControlFlow::Continue(()));
+    let to = listener.address();
+    for port in [ports[1], ports[0]] {
+        // How far it may travel makes no difference here, but is set and set back.
+        for egress in [Egress::by_route(), Egress::by_route().with_ttl(5)] {
+            assert_eq!(handle.send(egress.with_port(port), to, b"beacon"), Queued::Yes);
+            listener.expect("beacon", SocketAddrV4::new(LOCALHOST, port));
+        }
+    }
+    let stray = Egress::by_route().with_port(ports[0] ^ ports[1]);
+    assert_eq!(handle.send(stray, to, b"never"), Queued::NoPort);
+    assert_eq!(handle.fan_out(stray, to, b"never"), Queued::NoPort);
+    // There is no NIC but the loopback one.
+    assert_eq!(handle.heard_nics().iter().filter(|nic| nic.is_loopback).count(), 1);
+    assert_eq!(handle.fan_out(Egress::by_route(), to, b"once"), Queued::Yes);
+    listener.expect("once", SocketAddrV4::new(LOCALHOST, ports[0]));
+    listener.expect_nothing();
+    server.stop_having_heard_all();
 }
 
 fn a_full_inbox_of_the_handle_refuses_and_counts_and_works_again(backend: Backend) {

@@ -73,8 +73,8 @@ fn no_run_is_longer_than_the_kernel_takes() {
 
 #[test]
 fn whatever_differs_but_the_payload_begins_another_run() {
-    let egress = Egress { ifindex: Some(2), source: None };
-    let source = Egress { ifindex: None, source: Some(Ipv4Addr::LOCALHOST) };
+    let egress = Egress::by_nic(2);
+    let source = Egress::by_route().with_source(Ipv4Addr::LOCALHOST);
     let other_nic = Some(Origin { port: 5064, ifindex: 4 });
     let rows = [
         (ORIGIN, Egress::default(), client(9, 5065)),
