@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use nicring::{Engine, Error, Handle, ReplyPath, search::ca};
+use nicring::{Engine, Handle, ReplyPath, search::ca};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,12 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             handle.stop();
         }
     });
-    loop {
-        let batch = match engine.recv_batch().await {
-            Ok(batch) => batch,
-            Err(Error::Stopped) => break,
-            Err(error) => return Err(error.into()),
-        };
+    while let Some(batch) = engine.recv_batch().await? {
         for datagram in batch.iter() {
             let question = datagram.payload().to_vec();
             let (path, asker) = (datagram.reply_path(), datagram.source());

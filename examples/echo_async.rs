@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use nicring::{Engine, Error};
+use nicring::Engine;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,14 +20,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn answer(engine: Arc<nicring::AsyncEngine>) -> nicring::Result<()> {
-    loop {
-        let batch = match engine.recv_batch().await {
-            Ok(batch) => batch,
-            Err(Error::Stopped) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+    while let Some(batch) = engine.recv_batch().await? {
         for datagram in batch.iter() {
             batch.reply(&datagram, datagram.payload());
         }
     } // the replies leave, and the buffers go back, when the batch is dropped
+    Ok(())
 }

@@ -28,9 +28,12 @@
 //! | stop and watch either from any thread | [`Handle`] |
 //! | choose NICs, groups, sizes | [`Builder`] |
 //! | answer SEARCH of EPICS, or ask | `search` (feature `search`, on by default) |
+//! | take batches as a `Stream` | `stream` (feature `stream`) |
 //! | replace the `AsyncUdpV4` of epics-base-rs | `udp_v4` (feature `udp-v4`) |
 //! | understand how it works | [`guide`] |
 //! | know what was measured | [`guide::measured`] |
+//! | follow NICs that come and go | [`Handle::events`] |
+//! | read its logs | [`logs`] |
 //! | know what each system keeps | [`platforms`] |
 //!
 //! Where io_uring is refused (most containers, Enterprise Linux 8 and 9, other systems) the
@@ -43,6 +46,7 @@
 //! | feature | what it brings | dependencies |
 //! |---|---|---|
 //! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | `foldhash`, `arrayvec` |
+//! | `stream` | the batches of an `AsyncEngine` as a `Stream` | `futures-core` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
 //! | `cli` | the program `nicring` | `clap`, `serde_json`, `signal-hook`, `tracing-subscriber` |
 //!
@@ -55,6 +59,7 @@
 mod datagram;
 mod engine;
 mod error;
+mod events;
 // At the top of the repository, beside `src`: the one part that all systems have.
 #[path = "../fallback/mod.rs"]
 mod fallback;
@@ -72,9 +77,12 @@ mod uring;
 mod uring;
 
 pub mod guide;
+pub mod logs;
 pub mod platforms;
 #[cfg(feature = "search")]
 pub mod search;
+#[cfg(feature = "stream")]
+pub mod stream;
 #[cfg(feature = "udp-v4")]
 pub mod udp_v4;
 
@@ -87,6 +95,7 @@ mod readme {
 pub use datagram::{Class, Datagram, Egress, Queued, ReplyPath};
 pub use engine::{AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle};
 pub use error::{Error, Result, Unavailable};
+pub use events::{Event, Events};
 pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics, Subnet, SubnetError};
 pub use path::{
     BackendSetup, Batch, Datagrams, FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo,

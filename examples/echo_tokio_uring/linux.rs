@@ -7,11 +7,11 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio_uring::start(async move {
         let engine = Engine::builder().port(port).open_async()?;
         println!("port {} on {}", engine.ports()[0], engine.handle().backend());
-        loop {
-            let batch = engine.recv_batch().await?;
+        while let Some(batch) = engine.recv_batch().await? {
             for datagram in batch.iter() {
                 batch.reply(&datagram, datagram.payload());
             }
         }
+        Ok(())
     })
 }

@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Result},
     lock::lock,
     path::Batch,
-    stats::add,
+    stats::{Stats, add},
 };
 
 /// Hears and answers UDP datagrams on many NICs, from tasks of any async runtime.
@@ -38,12 +38,12 @@ use crate::{
 /// ```
 /// # async fn serve() -> nicring::Result<()> {
 /// let engine = nicring::Engine::builder().port(5076).open_async()?;
-/// loop {
-///     let batch = engine.recv_batch().await?;
+/// while let Some(batch) = engine.recv_batch().await? {
 ///     for datagram in batch.iter() {
 ///         batch.reply(&datagram, b"here");
 ///     }
 /// } // the replies leave when the batch is dropped
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
@@ -87,8 +87,8 @@ impl AsyncEngine {
         self.handle.clone()
     }
 
-    /// Waits for the next batch that has datagrams. Several tasks may wait; each batch goes to one
-    /// of them.
+    /// Waits for the next batch that has datagrams; `None` once the engine has ended and all
+    /// batches were taken. Several tasks may wait; each batch goes to one of them.
     ///
     /// Dropping the future loses nothing. A batch that is kept keeps its buffers and its replies,
     /// and holds back nothing else. When all buffers are kept, or all of 64 batches, datagrams wait
@@ -102,20 +102,44 @@ impl AsyncEngine {
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`] in a process that was forked since the engine was opened.
-    /// [`Error::Stopped`] after the engine has ended and all batches were taken. If an error ended
-    /// the engine, one call returns that error first.
-    pub async fn recv_batch(&self) -> Result<BatchLease> {
-        let receive = Receive { exchange: &self.exchange, handle: &self.handle, place: None };
-        let batch = receive.await?;
-        Ok(self.lease(batch))
+    /// [`Error::Forked`] in a process that was forked since the engine was opened. If an error
+    /// ended the engine, one call returns that error.
+    pub async fn recv_batch(&self) -> Result<Option<BatchLease>> {
+        let received = self.receive().await?;
+        Ok(received.map(|batch| self.lease(batch)))
+    }
+
+    pub(crate) fn receive(&self) -> Receive<'_> {
+        Receive { exchange: &self.exchange, handle: &self.handle, place: None }
+    }
+
+    /// Ends the engine and waits for it, as [`Handle::stop`] and dropping it do, but without
+    /// blocking the task. Batches that nobody took are discarded. When this returns, all replies
+    /// have left and the ports are free.
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncEngine::recv_batch`].
+    ///
+    /// ```
+    /// # async fn serve() -> nicring::Result<()> {
+    /// let engine = nicring::Engine::builder().port(5076).open_async()?;
+    /// let stats = engine.shutdown().await?;
+    /// println!("{stats}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shutdown(self) -> Result<Stats> {
+        self.handle.stop();
+        while self.recv_batch().await?.is_some() {}
+        Ok(self.handle.stats())
     }
 
     /// A batch that is there already; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// As [`AsyncEngine::recv_batch`].
+    /// As [`AsyncEngine::recv_batch`], and [`Error::Stopped`] where that would return `None`.
     ///
     /// ```
     /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open_async()?;
@@ -133,12 +157,15 @@ impl AsyncEngine {
             found = self.exchange.look(None); // nobody else gets a turn by this
         }
         match found {
-            Look::Found(batch) => batch.map(|batch| Some(self.lease(batch))),
+            Look::Found(batch) => match batch? {
+                Some(batch) => Ok(Some(self.lease(batch))),
+                None => Err(Error::Stopped),
+            },
             Look::Nothing(_) | Look::Enough => Ok(None),
         }
     }
 
-    fn lease(&self, batch: Batch) -> BatchLease {
+    pub(crate) fn lease(&self, batch: Batch) -> BatchLease {
         // Where no batch is free, the engine may make one more now that fewer wait to be taken.
         if self.exchange.wants_returns.load(Ordering::SeqCst) {
             self.handle.wake();
@@ -262,7 +289,11 @@ impl Default for Queues {
 }
 
 impl Exchange {
-    fn poll_batch(&self, context: &Context<'_>, place: &mut Option<usize>) -> Poll<Result<Batch>> {
+    fn poll_batch(
+        &self,
+        context: &Context<'_>,
+        place: &mut Option<usize>,
+    ) -> Poll<Result<Option<Batch>>> {
         match self.look(None) {
             Look::Found(ready) => return Poll::Ready(ready),
             Look::Enough => {
@@ -289,11 +320,11 @@ impl Exchange {
         if let Some(batch) = queues.received.pop_front() {
             queues.ready_count += 1;
             drop(queues);
-            return Look::Found(Ok(batch));
+            return Look::Found(Ok(Some(batch)));
         }
         queues.ready_count = 0;
         if let Some(end) = &mut queues.end {
-            let end = mem::replace(end, Ok(())).and(Err(Error::Stopped));
+            let end = mem::replace(end, Ok(())).map(|()| None);
             drop(queues);
             return Look::Found(end);
         }
@@ -309,7 +340,8 @@ impl Exchange {
 
 /// What a look at the queues found.
 enum Look {
-    Found(Result<Batch>),
+    /// A batch, or the end.
+    Found(Result<Option<Batch>>),
     /// Nothing; a waker that is no longer needed.
     Nothing(#[allow(dead_code, reason = "to be dropped")] Option<Waker>),
     /// Others are to have their turn first.
@@ -317,7 +349,8 @@ enum Look {
 }
 
 /// The future of [`AsyncEngine::recv_batch`].
-struct Receive<'a> {
+#[derive(Debug)]
+pub(crate) struct Receive<'a> {
     exchange: &'a Exchange,
     handle: &'a Handle,
     /// Its place among those that wait.
@@ -325,7 +358,7 @@ struct Receive<'a> {
 }
 
 impl Future for Receive<'_> {
-    type Output = Result<Batch>;
+    type Output = Result<Option<Batch>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { exchange, handle, place } = &mut *self;
@@ -544,7 +577,8 @@ mod tests {
             client.send_to(b"x", (Ipv4Addr::LOCALHOST, engine.ports()[0])).expect("loopback");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let lease = runtime.block_on(engine.recv_batch()).expect("a batch");
+        let lease = runtime.block_on(engine.recv_batch());
+        let lease = lease.expect("a batch").expect("it runs");
         let deadline = Instant::now() + Duration::from_secs(5);
         while lock(&lease.exchange.queues).received.len() < 4 {
             assert!(Instant::now() < deadline, "the others do not come");

@@ -46,7 +46,7 @@ impl Core {
         settings: &BackendSettings,
     ) -> Result<Self> {
         let stats = StatsTable::default();
-        let listening = Listening::open(listen, &stats)?;
+        let mut listening = Listening::open(listen, &stats)?;
         let (mut driver, report) = choose::open(backend, settings)?;
         listening.add_all(&mut *driver)?;
         let (layout, replies_max) = (listening.layout(), settings.replies_max);
@@ -199,6 +199,7 @@ impl Core {
         lock(&self.shared.infos).clear();
         self.listening.close();
         self.driver.close();
+        self.shared.subscribers.close();
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use super::choose::BackendReport;
 use crate::{
     datagram::{Egress, Outbox, Queued, ReplyPath},
+    events::{Events, Subscribers},
     lock::lock,
     nics::Nics,
     path::{FailedNic, Host, Listen, ListenSocket, SocketInfo, SocketLayout, Wake},
@@ -101,6 +102,16 @@ impl Handle {
         lock(&self.shared.failed_nics).clone()
     }
 
+    /// What becomes of the NICs, sockets and groups from now on. [`Handle::sockets`] are those that
+    /// there are, [`Handle::failed_nics`] what is not heard.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        if !self.shared.opener.is_this() {
+            return Events::over();
+        }
+        self.shared.subscribers.add()
+    }
+
     /// Tells the engine to list the NICs again, and to open and close sockets to match. Nothing is
     /// lost on the sockets that stay.
     pub fn rescan(&self) {
@@ -160,15 +171,16 @@ impl Handle {
     /// # async fn look_up(_: Vec<u8>) -> Option<Vec<u8>> { None }
     /// # async fn serve(engine: AsyncEngine) -> nicring::Result<()> {
     /// let handle = engine.handle();
-    /// let batch = engine.recv_batch().await?;
-    /// for datagram in batch.iter() {
-    ///     let (path, asker) = (datagram.reply_path(), datagram.source());
-    ///     let (handle, question) = (handle.clone(), datagram.payload().to_vec());
-    ///     tokio::spawn(async move {
-    ///         if let Some(answer) = look_up(question).await {
-    ///             let _ = handle.reply_by(path, asker, &answer);
-    ///         }
-    ///     });
+    /// while let Some(batch) = engine.recv_batch().await? {
+    ///     for datagram in batch.iter() {
+    ///         let (path, asker) = (datagram.reply_path(), datagram.source());
+    ///         let (handle, question) = (handle.clone(), datagram.payload().to_vec());
+    ///         tokio::spawn(async move {
+    ///             if let Some(answer) = look_up(question).await {
+    ///                 let _ = handle.reply_by(path, asker, &answer);
+    ///             }
+    ///         });
+    ///     }
     /// }
     /// # Ok(())
     /// # }
@@ -255,6 +267,7 @@ pub(super) struct Shared {
     pub infos: Mutex<Vec<SocketInfo>>,
     pub host: Mutex<Arc<Host>>,
     pub failed_nics: Mutex<Vec<FailedNic>>,
+    pub subscribers: Subscribers,
     pub report: BackendReport,
     pub layout: SocketLayout,
 }
@@ -283,6 +296,7 @@ impl Shared {
             infos: Mutex::default(),
             host: Mutex::default(),
             failed_nics: Mutex::default(),
+            subscribers: Subscribers::default(),
             report,
             layout,
         }

@@ -22,6 +22,8 @@ mod run;
 mod socket_set;
 mod waiters;
 
+#[allow(unused_imports, reason = "for the feature stream")]
+pub(crate) use async_engine::Receive;
 pub use async_engine::{AsyncEngine, BatchLease};
 pub use builder::Builder;
 #[allow(unused_imports, reason = "for the feature udp-v4")]

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    events::Event,
     lock::lock,
-    nics::Nics,
+    nics::{Nic, NicId, Nics},
     path::{
         Admission, BackendDriver, Dispatch, FailedNic, Host, ListenSettings, Listeners,
         SocketLayout, SocketPlan, Strangers, SubnetSockets, spare_sender_count,
@@ -66,6 +67,7 @@ impl Listening {
         let opener = Opener { settings: &listening.settings, stats, has_just_closed: false };
         (listening.sockets, listening.ports) = SocketSet::open(&plans, opener)?;
         listening.timer.note_missing(listening.sockets.lacks_any());
+        listening.sockets.note_opened();
         Ok(listening)
     }
 
@@ -146,13 +148,14 @@ impl Listening {
         }
     }
 
-    /// Tells the handles the sockets, the NICs and the failures.
-    pub fn publish(&self, shared: &Shared) {
+    /// Tells the handles the sockets, the NICs and the failures, and then what has happened.
+    pub fn publish(&mut self, shared: &Shared) {
         *lock(&shared.sockets) = self.sockets.sockets().map(Arc::clone).collect();
         *lock(&shared.infos) = self.sockets.infos();
         let known = lock(&shared.host).strangers.clone();
         *lock(&shared.host) = Arc::new(self.host(known));
         *lock(&shared.failed_nics) = self.failures();
+        shared.subscribers.tell(self.sockets.take_events());
     }
 
     /// When there is something to do next; `None` for never.
@@ -225,7 +228,9 @@ impl Listening {
     fn follow(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) {
         self.timer.note_looked();
         self.nics = Arc::new(self.watch.nics());
-        self.selected = Arc::new(self.settings.select(&self.nics));
+        let selected = Arc::new(self.settings.select(&self.nics));
+        let before = std::mem::replace(&mut self.selected, selected);
+        self.note_nics(&before);
         let plans = self.plans();
         // The handles let go of the sockets. So a removed one closes, and its address can be bound
         // again.
@@ -245,6 +250,18 @@ impl Listening {
             self.timer.note_retried(self.sockets.lacks_any());
         }
         self.publish(shared);
+    }
+
+    /// Notes which NICs came and went since `before`.
+    fn note_nics(&mut self, before: &Nics) {
+        let up = |nics: &Nics| -> Vec<NicId> {
+            nics.iter().filter(|nic| nic.is_up).map(Nic::id).collect()
+        };
+        let (before, now) = (up(before), up(&self.selected));
+        let is_in = |ids: &[NicId], id: &NicId| ids.iter().any(|other| other.is_same(id));
+        let went = before.iter().filter(|id| !is_in(&now, id)).cloned().map(Event::NicWent);
+        let came = now.iter().filter(|id| !is_in(&before, id)).cloned().map(Event::NicCame);
+        went.chain(came).for_each(|event| self.sockets.note(event));
     }
 
     fn retry(&mut self, driver: &mut dyn BackendDriver, shared: &Shared) -> bool {

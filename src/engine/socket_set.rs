@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,9 +12,10 @@ use socket2::Socket;
 
 use crate::{
     error::{Error, Result},
+    events::Event,
     path::{
-        BackendDriver, FailedNic, ListenSettings, ListenSocket, OnFailedNic, Role, SLOT_COUNT_MAX,
-        SocketInfo, SocketPlan, SocketPlanKey,
+        BackendDriver, FailedNic, Followed, ListenSettings, ListenSocket, OnFailedNic, Role,
+        SLOT_COUNT_MAX, SocketInfo, SocketPlan, SocketPlanKey,
     },
     platform,
     stats::StatsTable,
@@ -31,6 +32,8 @@ pub(super) struct SocketSet {
     missing: Vec<Missing>,
     /// Sockets that failed while they were open.
     relapses: HashMap<(u16, SocketPlanKey), Relapse>,
+    /// What happened, and was not told yet.
+    events: Vec<Event>,
 }
 
 /// What failed, and for which address.
@@ -168,7 +171,7 @@ impl SocketSet {
 
     /// Opens a socket and joins its groups. One that could join none is of no use.
     fn open_socket(
-        &self,
+        &mut self,
         plan: &SocketPlan,
         port: u16,
         opener: Opener<'_>,
@@ -176,7 +179,7 @@ impl SocketSet {
         let beside = self.beside(plan, port, opener.settings);
         match ListenSocket::open(plan, port, opener.settings, opener.stats, &beside) {
             Ok(socket) => {
-                let failed = join_groups(&socket, plan);
+                let failed = join_groups(&socket, plan, &mut self.events);
                 let is_deaf = plan.role != Role::HearAll && !failed.is_empty();
                 ((!is_deaf).then_some(socket), failed)
             }
@@ -251,7 +254,6 @@ impl SocketSet {
             match planned.get(&(seated.socket.port, seated.plan.key())) {
                 Some(plan) => seated.plan.nic.clone_from(&plan.nic),
                 None => {
-                    tracing::info!(socket = %seated.socket, "no longer heard: it has gone");
                     self.close(slot, driver);
                     has_closed = true;
                 }
@@ -265,7 +267,10 @@ impl SocketSet {
             seated.socket.refresh_drop_count();
             // Before others join. When a socket closes, and io_uring takes a while to close it,
             // Linux takes its memberships from whichever NIC has the index by then.
-            seated.socket.follow(&[]);
+            let info = seated.socket.info_as(&seated.plan);
+            let left = seated.socket.follow(&[]).left;
+            self.events.extend(left.into_iter().map(|left| left_group(&seated.socket, left)));
+            self.events.push(Event::SocketClosed(info));
             drop(seated);
             driver.remove(slot as u16);
         }
@@ -315,7 +320,7 @@ impl SocketSet {
             let key = (port, plan.key());
             let was_missing = before.get(&key).copied();
             let failed = match open.get(&key) {
-                Some(socket) => join_groups(socket, plan),
+                Some(socket) => join_groups(socket, plan, &mut self.events),
                 None => {
                     let relapse = self.relapses.get(&key).filter(|relapse| relapse.is_resting());
                     if let (Some(_), Some(missing)) = (relapse, was_missing) {
@@ -369,7 +374,7 @@ impl SocketSet {
         if slot >= self.slots.len() {
             self.slots.resize_with(slot + 1, || None);
         }
-        tracing::info!(socket = %seated.socket, "heard from now on");
+        self.events.push(Event::SocketOpened(seated.socket.info_as(&seated.plan)));
         self.slots[slot] = Some(seated);
         Ok(())
     }
@@ -408,12 +413,28 @@ impl SocketSet {
         let is_taken = failed.iter().all(|(_, error)| error.kind() == io::ErrorKind::AddrInUse);
         let is_passing = is_taken && opener.has_just_closed && !was_told;
         let nic = &plan.nic;
-        if !is_passing && !was_told {
-            failed.iter().for_each(|(_, error)| tracing::warn!(%error, "not heard"));
-        }
         let failed_nic = |(address, error)| FailedNic::new(nic.clone(), address, error);
-        let failures = failed.into_iter().map(failed_nic).collect();
+        let failures: Vec<_> = failed.into_iter().map(failed_nic).collect();
+        if !is_passing && !was_told {
+            self.events.extend(failures.iter().cloned().map(Event::Failed));
+        }
         self.missing.push(Missing { plan: plan.clone(), port, failures, is_passing });
+    }
+
+    /// Notes what happened, to be told.
+    pub fn note(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Notes each socket that is open.
+    pub fn note_opened(&mut self) {
+        let opened = self.infos().into_iter().map(Event::SocketOpened);
+        self.events.extend(opened.collect::<Vec<_>>());
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     /// Lets go of every socket.
@@ -434,9 +455,20 @@ fn of_ports<'a>(
     ports.iter().zip(plans).flat_map(of_port)
 }
 
-fn join_groups(socket: &ListenSocket, plan: &SocketPlan) -> Failures {
-    let of_group = |(group, error)| (SocketAddrV4::new(group, socket.port), error);
-    socket.follow(&plan.joins).into_iter().map(of_group).collect()
+fn join_groups(socket: &ListenSocket, plan: &SocketPlan, events: &mut Vec<Event>) -> Failures {
+    let Followed { joined, left, failed } = socket.follow(&plan.joins);
+    let at_port = |group| SocketAddrV4::new(group, socket.port);
+    events.extend(left.into_iter().map(|left| left_group(socket, left)));
+    events.extend(
+        joined
+            .into_iter()
+            .map(|(group, ifindex)| Event::GroupJoined { group: at_port(group), ifindex }),
+    );
+    failed.into_iter().map(|(group, error)| (at_port(group), error)).collect()
+}
+
+fn left_group(socket: &ListenSocket, (group, ifindex): (Ipv4Addr, u32)) -> Event {
+    Event::GroupLeft { group: SocketAddrV4::new(group, socket.port), ifindex }
 }
 
 fn add(driver: &mut dyn BackendDriver, slot: usize, socket: &Arc<ListenSocket>) -> Result<()> {

@@ -67,6 +67,13 @@ pub struct NicId {
     pub(crate) predecessor_count: u32,
 }
 
+impl NicId {
+    /// Whether it is the same NIC, maybe under another name.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.index, self.predecessor_count) == (other.index, other.predecessor_count)
+    }
+}
+
 impl fmt::Display for NicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&printable(&self.name))

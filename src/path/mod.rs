@@ -35,8 +35,8 @@ pub(crate) use host::Host;
 pub(crate) use pace::{DELAY_MAX_DEFAULT, Pace, sleep};
 pub use sockets::{FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo, Unicast};
 pub(crate) use sockets::{
-    ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey,
-    SubnetSockets, spare_sender_count,
+    Followed, ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan,
+    SocketPlanKey, SubnetSockets, spare_sender_count,
 };
 #[allow(unused_imports, reason = "for the feature udp-v4")]
 pub(crate) use sockets::{SocketOptions, open};

@@ -470,7 +470,7 @@ impl AsyncUdpV4 {
             match set(nic) {
                 Ok(()) => set_count += 1,
                 Err(error) => {
-                    tracing::debug!(%error, iface_ip = %nic.iface_ip, option);
+                    tracing::debug!(%error, iface_ip = %nic.iface_ip, option, "refused");
                     last_error = Some(error);
                 }
             }

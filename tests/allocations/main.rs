@@ -144,13 +144,13 @@ async fn hold_every_batch(engine: &AsyncEngine) {
     let (client, mut held) = (Client::on_loopback(), Vec::new());
     for _ in 0..8 {
         client.ask("hold", LOCALHOST, engine.ports()[0]);
-        held.push(engine.recv_batch().await.expect("a batch"));
+        held.push(engine.recv_batch().await.expect("a batch").expect("it runs"));
     }
 }
 
 /// Answers until the engine is stopped.
 async fn answer(engine: &AsyncEngine) {
-    while let Ok(batch) = engine.recv_batch().await {
+    while let Ok(Some(batch)) = engine.recv_batch().await {
         for datagram in batch.iter() {
             batch.reply(&datagram, datagram.payload());
         }

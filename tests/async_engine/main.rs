@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ends;
 mod lease;
 mod runtimes;
 mod wakers;
@@ -24,7 +25,7 @@ fn open(builder: Builder) -> AsyncEngine {
 /// The next batch; fails if none comes.
 async fn next(engine: &AsyncEngine) -> BatchLease {
     let batch = within(engine.recv_batch()).await;
-    batch.unwrap_or_else(|error| panic!("recv_batch: {error}"))
+    batch.unwrap_or_else(|error| panic!("recv_batch: {error}")).expect("it runs")
 }
 
 /// Awaits a future; fails if it does not end in time.

@@ -165,7 +165,7 @@ fn when_an_async_engine_is_dropped(backend: Backend) {
         let engine = builder.open_async().expect("an engine");
         round += 1;
         if round % 2 == 0 {
-            let batch = block_on(engine.recv_batch()).expect("a batch");
+            let batch = block_on(engine.recv_batch()).expect("a batch").expect("it runs");
             batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"answer"));
         }
         drop(engine);
@@ -196,7 +196,7 @@ fn when_the_runtime_is_shut_down(backend: Backend) {
         let engine = builder.open_async().expect("an engine");
         // The task owns the engine, and is in the middle of receiving when the runtime ends.
         let task = async move {
-            while let Ok(batch) = engine.recv_batch().await {
+            while let Ok(Some(batch)) = engine.recv_batch().await {
                 batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"answer"));
                 tokio::task::yield_now().await;
             }
@@ -211,7 +211,7 @@ fn when_leases_outlive_the_engine(backend: Backend) {
     let mut kept = Vec::new();
     many_times(backend, |builder| {
         let engine = builder.open_async().expect("an engine");
-        let batch = block_on(engine.recv_batch()).expect("a batch");
+        let batch = block_on(engine.recv_batch()).expect("a batch").expect("it runs");
         drop(engine);
         // One lease of an earlier engine is kept at all times: its memory must still be there.
         kept.push(batch);

@@ -158,7 +158,7 @@ fn hold_all(engine: &AsyncEngine) -> Vec<BatchLease> {
     runtime.block_on(async {
         let pause = Duration::from_millis(100);
         while let Ok(batch) = tokio::time::timeout(pause, engine.recv_batch()).await {
-            held.push(batch.expect("a batch"));
+            held.push(batch.expect("a batch").expect("it runs"));
         }
     });
     held
@@ -167,7 +167,7 @@ fn hold_all(engine: &AsyncEngine) -> Vec<BatchLease> {
 pub fn next(engine: &AsyncEngine) -> BatchLease {
     runtime().block_on(async {
         let batch = tokio::time::timeout(PATIENCE, engine.recv_batch()).await;
-        batch.expect("it takes too long").expect("a batch")
+        batch.expect("it takes too long").expect("a batch").expect("it runs")
     })
 }
 

@@ -148,7 +148,7 @@ fn lend(engine: AsyncEngine, random: &mut Random, kept: &mut Vec<(BatchLease, Ve
     while Instant::now() < end {
         disturb(&handle, random);
         let polled = pin!(engine.recv_batch()).poll(&mut context);
-        let Poll::Ready(Ok(lease)) = polled else {
+        let Poll::Ready(Ok(Some(lease))) = polled else {
             thread::yield_now();
             continue;
         };

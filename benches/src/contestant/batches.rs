@@ -53,8 +53,8 @@ pub(super) fn serve(
 }
 
 async fn answer_all(engine: &AsyncEngine, mut service: Service, ways: &[Egress]) -> io::Result<()> {
-    loop {
-        let batch = engine.recv_batch().await?;
+    while let Some(batch) = engine.recv_batch().await? {
         engine::answer(&batch, &mut service, ways);
     }
+    Ok(())
 }

@@ -27,5 +27,5 @@ pub(crate) use plan::{Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey, 
 pub(crate) use senders::spare_sender_count;
 pub(crate) use settings::ListenSettings;
 pub use settings::{Listen, OnFailedNic, Unicast};
-pub(crate) use socket::ListenSocket;
 pub use socket::{FailedNic, Hears, SocketInfo};
+pub(crate) use socket::{Followed, ListenSocket};

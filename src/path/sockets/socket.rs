@@ -121,6 +121,14 @@ impl fmt::Display for FailedNic {
     }
 }
 
+/// What came of [`ListenSocket::follow`]: groups, each with the index of the NIC.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    pub joined: Vec<(Ipv4Addr, u32)>,
+    pub left: Vec<(Ipv4Addr, u32)>,
+    pub failed: Vec<(Ipv4Addr, Error)>,
+}
+
 static OPENED_COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// An open socket of an engine.
@@ -192,29 +200,35 @@ impl ListenSocket {
     }
 
     /// Joins and leaves groups until it has joined exactly `joins`. Loses no datagram meanwhile.
-    /// Returns what it could not join.
-    pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Vec<(Ipv4Addr, Error)> {
+    pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Followed {
         let mut joined = lock(&self.joins);
+        let mut followed = Followed::default();
         joined.retain(|join| {
             let stays = joins.contains(join);
             if !stays {
+                followed.left.push(*join);
                 // If the NIC is gone, the membership is gone with it, and leaving fails.
                 let nic = options::membership(join.1, self.plan.address);
                 let _ = self.socket.leave_multicast_v4_n(&join.0, &nic);
             }
             stays
         });
-        let mut failed = Vec::new();
         for &join in joins {
             if joined.contains(&join) {
                 continue;
             }
             match open::join_group(&self.socket, join, self.plan.address) {
-                Ok(()) => joined.push(join),
-                Err(source) => failed.push((join.0, self.failed("joining the group of", source))),
+                Ok(()) => {
+                    joined.push(join);
+                    followed.joined.push(join);
+                }
+                Err(source) => {
+                    let error = self.failed("joining the group of", source);
+                    followed.failed.push((join.0, error));
+                }
             }
         }
-        failed
+        followed
     }
 
     /// The error for an operation on this socket that failed.

@@ -210,7 +210,7 @@ fn an_async_engine_in_a_forked_child_is_an_error_and_its_drop_disturbs_nobody() 
         let engine = engine.expect("the parent's");
         client.send(b"after").expect("loopback");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let batch = runtime.block_on(engine.recv_batch()).expect("a batch");
+        let batch = runtime.block_on(engine.recv_batch()).expect("a batch").expect("it runs");
         let _ = echo(&batch);
         drop(batch);
         assert_answered(&client, "after");

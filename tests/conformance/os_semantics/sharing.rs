@@ -2,7 +2,7 @@
 
 use std::{io, net::UdpSocket};
 
-use nicring::{Backend, Class, FailedNic, Hears, Listen, Unicast};
+use nicring::{Backend, Class, Event, FailedNic, Hears, Listen, Unicast};
 
 use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, refused};
 
@@ -71,8 +71,15 @@ fn a_held_address_costs_only_itself_until_it_is_free(backend: Backend) {
         *failed.address.ip() == LOCALHOST && failed.error.kind() == io::ErrorKind::AddrInUse
     };
     assert!(failed.len() == 1 && is_it(&failed[0]), "{failed:#?}");
+    let mut events = server.handle.events();
     drop(holder);
     common::wait_until("all is heard", || server.handle.failed_nics().is_empty());
+    let opened = events.try_next();
+    let is_its = |event: &Event| match event {
+        Event::SocketOpened(socket) => *socket.address.ip() == LOCALHOST,
+        _ => false,
+    };
+    assert!(opened.as_ref().is_some_and(is_its) && events.try_next().is_none(), "{opened:?}");
     let client = Client::on_loopback();
     client.send("heard by now", server.address());
     client.expect("heard by now", server.address());
