@@ -44,6 +44,7 @@
 //! |---|---|---|
 //! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | `foldhash`, `arrayvec` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
+//! | `serde` | `serde::Serialize` for [`Stats`] and what a [`Handle`] tells | `serde` |
 //! | `cli` | the program `nicring` | `clap`, `serde_json`, `signal-hook`, `tracing-subscriber` |
 //!
 //! # Versions
@@ -75,6 +76,8 @@ pub mod guide;
 pub mod platforms;
 #[cfg(feature = "search")]
 pub mod search;
+#[cfg(feature = "serde")]
+mod serialize;
 #[cfg(feature = "udp-v4")]
 pub mod udp_v4;
 
