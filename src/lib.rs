@@ -45,6 +45,7 @@
 //! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | `foldhash`, `arrayvec` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
 //! | `serde` | `serde::Serialize` for [`Stats`] and what a [`Handle`] tells | `serde` |
+//! | `metrics` | [`Stats`] as metrics of OpenMetrics: `Collector` for [`Handle`] | `prometheus-client` 0.26 |
 //! | `cli` | the program `nicring` | `clap`, `serde_json`, `signal-hook`, `tracing-subscriber` |
 //!
 //! # Versions
@@ -60,6 +61,8 @@ mod error;
 #[path = "../fallback/mod.rs"]
 mod fallback;
 mod lock;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod nics;
 mod path;
 mod platform;

@@ -24,28 +24,24 @@ const NO_NIC: &str = "(any)";
 
 /// Makes the atomic counters of a NIC, their snapshot and their sum from one list.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $visible:vis $name:ident,)*) => {
+    ($($(#[doc = $about:literal])* $visible:vis $name:ident,)*) => {
         /// What happened on one NIC, or on all of them.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
             received_by_class: [u64; 4],
-            $($(#[$doc])* $visible $name: u64,)*
+            $($(#[doc = $about])* $visible $name: u64,)*
         }
 
         impl Counts {
-            /// Every count that this platform has, with its name.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [
-                    ("received_unicast_count", self.received_by_class[0]),
-                    ("received_subnet_count", self.received_by_class[1]),
-                    ("received_limited_count", self.received_by_class[2]),
-                    ("received_group_count", self.received_by_class[3]),
-                    $((stringify!($name), self.$name),)*
-                ]
-                .into_iter()
-                .filter(|(name, _)| COUNTS_KERNEL_DROPS || *name != "kernel_drop_count")
-            }
+            /// What there is beside the datagrams received in each class.
+            const OTHERS: &[Count] = &[
+                $(Count {
+                    name: stringify!($name),
+                    about: concat!($($about),*),
+                    of: |counts| counts.$name,
+                },)*
+            ];
         }
 
         impl AddAssign for Counts {
@@ -83,9 +79,7 @@ counters! {
     pub received_bytes,
     /// Datagrams that were longer than a buffer.
     pub truncated_count,
-    /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
-    /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)).
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full.
     pub(crate) kernel_drop_count,
     /// Datagrams not handed out because no answer to them can be right: their source port is 0, or
     /// their source address is a multicast, broadcast or unspecified one.
@@ -118,7 +112,34 @@ counters! {
     pub send_error_count,
 }
 
+/// One of the [`Counts`].
+pub(crate) struct Count {
+    pub name: &'static str,
+    /// Its documentation.
+    #[allow(dead_code, reason = "for the feature metrics")]
+    pub about: &'static str,
+    pub of: fn(&Counts) -> u64,
+}
+
 impl Counts {
+    /// Every count that this platform has, with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let [unicast, subnet, limited, group] = self.received_by_class;
+        let received = [
+            ("received_unicast_count", unicast),
+            ("received_subnet_count", subnet),
+            ("received_limited_count", limited),
+            ("received_group_count", group),
+        ];
+        received.into_iter().chain(Self::others().map(|count| (count.name, (count.of)(self))))
+    }
+
+    /// What this platform has beside the datagrams received in each class.
+    pub(crate) fn others() -> impl Iterator<Item = &'static Count> {
+        let has = |count: &&Count| COUNTS_KERNEL_DROPS || count.name != "kernel_drop_count";
+        Self::OTHERS.iter().filter(has)
+    }
+
     /// Datagrams received, over all classes.
     #[must_use]
     pub fn received_count(&self) -> u64 {
