@@ -197,6 +197,20 @@
 //! It looks into memory that it shares with the kernel, without a system call. While the engine
 //! waits for more, it does not spin. Only io_uring offers it; the portable backend sleeps at once.
 //!
+//! # Watching
+//!
+//! Any thread may ask [`Handle::stats`]. With the feature `metrics` a program's registry of metrics
+//! does so at each scrape, with `serde` the answer can be logged. What to look at where answers are
+//! missing:
+//!
+//! | what grows, or stays high | why | the remedy |
+//! |---|---|---|
+//! | [`Counts::kernel_drop_count`] | bursts that the receive buffers have no room for | a larger [`Builder::recv_buffer_bytes`] |
+//! | [`Counts::starved_count`], [`Stats::lent_count`], [`Stats::lease_wait_count`] | handlers or tasks keep batches | drop them before waiting for something else; answer by [`Handle::reply_by`] |
+//! | [`Stats::posted_count`] | something blocks the engine's thread | a thread of its own for what blocks |
+//! | [`Stats::outbox_full_count`] | more replies at once than there is room for | a larger [`Builder::replies_max`] |
+//! | [`Counts::would_block_count`] | a NIC that is slow, or askers that are gone | a larger [`Builder::send_buffer_bytes`] |
+//!
 //! # What nicring does not do
 //!
 //! - IPv6, and TCP.
@@ -221,13 +235,22 @@
 //! [`Builder::spin`]: crate::Builder::spin
 //! [`Counts::copy_count`]: crate::Counts::copy_count
 //! [`Counts::guarded_count`]: crate::Counts::guarded_count
+//! [`Counts::kernel_drop_count`]: crate::Counts::kernel_drop_count
 //! [`Counts::left_count`]: crate::Counts::left_count
+//! [`Counts::starved_count`]: crate::Counts::starved_count
 //! [`Counts::unchosen_count`]: crate::Counts::unchosen_count
+//! [`Counts::would_block_count`]: crate::Counts::would_block_count
 //! [`Engine::run`]: crate::Engine::run
 //! [`Handle::failed_nics`]: crate::Handle::failed_nics
+//! [`Handle::reply_by`]: crate::Handle::reply_by
 //! [`Handle::rescan`]: crate::Handle::rescan
+//! [`Handle::stats`]: crate::Handle::stats
 //! [`Listen::Auto`]: crate::Listen::Auto
 //! [`Queued::NoHost`]: crate::Queued::NoHost
+//! [`Stats::lease_wait_count`]: crate::Stats::lease_wait_count
+//! [`Stats::lent_count`]: crate::Stats::lent_count
+//! [`Stats::outbox_full_count`]: crate::Stats::outbox_full_count
+//! [`Stats::posted_count`]: crate::Stats::posted_count
 //! [`Unicast::Leave`]: crate::Unicast::Leave
 
 pub mod measured;

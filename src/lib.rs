@@ -48,6 +48,8 @@
 //! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | `foldhash`, `arrayvec` |
 //! | `stream` | the batches of an `AsyncEngine` as a `Stream` | `futures-core` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
+//! | `serde` | `serde::Serialize` for [`Stats`] and what a [`Handle`] tells | `serde` |
+//! | `metrics` | [`Stats`] as metrics of OpenMetrics: `Collector` for [`Handle`] | `prometheus-client` 0.26 |
 //! | `cli` | the program `nicring` | `clap`, `serde_json`, `signal-hook`, `tracing-subscriber` |
 //!
 //! # Versions
@@ -64,6 +66,8 @@ mod events;
 #[path = "../fallback/mod.rs"]
 mod fallback;
 mod lock;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod nics;
 mod path;
 mod platform;
@@ -81,6 +85,8 @@ pub mod logs;
 pub mod platforms;
 #[cfg(feature = "search")]
 pub mod search;
+#[cfg(feature = "serde")]
+mod serialize;
 #[cfg(feature = "stream")]
 pub mod stream;
 #[cfg(feature = "udp-v4")]

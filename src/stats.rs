@@ -24,28 +24,24 @@ const NO_NIC: &str = "(any)";
 
 /// Makes the atomic counters of a NIC, their snapshot and their sum from one list.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $visible:vis $name:ident,)*) => {
+    ($($(#[doc = $about:literal])* $visible:vis $name:ident,)*) => {
         /// What happened on one NIC, or on all of them.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
             received_by_class: [u64; 4],
-            $($(#[$doc])* $visible $name: u64,)*
+            $($(#[doc = $about])* $visible $name: u64,)*
         }
 
         impl Counts {
-            /// Every count that this platform has, with its name.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [
-                    ("received_unicast_count", self.received_by_class[0]),
-                    ("received_subnet_count", self.received_by_class[1]),
-                    ("received_limited_count", self.received_by_class[2]),
-                    ("received_group_count", self.received_by_class[3]),
-                    $((stringify!($name), self.$name),)*
-                ]
-                .into_iter()
-                .filter(|(name, _)| COUNTS_KERNEL_DROPS || *name != "kernel_drop_count")
-            }
+            /// What there is beside the datagrams received in each class.
+            const OTHERS: &[Count] = &[
+                $(Count {
+                    name: stringify!($name),
+                    about: concat!($($about),*),
+                    of: |counts| counts.$name,
+                },)*
+            ];
         }
 
         impl AddAssign for Counts {
@@ -83,9 +79,7 @@ counters! {
     pub received_bytes,
     /// Datagrams that were longer than a buffer.
     pub truncated_count,
-    /// Datagrams that the kernel dropped because a socket's receive buffer was full
-    /// (`SO_MEMINFO`, Linux 4.12; as `SK_MEMINFO_DROPS` of
-    /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)).
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full.
     pub(crate) kernel_drop_count,
     /// Datagrams not handed out because no answer to them can be right: their source port is 0, or
     /// their source address is a multicast, broadcast or unspecified one.
@@ -118,7 +112,34 @@ counters! {
     pub send_error_count,
 }
 
+/// One of the [`Counts`].
+pub(crate) struct Count {
+    pub name: &'static str,
+    /// Its documentation.
+    #[allow(dead_code, reason = "for the feature metrics")]
+    pub about: &'static str,
+    pub of: fn(&Counts) -> u64,
+}
+
 impl Counts {
+    /// Every count that this platform has, with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let [unicast, subnet, limited, group] = self.received_by_class;
+        let received = [
+            ("received_unicast_count", unicast),
+            ("received_subnet_count", subnet),
+            ("received_limited_count", limited),
+            ("received_group_count", group),
+        ];
+        received.into_iter().chain(Self::others().map(|count| (count.name, (count.of)(self))))
+    }
+
+    /// What this platform has beside the datagrams received in each class.
+    pub(crate) fn others() -> impl Iterator<Item = &'static Count> {
+        let has = |count: &&Count| COUNTS_KERNEL_DROPS || count.name != "kernel_drop_count";
+        Self::OTHERS.iter().filter(has)
+    }
+
     /// Datagrams received, over all classes.
     #[must_use]
     pub fn received_count(&self) -> u64 {
@@ -141,7 +162,8 @@ impl Counts {
     }
 }
 
-/// A snapshot of an engine's counters. No counter ever goes down.
+/// A snapshot of an engine's counters. No counter ever goes down, but for the two that say how
+/// it is now: [`Stats::lent_count`] and [`Stats::posted_count`].
 ///
 /// ```
 /// # let engine = nicring::Engine::builder().port(0).nic("127.0.0.1").open()?;
@@ -166,6 +188,25 @@ pub struct Stats {
     /// How often an [`AsyncEngine`](crate::AsyncEngine) came to have nothing to receive into,
     /// because tasks kept all of its batches, or took too few of those that were ready.
     pub lease_wait_count: u64,
+    /// Batches that tasks keep now: each [`BatchLease`](crate::BatchLease) that is not dropped. An
+    /// engine lends 64 at the most, and fewer where these hold all buffers
+    /// ([`Counts::starved_count`]). A value that stays high means that tasks keep batches while
+    /// they wait for something else, and soon the engine has nothing to receive into. The remedy:
+    /// take what is needed from the datagrams, drop the batch, and answer by
+    /// [`Handle::reply_by`](crate::Handle::reply_by). Where the value is low and
+    /// [`Stats::lease_wait_count`] grows, tasks take too few batches: let more of them receive.
+    pub lent_count: u64,
+    /// The highest [`Stats::lent_count`] so far. Near 64 it tells of a stall that is over.
+    pub lent_peak_count: u64,
+    /// Datagrams that handles have queued ([`Handle::reply_by`](crate::Handle::reply_by),
+    /// [`Handle::send`](crate::Handle::send)) and the engine's thread has not taken yet. It takes
+    /// all of them in each turn, so a value that stays high means that there is no turn: a handler
+    /// or a waker blocks that thread. The remedy: move what blocks to another thread.
+    pub posted_count: u64,
+    /// The highest [`Stats::posted_count`] so far. At
+    /// [`Builder::replies_max`](crate::Builder::replies_max) there was no room for another
+    /// ([`Stats::outbox_full_count`]). The remedy: a higher limit, or fewer at once.
+    pub posted_peak_count: u64,
     /// Turns of the engine's loop: submissions, waits and batches.
     pub turn_count: u64,
     /// Completion queue overflows (io_uring only; the queue is sized so that receives cannot
@@ -233,6 +274,9 @@ pub(crate) struct StatsTable {
     outbox_full_count: AtomicU64,
     no_host_count: AtomicU64,
     pub lease_wait_count: AtomicU64,
+    lent_count: AtomicU64,
+    lent_peak_count: AtomicU64,
+    posted_peak_count: AtomicU64,
     pub turn_count: AtomicU64,
     pub overflow_count: AtomicU64,
 }
@@ -284,11 +328,28 @@ impl StatsTable {
         }
     }
 
+    /// A task has taken a batch.
+    pub fn note_lent(&self) {
+        let lent_count = self.lent_count.fetch_add(1, Relaxed) + 1;
+        self.lent_peak_count.fetch_max(lent_count, Relaxed);
+    }
+
+    /// A task has given a batch back.
+    pub fn note_returned(&self) {
+        self.lent_count.fetch_sub(1, Relaxed);
+    }
+
+    /// So many datagrams of handles have waited for a turn.
+    pub fn note_posted(&self, posted_count: usize) {
+        self.posted_peak_count.fetch_max(posted_count as u64, Relaxed);
+    }
+
     /// Counters for datagrams that belong to no known NIC.
     pub fn unattributed(&self) -> Arc<NicCounters> {
         self.nic(0, NO_NIC)
     }
 
+    /// All but [`Stats::posted_count`], which only the posted outbox knows.
     pub fn snapshot(&self) -> Stats {
         let nics = lock(&self.nics);
         let of_nic = |nic: &Arc<NicCounters>| NicStats {
@@ -311,6 +372,10 @@ impl StatsTable {
             outbox_full_count: self.outbox_full_count.load(Relaxed),
             no_host_count: self.no_host_count.load(Relaxed),
             lease_wait_count: self.lease_wait_count.load(Relaxed),
+            lent_count: self.lent_count.load(Relaxed),
+            lent_peak_count: self.lent_peak_count.load(Relaxed),
+            posted_count: 0,
+            posted_peak_count: self.posted_peak_count.load(Relaxed),
             turn_count: self.turn_count.load(Relaxed),
             overflow_count: self.overflow_count.load(Relaxed),
         }

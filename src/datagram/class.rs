@@ -25,6 +25,21 @@ pub enum Class {
 impl Class {
     /// Every class, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Unicast, Self::Subnet, Self::Limited, Self::Group];
+
+    /// One word for it, for logs and exports.
+    ///
+    /// ```
+    /// assert_eq!(nicring::Class::Subnet.name(), "subnet");
+    /// ```
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unicast => "unicast",
+            Self::Subnet => "subnet",
+            Self::Limited => "limited",
+            Self::Group => "group",
+        }
+    }
 }
 
 impl fmt::Display for Class {

@@ -197,7 +197,6 @@ impl Outbox {
         Queued::Yes
     }
 
-    #[allow(dead_code, reason = "for io_uring, which only Linux has")]
     pub fn len(&self) -> usize {
         self.outgoing.len()
     }

@@ -93,8 +93,8 @@ impl AsyncEngine {
     /// Dropping the future loses nothing. A batch that is kept keeps its buffers and its replies,
     /// and holds back nothing else. When all buffers are kept, or all of 64 batches, datagrams wait
     /// in the sockets: [`Stats::lease_wait_count`](crate::Stats) counts, and after a second a
-    /// warning tells. What [`Handle::reply_by`] queues leaves meanwhile: it is for answers that
-    /// take time.
+    /// warning tells; [`Stats::lent_count`](crate::Stats) is how many batches are kept. What
+    /// [`Handle::reply_by`] queues leaves meanwhile: it is for answers that take time.
     ///
     /// After [`Handle::stop`] batches have up to 200 ms to come back. The replies of a batch that
     /// comes back later, or after the engine was dropped, are not sent, nor those that a handle
@@ -171,6 +171,7 @@ impl AsyncEngine {
             self.handle.wake();
         }
         let (exchange, handle) = (Arc::clone(&self.exchange), self.handle.clone());
+        handle.stats_table().note_lent();
         BatchLease { batch: Some(batch), exchange, handle }
     }
 
@@ -235,6 +236,7 @@ impl Drop for BatchLease {
         if !self.handle.is_of_this_process() {
             return;
         }
+        self.handle.stats_table().note_returned();
         let has_replies = has_replies(&mut batch);
         lock(&self.exchange.queues).returned.push(batch);
         if has_replies || self.exchange.wants_returns.load(Ordering::SeqCst) {

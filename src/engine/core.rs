@@ -120,6 +120,7 @@ impl Core {
     fn take_posted(&mut self) {
         if self.posted.is_empty() && self.shared.has_posted.swap(false, Ordering::SeqCst) {
             std::mem::swap(&mut *lock(&self.shared.posted), &mut self.posted);
+            self.shared.stats.note_posted(self.posted.len());
             self.shared.stats.note_refusals(self.posted.take_refusals());
         }
     }

@@ -119,6 +119,10 @@ impl Handle {
         self.shared.wake();
     }
 
+    pub(super) fn stats_table(&self) -> &StatsTable {
+        &self.shared.stats
+    }
+
     /// Whether the engine is of this process, and not of one that it was forked from.
     pub(super) fn is_of_this_process(&self) -> bool {
         self.shared.opener.is_this()
@@ -339,6 +343,8 @@ impl Shared {
             return Stats::default();
         }
         self.refresh_drop_counts();
-        self.stats.snapshot()
+        let posted_count = lock(&self.posted).len();
+        self.stats.note_posted(posted_count);
+        Stats { posted_count: posted_count as u64, ..self.stats.snapshot() }
     }
 }

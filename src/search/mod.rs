@@ -54,6 +54,8 @@ mod pv_file;
 pub mod pva;
 mod pva_respond;
 mod request;
+#[cfg(feature = "serde")]
+mod serialize;
 mod waiting;
 
 use std::{fmt, str::FromStr};

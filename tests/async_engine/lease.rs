@@ -32,6 +32,8 @@ for_each_backend!(crate::common::on:
     replies_by_a_handle_leave_while_every_batch_is_kept,
     a_lease_that_is_kept_holds_back_no_other_reply,
     batches_are_made_while_tasks_keep_those_that_there_are,
+    batches_are_counted_while_they_are_lent,
+    datagrams_of_handles_are_counted_while_the_thread_is_blocked,
     a_batch_that_is_there_is_taken_without_waiting,
     replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm,
     a_stop_loses_nothing_while_tasks_take_what_is_there,
@@ -269,6 +271,73 @@ fn batches_are_made_while_tasks_keep_those_that_there_are(backend: Backend) {
             kept.iter().flat_map(|batch| batch.iter()).map(|one| text(one.payload())).collect();
         assert_eq!(heard, numbers(60));
     });
+}
+
+fn batches_are_counted_while_they_are_lent(backend: Backend) {
+    current_thread().block_on(async {
+        let engine = open(on_loopback(backend));
+        let (client, handle) = (Client::on_loopback(), engine.handle());
+        let lent = || {
+            let stats = handle.stats();
+            (stats.lent_count, stats.lent_peak_count)
+        };
+        assert_eq!(lent(), (0, 0));
+        let mut kept = Vec::new();
+        for count in 1..=3 {
+            client.ask("kept", LOCALHOST, engine.ports()[0]);
+            kept.push(next(&engine).await);
+            assert_eq!(lent(), (count, count));
+        }
+        drop(kept.pop());
+        assert_eq!(lent(), (2, 3), "the peak stays");
+        client.ask("tried", LOCALHOST, engine.ports()[0]);
+        common::wait_until("it is there", || {
+            kept.extend(engine.try_recv_batch().expect("it runs"));
+            kept.len() == 3
+        });
+        assert_eq!(lent(), (3, 3));
+        drop(engine);
+        assert_eq!(lent(), (3, 3), "a lease that outlives its engine is lent still");
+        thread::scope(|scope| scope.spawn(|| kept.clear()).join()).expect("no panic");
+        assert_eq!(lent(), (0, 3));
+    });
+}
+
+/// A waker runs on the engine's thread: while it blocks, there is no turn.
+fn datagrams_of_handles_are_counted_while_the_thread_is_blocked(backend: Backend) {
+    struct Blocks {
+        is_called: mpsc::SyncSender<()>,
+        may_return: Mutex<mpsc::Receiver<()>>,
+    }
+    impl Wake for Blocks {
+        fn wake(self: Arc<Self>) {
+            let _ = self.is_called.send(());
+            let _ = self.may_return.lock().expect("no panic").recv();
+        }
+    }
+    let engine = open(on_loopback(backend));
+    let (client, handle) = (Client::on_loopback(), engine.handle());
+    let posted = || {
+        let stats = handle.stats();
+        (stats.posted_count, stats.posted_peak_count)
+    };
+    let (is_called, called) = mpsc::sync_channel(1);
+    let (release, may_return) = mpsc::channel();
+    let waker = Arc::new(Blocks { is_called, may_return: Mutex::new(may_return) }).into();
+    let mut receiving = Box::pin(engine.recv_batch());
+    assert!(receiving.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    client.ask("wake", LOCALHOST, engine.ports()[0]);
+    called.recv_timeout(common::PATIENCE).expect("the waker is called");
+    assert_eq!(posted(), (0, 0));
+    for count in 1..=3 {
+        let sent = handle.send(Default::default(), client.address(), b"posted");
+        assert!(sent.is_queued());
+        assert_eq!(posted(), (count, count));
+    }
+    drop(release);
+    let address = SocketAddrV4::new(LOCALHOST, engine.ports()[0]);
+    (0..3).for_each(|_| client.expect("posted", address));
+    assert_eq!(posted(), (0, 3), "the peak stays");
 }
 
 fn replies_of_a_lease_kept_over_the_stop_are_dropped_without_harm(backend: Backend) {

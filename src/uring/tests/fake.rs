@@ -387,7 +387,9 @@ impl Kernel for Fake {
         // SAFETY: the caller's promise.
         let layout = unsafe { &*layout };
         assert_eq!(layout.msg_namelen as usize, NAME_BYTES);
-        assert_eq!(layout.msg_controllen, RECEIVED_BYTES as _);
+        #[allow(clippy::unnecessary_cast, reason = "musl has 32 bits here")]
+        let control_len = layout.msg_controllen as usize;
+        assert_eq!(control_len, RECEIVED_BYTES);
         assert!(layout.msg_iov.is_null() && layout.msg_iovlen == 0);
         self.push(Request::Receive { slot }, user_data)
     }
