@@ -137,6 +137,25 @@
 //! What cannot be opened costs only itself. It is in [`Handle::failed_nics`] with its cause and its
 //! remedy, and is tried again, first after 2 ms and then ever more rarely, up to once a second.
 //!
+//! [`Handle::events`] tells a program of all this as it happens, and `tracing` the same: [`logs`].
+//!
+//! # Beacons, and other protocols of discovery
+//!
+//! What answers nothing leaves by [`Batch::send`] or [`Handle::send`], once for each NIC by
+//! `fan_out`. An [`Egress`] says by which NIC, from which address and port, how far it may travel
+//! (`IP_TTL`, per datagram on Linux 3.13 and later), and whether this host hears its own groups.
+//! For the last, which the kernel knows by socket alone (`IP_MULTICAST_LOOP`), each port has two
+//! senders. The examples `announce` and `bacnet_device` show it.
+//!
+//! | protocol | what it needs |
+//! |---|---|
+//! | EPICS beacons | [`Handle::fan_out`] to 255.255.255.255, or [`Handle::send`] to each broadcast address of [`Handle::heard_nics`] |
+//! | BACnet/IP | `.port(47808)`; I-Am by [`Batch::send`] to the broadcast address of [`Batch::nic`] |
+//! | mDNS | `.port(5353).join([224, 0, 0, 251]).multicast_ttl(255)`; group answers by [`Batch::send`] |
+//! | SSDP | `.port(1900).join([239, 255, 255, 250]).multicast_ttl(2)`; answers after a while by [`Handle::reply_by`] |
+//! | DHCP | `.port(67).allow_unspecified_source()`; answers by [`Batch::send`] to 255.255.255.255, by the NIC that heard it |
+//! | GigE Vision | [`Handle::fan_out`] to 255.255.255.255 at 3956; cameras answer by unicast |
+//!
 //! # Which face for which program
 //!
 //! | the program has | use | what it costs |
@@ -219,6 +238,7 @@
 //! - Promise order across sockets: datagrams of one socket stay in order, those of two do not.
 //!
 //! [`AsyncEngine::recv_batch`]: crate::AsyncEngine::recv_batch
+//! [`Batch::nic`]: crate::Batch::nic
 //! [`Batch::send`]: crate::Batch::send
 //! [`Builder::batch_max`]: crate::Builder::batch_max
 //! [`Builder::buffer_bytes`]: crate::Builder::buffer_bytes
@@ -240,10 +260,15 @@
 //! [`Counts::starved_count`]: crate::Counts::starved_count
 //! [`Counts::unchosen_count`]: crate::Counts::unchosen_count
 //! [`Counts::would_block_count`]: crate::Counts::would_block_count
+//! [`Egress`]: crate::Egress
 //! [`Engine::run`]: crate::Engine::run
+//! [`Handle::events`]: crate::Handle::events
 //! [`Handle::failed_nics`]: crate::Handle::failed_nics
+//! [`Handle::fan_out`]: crate::Handle::fan_out
+//! [`Handle::heard_nics`]: crate::Handle::heard_nics
 //! [`Handle::reply_by`]: crate::Handle::reply_by
 //! [`Handle::rescan`]: crate::Handle::rescan
+//! [`Handle::send`]: crate::Handle::send
 //! [`Handle::stats`]: crate::Handle::stats
 //! [`Listen::Auto`]: crate::Listen::Auto
 //! [`Queued::NoHost`]: crate::Queued::NoHost
@@ -252,5 +277,6 @@
 //! [`Stats::outbox_full_count`]: crate::Stats::outbox_full_count
 //! [`Stats::posted_count`]: crate::Stats::posted_count
 //! [`Unicast::Leave`]: crate::Unicast::Leave
+//! [`logs`]: crate::logs
 
 pub mod measured;
