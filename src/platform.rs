@@ -23,6 +23,9 @@ pub(crate) const HAS_SENDERS: bool = cfg!(target_os = "linux");
 /// may reach by another NIC.
 pub(crate) const HEARS_AT_NICS_THAT_ARE_DOWN: bool = cfg!(target_os = "linux");
 
+/// Whether a socket can have the kernel drop what it is not to hear.
+pub(crate) const HAS_SOCKET_FILTERS: bool = cfg!(target_os = "linux");
+
 /// Whether the kernel counts what it drops because a socket's receive buffer is full.
 pub(crate) const COUNTS_KERNEL_DROPS: bool = cfg!(target_os = "linux");
 

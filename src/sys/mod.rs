@@ -6,7 +6,8 @@
 //! - [`drop_count`]: how many datagrams a socket has dropped; the kernel's count wraps.
 //! - [`nic_watch`]: lists the NICs, and hears when they change.
 //! - [`process`]: whether this is a process that was forked from the one that opened something.
-//! - [`linux`]: control messages, many datagrams per call, segments, netlink.
+//! - [`shard`]: which of several engines hears a sender's broadcasts.
+//! - [`linux`]: control messages, many datagrams per call, segments, filters, netlink.
 
 pub(crate) mod drop_count;
 #[cfg(target_os = "linux")]
@@ -16,6 +17,7 @@ pub(crate) mod linux;
 pub(crate) mod nic_watch;
 pub(crate) mod options;
 pub(crate) mod process;
+pub(crate) mod shard;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::nic_watch;

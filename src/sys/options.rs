@@ -7,6 +7,7 @@ use std::{
 
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
+use super::shard::Shard;
 use crate::nics::Nics;
 
 /// What a receive needs beside the socket to get a datagram's destination and interface: nothing.
@@ -230,6 +231,19 @@ pub(crate) fn with_travel<T>(
     let sent = set(ttl.map(u32::from), multicast_loop).and_then(|()| send());
     set(ttl.and(Some(ttl_before)), multicast_loop.and(Some(loop_before)))?;
     sent
+}
+
+/// Has the socket hear only what this shard is to hear. Before it is bound.
+#[cfg(target_os = "linux")]
+pub(crate) fn hear_part(socket: &Socket, shard: Shard) -> io::Result<()> {
+    use super::linux::socket_filter;
+    socket_filter::attach(socket, &socket_filter::program(shard))
+}
+
+/// This system has no filters: the error is `Unsupported`.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn hear_part(_socket: &Socket, _shard: Shard) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Binds to a device, so that the socket hears and sends on it alone.

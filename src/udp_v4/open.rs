@@ -197,6 +197,7 @@ fn open(
         send_buffer_bytes: None,
         requested: Requested::default(),
         multicast: None,
+        shard: None,
         wants_drop_counts: true,
     };
     let open = path::open(plan, port, &with, &[])?;

@@ -10,7 +10,10 @@ use socket2::Socket;
 use super::plan::{Role, SocketPlan};
 use crate::{
     error::{Error, Result},
-    sys::options::{self, PacketInfo, Requested},
+    sys::{
+        options::{self, PacketInfo, Requested},
+        shard::Shard,
+    },
 };
 
 /// What a socket is opened with beside its plan.
@@ -27,6 +30,8 @@ pub(crate) struct SocketOptions {
     pub send_buffer_bytes: Option<usize>,
     /// What the kernel is to tell of each datagram beside how it arrived.
     pub requested: Requested,
+    /// For a socket that hears a part only.
+    pub shard: Option<Shard>,
     /// For a socket that sends to groups: the time to live, and whether this host hears it too.
     pub multicast: Option<(u8, bool)>,
     /// Whether the kernel tells the drop count with each datagram. Engines ask the socket instead.
@@ -81,6 +86,9 @@ pub(crate) fn open(
         options::share_port(&socket).map_err(failed("sharing the port of"))?;
     }
     set_options(&socket, plan, with).map_err(failed("setting options for"))?;
+    if let Some(shard) = with.shard {
+        options::hear_part(&socket, shard).map_err(failed("setting the filter for"))?;
+    }
     if let (Some(nic), true) = (&plan.nic, plan.is_device_bound) {
         options::bind_device(&socket, &nic.name, nic.index)
             .map_err(failed("binding to the device for"))?;

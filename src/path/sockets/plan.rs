@@ -90,6 +90,11 @@ impl SocketPlan {
         !matches!(self.role, Role::Send { .. } | Role::Reply | Role::Spare(_) | Role::Join)
     }
 
+    /// Whether it hears broadcasts or a group, which every socket at the address gets a copy of.
+    pub fn is_broadcast(&self) -> bool {
+        matches!(self.role, Role::Hear(class) if class != Class::Unicast)
+    }
+
     /// Whether the engine sends by it.
     pub fn sends(&self) -> bool {
         let is_sender = matches!(self.role, Role::Send { .. } | Role::Reply | Role::Spare(_));

@@ -6,7 +6,7 @@ use super::join::Join;
 use crate::error::{Error, Result};
 use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
 use crate::platform;
-use crate::sys::options::Requested;
+use crate::sys::{options::Requested, shard::Shard};
 
 /// Which sockets hear the datagrams of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +71,8 @@ pub(crate) struct ListenSettings {
     /// How often to list them where the system does not tell of them.
     pub list_nics_every: Duration,
     pub is_exclusive: bool,
+    /// Which part of the broadcasts and groups is heard.
+    pub shard: Shard,
     /// What is sent to groups, unless an egress says otherwise.
     pub multicast_ttl: u8,
     pub multicast_loop: bool,
@@ -97,6 +99,7 @@ impl Default for ListenSettings {
             follows_nics: true,
             list_nics_every: Duration::from_secs(2),
             is_exclusive: false,
+            shard: Shard::ONLY,
             multicast_ttl: 1,
             multicast_loop: true,
             recv_buffer_bytes: 1 << 20,

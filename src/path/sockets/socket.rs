@@ -28,6 +28,7 @@ use crate::{
         drop_count::DropCount,
         options::{self, PacketInfo},
         process::Opener,
+        shard::Shard,
     },
 };
 
@@ -173,6 +174,7 @@ impl ListenSocket {
             recv_buffer_bytes: plan.hears().then_some(settings.recv_buffer_bytes),
             send_buffer_bytes: plan.sends().then_some(settings.send_buffer_bytes),
             requested: settings.requested,
+            shard: (plan.is_broadcast() && settings.shard != Shard::ONLY).then_some(settings.shard),
             multicast,
             wants_drop_counts: false,
         };

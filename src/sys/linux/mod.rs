@@ -4,6 +4,7 @@
 //! - [`segments`]: replies that leave by one `sendmsg` (GSO).
 //! - [`mmsg`]: `recvmmsg` and `sendmmsg`.
 //! - [`meminfo`]: what a socket has dropped.
+//! - [`socket_filter`]: what the kernel drops before it is queued.
 //! - [`fork_mark`]: memory that a forked child finds empty.
 //! - [`netlink`]: what the kernel tells of links, addresses and routes.
 //! - [`nic_watch`]: the NICs that follow from it.
@@ -17,3 +18,4 @@ pub(crate) mod mmsg;
 mod netlink;
 pub(crate) mod nic_watch;
 pub(crate) mod segments;
+pub(crate) mod socket_filter;
