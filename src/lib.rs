@@ -27,7 +27,8 @@
 //! | serve from async tasks, of any runtime | [`AsyncEngine::recv_batch`] |
 //! | stop and watch either from any thread | [`Handle`] |
 //! | choose NICs, groups, sizes | [`Builder`] |
-//! | answer SEARCH of EPICS, or ask | `search` (feature `search`, on by default) |
+//! | answer SEARCH of EPICS | `search::Answerer` (feature `search`, on by default) |
+//! | ask, parse, keep a million names | `search` |
 //! | take batches as a `Stream` | `stream` (feature `stream`) |
 //! | replace the `AsyncUdpV4` of epics-base-rs | `udp_v4` (feature `udp-v4`) |
 //! | understand how it works | [`guide`] |
@@ -45,7 +46,7 @@
 //!
 //! | feature | what it brings | dependencies |
 //! |---|---|---|
-//! | `search` (default) | parsers, writers, name table and responders for CA and PVA SEARCH | `foldhash`, `arrayvec` |
+//! | `search` (default) | a name server, name table, parsers and writers for CA and PVA SEARCH | `foldhash`, `arrayvec` |
 //! | `stream` | the batches of an `AsyncEngine` as a `Stream` | `futures-core` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
 //! | `serde` | `serde::Serialize` for [`Stats`] and what a [`Handle`] tells | `serde` |

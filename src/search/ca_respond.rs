@@ -108,7 +108,8 @@ impl<W: Copy + Ord> CaResponder<W> {
     /// Only questions with equal ways are answered together. With an engine it is
     /// [`Datagram::reply_path`](crate::Datagram::reply_path).
     ///
-    /// The names of all datagrams are looked up together, 32 at a time ([`Lookup`]).
+    /// The names of all datagrams are looked up together, 32 at a time ([`Lookup`]). An
+    /// [`Answerer`](super::Answerer) does this for whole batches of an engine.
     ///
     /// ```no_run
     /// # use std::ops::ControlFlow;
@@ -210,6 +211,11 @@ impl<'a, W: Copy + Ord, F: FnMut(Reply<'_, W>)> CaAnswers<'a, W, F> {
     /// client's.
     pub fn add_truncated(&mut self, payload: &'a [u8], source: SocketAddrV4, way: W) {
         self.add_whole_or_not(payload, source, way, true);
+    }
+
+    /// Counts a datagram that is not to be read.
+    pub(super) fn ignore(&mut self) {
+        self.responder.counts.ignored_count += 1;
     }
 
     /// What the responder has counted so far. Hits and misses are those of the names that were

@@ -95,6 +95,9 @@ counts! {
     outcomes {
         /// Datagrams handed to the responder.
         datagram_count,
+        /// Datagrams of ignored sources ([`Answerer::ignore`](super::Answerer::ignore)). They are
+        /// not read, and are not among the others.
+        ignored_count,
         /// Names asked for in well-formed SEARCH messages.
         name_count,
         /// Names that were in the table and answered.

@@ -1,18 +1,20 @@
-//! CA and PVA SEARCH: parsers, writers, a name table and responders.
+//! CA and PVA SEARCH: a name server, its name table, parsers and writers.
 //!
 //! A SEARCH server hears "who serves this name?" over UDP and answers with the TCP address of the
-//! server that does. This module is the part of it that uses no socket: bytes in, bytes out.
-//! It fits [`Engine`](crate::Engine) as well as any other source of datagrams.
+//! server that does. This module is the part of it that uses no socket. [`Answerer`] answers what
+//! an [`Engine`](crate::Engine) hears. The parts that it is made of, bytes in and bytes out, fit
+//! any other source of datagrams as well.
 //!
 //! | part | what it is |
 //! | --- | --- |
 //! | [`NameTable`] | a million names and more, each with the server that has it, in few bytes |
 //! | [`Lookup`] | names looked up together, in one table or a stack of them, or in your own |
 //! | [`read_pv_file`] | the table from a text file, with errors that name file, line and column |
+//! | [`Answerer`] | a name server of CA and PVA: an engine's batches and the table in, replies out |
 //! | [`CaResponder`], [`PvaResponder`] | datagrams and the table in, reply datagrams out |
 //! | [`ca`], [`pva`] | total parsers and writers of both protocols |
 //! | [`Request`], [`load`] | for programs that ask: one or a million SEARCHes, and what became of them |
-//! | [`SearchCounts`], [`Reject`] | what a responder saw, and why it did not answer |
+//! | [`SearchCounts`], [`NicSearchCounts`], [`Reject`] | what was asked, where, and why it was not answered |
 //!
 //! Any bytes may come from a network, so every parser is total. It never panics, and the length of
 //! the datagram bounds its work. What is refused is counted by reason. Parsers borrow, and
@@ -41,6 +43,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answerer;
 mod bytes;
 pub mod ca;
 mod ca_respond;
@@ -49,6 +52,7 @@ mod fields;
 pub mod load;
 mod lookup;
 mod names;
+mod nic_counts;
 mod patterns;
 mod pv_file;
 pub mod pva;
@@ -60,11 +64,13 @@ mod waiting;
 
 use std::{fmt, str::FromStr};
 
+pub use answerer::Answerer;
 pub use ca_respond::{CaAnswers, CaResponder};
 pub use counts::{Reject, SearchCounts};
 pub use fields::{Fields, FieldsError};
 pub use lookup::Lookup;
 pub use names::{InsertError, NAME_LEN_MAX, NameTable, NameTableBuilder, Names};
+pub use nic_counts::NicSearchCounts;
 pub use pv_file::{PvFile, PvFileError, read_pv_file};
 pub use pva_respond::{Asked, PvaAnswers, PvaResponder};
 pub use request::{Request, RequestHead, answered_ids};

@@ -30,6 +30,7 @@ mod write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Reject;
+use crate::path::Join;
 
 pub use write::{
     RequestWriter, ResponseHead, ResponseWriter, SearchHead, append_forwarded, append_origin_tag,
@@ -56,6 +57,19 @@ pub const FLAG_MUST_REPLY: u8 = 0x01;
 pub const FLAG_REPLY_TO_SOURCE_PORT: u8 = 0x02;
 /// SEARCH flag: the request was sent to one host, not to all.
 pub const FLAG_UNICAST: u8 = 0x80;
+
+/// [`FORWARD_GROUP`] where it is used: on the loopback NIC, at the port of PVA.
+///
+/// ```
+/// use nicring::{Engine, search::pva};
+///
+/// let builder = Engine::builder().ports([5064, 5076]).join(pva::forwarded(5076));
+/// # let _ = builder;
+/// ```
+#[must_use]
+pub fn forwarded(port: u16) -> Join {
+    Join::group(FORWARD_GROUP).on(Ipv4Addr::LOCALHOST).port(port)
+}
 
 const HEADER_LEN: usize = 8;
 /// GUID, sequence number, address and port, `tcp`, found, and how many ids follow.

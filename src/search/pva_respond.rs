@@ -169,7 +169,8 @@ impl<W: Copy> PvaResponder<W> {
     /// [`Reply`]. Its way is that of the question, any value that tells how the reply must leave;
     /// with an engine, [`Datagram::reply_path`](crate::Datagram::reply_path).
     ///
-    /// The names of all datagrams are looked up together, 32 at a time ([`Lookup`]).
+    /// The names of all datagrams are looked up together, 32 at a time ([`Lookup`]). An
+    /// [`Answerer`](super::Answerer) does this for whole batches of an engine.
     ///
     /// ```no_run
     /// # use std::ops::ControlFlow;
@@ -308,6 +309,11 @@ impl<'a, W: Copy, F: FnMut(Reply<'_, W>)> PvaAnswers<'a, W, F> {
         if let Err(reject) = self.read(payload, asked, way) {
             self.responder.counts.reject(reject);
         }
+    }
+
+    /// Counts a datagram that is not to be read.
+    pub(super) fn ignore(&mut self) {
+        self.responder.counts.ignored_count += 1;
     }
 
     /// What the responder has counted so far. Hits and misses are those of the names that were

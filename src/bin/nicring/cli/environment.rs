@@ -63,20 +63,6 @@ pub struct Group {
     pub nic: Option<NicFilter>,
 }
 
-/// A source whose SEARCHes are not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ignored {
-    address: Ipv4Addr,
-    /// 0 means every port of the address.
-    port: u16,
-}
-
-impl Ignored {
-    pub fn covers(&self, source: SocketAddrV4) -> bool {
-        self.address == *source.ip() && (self.port == 0 || self.port == source.port())
-    }
-}
-
 const NO_COMMAS: &str = "expected entries separated by blanks";
 
 fn refused_entry(variable: &str, entry: &str, expected: &str) -> Failure {
@@ -174,17 +160,15 @@ impl Environment {
         Ok(interfaces)
     }
 
-    /// The sources that are not answered.
-    pub fn ignored(&self, protocol: Protocol) -> Result<Vec<Ignored>, Failure> {
+    /// The sources whose SEARCHes are not answered. Port 0 stands for every port of the address.
+    pub fn ignored(&self, protocol: Protocol) -> Result<Vec<SocketAddrV4>, Failure> {
         let variable = names(protocol).ignored;
         let ignore = |entry| {
-            let source = resolve(variable, entry)?;
-            let port = match protocol {
-                // rsrv compares only the address.
-                Protocol::Ca => 0,
-                Protocol::Pva => source.port(),
-            };
-            Ok(Ignored { address: *source.ip(), port })
+            let mut source = resolve(variable, entry)?;
+            if protocol == Protocol::Ca {
+                source.set_port(0); // rsrv compares only the address
+            }
+            Ok(source)
         };
         self.entries(variable).map(ignore).collect()
     }
@@ -322,14 +306,11 @@ mod tests {
             ("EPICS_CAS_IGNORE_ADDR_LIST", "192.0.2.7:40000"),
             ("EPICS_PVAS_IGNORE_ADDR_LIST", "192.0.2.7:40000 192.0.2.8"),
         ]);
-        let covers = |protocol, source: &str| {
-            let source = source.parse().unwrap();
-            environment.ignored(protocol).unwrap().iter().any(|ignored| ignored.covers(source))
+        let ignored = |protocol| {
+            let sources = environment.ignored(protocol).unwrap();
+            sources.iter().map(SocketAddrV4::to_string).collect::<Vec<_>>()
         };
-        assert!(covers(Protocol::Ca, "192.0.2.7:40001"));
-        assert!(!covers(Protocol::Ca, "192.0.2.8:40000"));
-        assert!(covers(Protocol::Pva, "192.0.2.7:40000"));
-        assert!(!covers(Protocol::Pva, "192.0.2.7:40001"));
-        assert!(covers(Protocol::Pva, "192.0.2.8:1"));
+        assert_eq!(ignored(Protocol::Ca), ["192.0.2.7:0"]);
+        assert_eq!(ignored(Protocol::Pva), ["192.0.2.7:40000", "192.0.2.8:0"]);
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use nicring::{
     Backend, Counts, Stats,
-    search::{Protocol, Reject, SearchCounts},
+    search::{NicSearchCounts, Protocol, Reject, SearchCounts},
 };
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answers, Tally};
+use super::answer::Answers;
 use crate::cli::text::{grouped, percent, printable, short, table};
 
 /// Everything counted, over all engines.
@@ -17,9 +17,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// The backend that runs.
     pub backend: String,
-    /// By protocol, like `ignored_counts` and [`NicReport::tallies`].
+    /// By protocol, like [`NicReport::searches`].
     pub searches: [SearchCounts; 2],
-    pub ignored_counts: [u64; 2],
     pub nics: Vec<NicReport>,
     /// CPU time of the engines' threads; `None` where the system does not report it.
     pub cpu: Option<Duration>,
@@ -34,7 +33,7 @@ pub struct Report {
 pub struct NicReport {
     pub name: String,
     pub index: u32,
-    pub tallies: [Tally; 2],
+    pub searches: [NicSearchCounts; 2],
     pub counts: Counts,
 }
 
@@ -49,20 +48,14 @@ impl Report {
         for (own, other) in self.searches.iter_mut().zip(answers.counts) {
             *own += other;
         }
-        for (own, other) in self.ignored_counts.iter_mut().zip(answers.ignored_counts) {
-            *own += other;
-        }
         for nic in &stats.nics {
             self.nic(nic.index, &nic.name).counts += nic.counts;
         }
-        for (index, tallies) in &answers.nics {
+        for searches in &answers.nics {
             // NICs that are long gone share the row of what belongs to none.
-            let known = stats.nics.iter().find(|nic| nic.index == *index);
+            let known = stats.nics.iter().find(|nic| Some(nic.index) == searches.nic);
             let nic = known.map_or((0, "(any)"), |nic| (nic.index, nic.name.as_str()));
-            let nic = self.nic(nic.0, nic.1);
-            for (own, other) in nic.tallies.iter_mut().zip(tallies) {
-                own.add(*other);
-            }
+            self.nic(nic.0, nic.1).searches[searches.protocol as usize] += *searches;
         }
         self.cpu = self.cpu.zip(answers.cpu).map(|(own, other)| own + other);
         self.outbox_full_count += stats.outbox_full_count;
@@ -73,8 +66,10 @@ impl Report {
 
     fn nic(&mut self, index: u32, name: &str) -> &mut NicReport {
         let position = self.nics.iter().position(|nic| nic.index == index).unwrap_or_else(|| {
-            let (tallies, counts) = Default::default();
-            self.nics.push(NicReport { name: name.to_owned(), index, tallies, counts });
+            let searches =
+                Protocol::ALL.map(|protocol| NicSearchCounts::new(Some(index), protocol));
+            let (name, counts) = (name.to_owned(), Counts::default());
+            self.nics.push(NicReport { name, index, searches, counts });
             self.nics.len() - 1
         });
         &mut self.nics[position]
@@ -149,26 +144,21 @@ impl Report {
     pub fn text(&self) -> String {
         let heads = ["NIC", "protocol", "datagrams", "searches", "answered", "no such name"];
         let mut rows = vec![heads.map(str::to_owned).to_vec()];
-        let row = |name: &str, protocol: &str, tally: &Tally| {
-            let counts = [
-                tally.datagram_count,
-                tally.name_count,
-                tally.hit_count,
-                tally.name_count.saturating_sub(tally.hit_count),
-            ];
-            let names = [name, protocol].map(str::to_owned);
-            names.into_iter().chain(counts.map(grouped)).collect::<Vec<_>>()
+        let row = |name: &str, protocol: &str, counts: [u64; 3]| {
+            let [_, name_count, hit_count] = counts;
+            let missed = name_count.saturating_sub(hit_count);
+            let names = [name, protocol].map(str::to_owned).into_iter();
+            names.chain(counts.map(grouped)).chain([grouped(missed)]).collect::<Vec<_>>()
         };
-        let mut total = Tally::default();
+        let mut total = [0; 3];
         for nic in &self.nics {
-            for (protocol, tally) in Protocol::ALL.iter().zip(&nic.tallies) {
-                if tally.datagram_count > 0 {
-                    rows.push(row(&printable(&nic.name), protocol.name(), tally));
-                    total.add(*tally);
-                }
+            for one in nic.searches.iter().filter(|one| one.datagram_count > 0) {
+                let counts = [one.datagram_count, one.name_count, one.hit_count];
+                rows.push(row(&printable(&nic.name), one.protocol.name(), counts));
+                total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
             }
         }
-        rows.push(row("all", "both", &total));
+        rows.push(row("all", "both", total));
         format!("{}\n{}", table(&rows), self.summary())
     }
 
@@ -205,10 +195,9 @@ impl Report {
                 per(received),
             ),
         ];
-        let ignored_count: u64 = self.ignored_counts.iter().sum();
         let remarks = [
             ("refused as malformed", self.rejected_count()),
-            ("from ignored sources", ignored_count),
+            ("from ignored sources", total.ignored_count),
             ("asking for a sign of life only", total.ping_count),
             (
                 "not sent, no room (--send-buffer-bytes, net.core.wmem_max)",
@@ -245,13 +234,13 @@ impl Report {
             let mut object = counts_object(nic.counts.iter());
             object.insert("name".to_owned(), json!(nic.name));
             object.insert("index".to_owned(), json!(nic.index));
-            for (protocol, tally) in Protocol::ALL.iter().zip(&nic.tallies) {
-                let tally = json!({
-                    "datagram_count": tally.datagram_count,
-                    "name_count": tally.name_count,
-                    "hit_count": tally.hit_count,
+            for one in &nic.searches {
+                let counts = json!({
+                    "datagram_count": one.datagram_count,
+                    "name_count": one.name_count,
+                    "hit_count": one.hit_count,
                 });
-                object.insert(protocol.to_string(), tally);
+                object.insert(one.protocol.to_string(), counts);
             }
             Value::Object(object)
         });
@@ -277,10 +266,8 @@ impl Report {
             "cpu_ns_per_datagram": ns(self.cpu_per(received)),
             "nics": nics.collect::<Vec<_>>(),
         });
-        for (at, protocol) in Protocol::ALL.into_iter().enumerate() {
-            let mut counts = counts_object(self.searches[at].iter());
-            counts.insert("ignored_count".to_owned(), json!(self.ignored_counts[at]));
-            object[protocol.name()] = Value::Object(counts);
+        for (protocol, counts) in Protocol::ALL.iter().zip(&self.searches) {
+            object[protocol.name()] = Value::Object(counts_object(counts.iter()));
         }
         object
     }
@@ -297,11 +284,9 @@ mod tests {
     #[test]
     fn what_was_set_aside_is_in_the_totals_by_reason() {
         let mut report = Report::new(Duration::from_secs(1), Backend::Portable);
-        let mut counts = Counts::default();
+        let counts = &mut report.nic(1, "lo").counts;
         (counts.guarded_count, counts.unchosen_count) = (1, 2);
         (counts.copy_count, counts.left_count) = (3, 4);
-        let (name, tallies) = ("lo".to_owned(), Default::default());
-        report.nics.push(NicReport { name, index: 1, tallies, counts });
         let text = report.text();
         for line in [
             "set aside, from a source that cannot be answered: 1",
@@ -317,11 +302,12 @@ mod tests {
 
     #[test]
     fn two_engines_on_one_nic_are_one_row_and_cpu_is_divided() {
-        let tally = Tally { datagram_count: 2, name_count: 4, hit_count: 3 };
+        let mut on_nic = NicSearchCounts::new(Some(1), Protocol::Ca);
+        (on_nic.datagram_count, on_nic.name_count, on_nic.hit_count) = (2, 4, 3);
         let counts = SearchCounts::default();
         let mut answers = Answers { counts: [counts; 2], ..Answers::default() };
         answers.counts[0].name_count = 4;
-        answers.nics.push((1, [tally, Tally::default()]));
+        answers.nics.push(on_nic);
         answers.cpu = Some(Duration::from_nanos(800));
         let mut report = Report::new(Duration::from_secs(1), Backend::Portable);
         report.add(&Stats::default(), &answers);

@@ -1,20 +1,23 @@
 //! Engines that serve a name table, each on a thread of its own.
 
 use std::{
+    net::SocketAddrV4,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use nicring::{Backend, Engine, Handle, Stats, Subnet, Unicast, search::Protocol};
+use nicring::{
+    Backend, Engine, Handle, Stats, Subnet, Unicast,
+    search::{Answerer, Protocol},
+};
 
 use super::{
-    answer::{Answerer, Board, Instructions},
+    answer::{Board, Handler},
     report::Report,
     tables::Tables,
 };
 use crate::cli::{
-    environment::Ignored,
     failure::Failure,
     listen::{ListenArguments, ListenPlan, by_engine},
     text::Console,
@@ -31,9 +34,23 @@ const REPLIES_MAX: usize = 4096;
 /// What the handlers need besides the table.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    pub ignored: [Vec<Ignored>; 2],
+    /// By protocol in the order of [`Protocol::ALL`].
+    pub ignored: [Vec<SocketAddrV4>; 2],
     pub reply_subnets: Vec<Subnet>,
     pub accepts_untagged: bool,
+}
+
+impl Rules {
+    fn answerer(&self, ports: &[(u16, Protocol)]) -> Answerer {
+        let mut answerer = Answerer::new().reply_subnets(self.reply_subnets.iter().copied());
+        for (port, protocol) in ports {
+            answerer = answerer.port(*port, *protocol);
+        }
+        for (protocol, sources) in Protocol::ALL.into_iter().zip(&self.ignored) {
+            answerer = sources.iter().fold(answerer, |some, source| some.ignore(protocol, *source));
+        }
+        if self.accepts_untagged { answerer.accept_untagged() } else { answerer }
+    }
 }
 
 /// Engines that serve.
@@ -152,20 +169,13 @@ impl Running {
     ) -> Result<Self, Failure> {
         let protocols = plans.iter().map(|plan| plan.protocol);
         let ports: Vec<_> = engine.ports().iter().copied().zip(protocols).collect();
-        let instructions = Instructions {
-            table: tables.reader(),
-            ports: ports.clone(),
-            ignored: rules.ignored.clone(),
-            reply_subnets: rules.reply_subnets.clone(),
-            accepts_untagged: rules.accepts_untagged,
-            filters: plans[0].way.filters.clone(),
-        };
+        let (table, answerer) = (tables.reader(), rules.answerer(&ports));
         let (handle, board) = (engine.handle(), Board::default());
         let shown = board.clone();
         let serve = move || {
-            let mut answerer = Answerer::new(instructions, shown);
-            let stats = engine.run(|batch| answerer.handle(batch));
-            answerer.publish();
+            let mut handler = Handler::new(table, answerer, shown);
+            let stats = engine.run(|batch| handler.handle(batch));
+            handler.publish();
             stats
         };
         let thread = thread::Builder::new().name("engine".to_owned()).spawn(serve);
