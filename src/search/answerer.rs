@@ -20,7 +20,8 @@ use crate::{
 ///
 /// Servers of PVA on one host pass on to each other what only one of them heard, in the group
 /// [`FORWARD_GROUP`] on loopback. That is answered as if it had been asked here, if the engine
-/// [joins the group](super::pva::forwarded), and if it was sent to a NIC that the engine listens on.
+/// [joins the group](super::pva::forwarded), and if it was sent to a NIC that the engine listens
+/// on.
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;

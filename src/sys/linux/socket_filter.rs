@@ -2,9 +2,9 @@
 //! before it is queued.
 //!
 //! The program runs after the kernel has chosen the socket (socket(7), SO_ATTACH_FILTER). It
-//! returns how many bytes of a datagram are kept: all, or none. For UDP its offsets begin at the UDP
-//! header, and `SKF_NET_OFF` at the IP header (linux/filter.h), whatever options that has. What it
-//! drops counts among the drops of the socket.
+//! returns how many bytes of a datagram are kept: all, or none. For UDP its offsets begin at the
+//! UDP header, and `SKF_NET_OFF` at the IP header (linux/filter.h), whatever options that has. What
+//! it drops counts among the drops of the socket.
 
 use std::io;
 
