@@ -156,11 +156,31 @@
 //! | DHCP | `.port(67).allow_unspecified_source()`; answers by [`Batch::send`] to 255.255.255.255, by the NIC that heard it |
 //! | GigE Vision | [`Handle::fan_out`] to 255.255.255.255 at 3956; cameras answer by unicast |
 //!
+//! # More than one core
+//!
+//! One ring on one thread is what most hosts need. [`Builder::shards`] opens more, each with all
+//! sockets of its own, and each datagram is heard by one of them:
+//!
+//! | class | who decides | what it costs |
+//! |---|---|---|
+//! | unicast | the kernel, by a hash of both addresses and ports (`SO_REUSEPORT`) | nothing |
+//! | broadcasts and groups | a filter on each socket, by a hash of the sender's address and port (classic BPF, `SO_ATTACH_FILTER`) | a copy per shard, made by the sender or in the softirq, of which all but one are dropped at once |
+//!
+//! Unicast sockets carry no filter: it would run after the kernel has chosen one of them, and drop
+//! what no other gets. A sender's datagrams of one class stay in order on one shard, until a server
+//! comes or goes at the port; then the kernel spreads unicasts anew, and what waited in a closed
+//! socket is lost. What a filter drops counts among a socket's drops. So losses of broadcasts are
+//! told from the sums over all shards, once nothing moves.
+//!
+//! A socket on 0.0.0.0 for every class cannot be shared so; where no socket can be bound to a
+//! device there is one per class for all NICs.
+//!
 //! # Which face for which program
 //!
 //! | the program has | use | what it costs |
 //! |---|---|---|
 //! | a thread to spare | [`Engine::run`] | nothing is cheaper |
+//! | several, and more than one of them can answer | [`Shards::run`] | a copy of each broadcast per shard |
 //! | async tasks, of any runtime | [`AsyncEngine::recv_batch`] | at a high rate about the same: the engine's own thread lends whole batches; where little comes, a second wake-up per datagram |
 //! | code written for `AsyncUdpV4` of epics-base-rs | `udp_v4` (feature `udp-v4`) | about as much as a plain tokio loop |
 //!
@@ -252,6 +272,7 @@
 //! [`Builder::recv_buffer_bytes`]: crate::Builder::recv_buffer_bytes
 //! [`Builder::replies_max`]: crate::Builder::replies_max
 //! [`Builder::send_buffer_bytes`]: crate::Builder::send_buffer_bytes
+//! [`Builder::shards`]: crate::Builder::shards
 //! [`Builder::spin`]: crate::Builder::spin
 //! [`Counts::copy_count`]: crate::Counts::copy_count
 //! [`Counts::guarded_count`]: crate::Counts::guarded_count
@@ -272,6 +293,7 @@
 //! [`Handle::stats`]: crate::Handle::stats
 //! [`Listen::Auto`]: crate::Listen::Auto
 //! [`Queued::NoHost`]: crate::Queued::NoHost
+//! [`Shards::run`]: crate::Shards::run
 //! [`Stats::lease_wait_count`]: crate::Stats::lease_wait_count
 //! [`Stats::lent_count`]: crate::Stats::lent_count
 //! [`Stats::outbox_full_count`]: crate::Stats::outbox_full_count

@@ -24,6 +24,7 @@
 //! | to | see |
 //! |---|---|
 //! | serve from a thread of your own | [`Engine::run`] |
+//! | serve from several threads, where one is too slow | [`Shards`] |
 //! | serve from async tasks, of any runtime | [`AsyncEngine::recv_batch`] |
 //! | stop and watch either from any thread | [`Handle`] |
 //! | choose NICs, groups, sizes | [`Builder`] |
@@ -100,7 +101,9 @@ mod readme {
 }
 
 pub use datagram::{Class, Datagram, Egress, Queued, ReplyPath};
-pub use engine::{AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle};
+pub use engine::{
+    AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle, Shards,
+};
 pub use error::{Error, Result, Unavailable};
 pub use events::{Event, Events};
 pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics, Subnet, SubnetError};

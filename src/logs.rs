@@ -43,6 +43,7 @@
 //! | debug | `nicring::uring` | the buffer ring goes with the ring | `error` | - |
 //! | info | `nicring::sys` | news of links were lost: listing them anew | - | too many changes at once; nothing is missed |
 //! | debug | `nicring::sys` | the kernel takes no segments: datagrams leave one by one | `errno` | a device without checksums, or IPsec |
+//! | warn | `nicring::sys` | a shard is not kept on its processor | `error`, `number` | sched_setaffinity(2) is refused |
 //! | info | `nicring::udp_v4` | bundles receive by io_uring | `setup` | - |
 //! | warn | `nicring::udp_v4` | no io_uring for a bundle: receiving by readiness | `error` | io_uring is refused, and why |
 //! | warn | `nicring::udp_v4` | io_uring refuses a bundle: it receives by readiness | `error` | - |

@@ -238,6 +238,41 @@ impl Stats {
     }
 }
 
+/// The sum of both, NIC by NIC.
+impl AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        // Each field is named, so that none is forgotten.
+        let Self {
+            nics,
+            outbox_full_count,
+            no_host_count,
+            lease_wait_count,
+            lent_count,
+            lent_peak_count,
+            posted_count,
+            posted_peak_count,
+            turn_count,
+            overflow_count,
+        } = other;
+        for nic in nics {
+            match self.nics.iter_mut().find(|own| own.index == nic.index) {
+                Some(own) => own.counts += nic.counts,
+                None => self.nics.push(nic),
+            }
+        }
+        self.nics.sort_by_key(|nic| nic.index);
+        self.outbox_full_count += outbox_full_count;
+        self.no_host_count += no_host_count;
+        self.lease_wait_count += lease_wait_count;
+        self.lent_count += lent_count;
+        self.lent_peak_count += lent_peak_count;
+        self.posted_count += posted_count;
+        self.posted_peak_count += posted_peak_count;
+        self.turn_count += turn_count;
+        self.overflow_count += overflow_count;
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();

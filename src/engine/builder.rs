@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{async_engine::AsyncEngine, choose::Backend, core::Core, run::Engine};
+use super::{async_engine::AsyncEngine, choose::Backend, core::Core, run::Engine, shards::Shards};
 use crate::{
     datagram::PAYLOAD_LEN_MAX,
     error::{Error, Result},
@@ -10,6 +10,8 @@ use crate::{
     path::{
         BackendSettings, DELAY_MAX_DEFAULT, Join, Listen, ListenSettings, OnFailedNic, Unicast,
     },
+    platform,
+    sys::{options, shard::Shard},
 };
 
 impl Engine {
@@ -41,6 +43,8 @@ pub struct Builder {
     backend: Backend,
     sizes: BackendSettings,
     tick: Option<Duration>,
+    shard_count: usize,
+    pins_shards: bool,
     /// What is wrong with the first filter that could not be read, and of which setting it is.
     bad_filter: Option<(&'static str, String)>,
 }
@@ -49,6 +53,8 @@ pub struct Builder {
 /// after it.
 const DELAY_LIMIT: Duration = Duration::from_millis(100);
 const LIST_NICS_MIN: Duration = Duration::from_millis(10);
+/// Each makes a copy of every broadcast in the kernel.
+const SHARD_COUNT_MAX: usize = 64;
 const SPIN_MAX: Duration = Duration::from_secs(1);
 
 impl Default for Builder {
@@ -66,6 +72,8 @@ impl Default for Builder {
                 uses_gso: true,
             },
             tick: None,
+            shard_count: 1,
+            pins_shards: false,
             bad_filter: None,
         }
     }
@@ -419,6 +427,27 @@ impl Builder {
         self
     }
 
+    /// How many engines share the work, 1 to 64; 1 unless called. More than one is opened by
+    /// [`Builder::open_shards`].
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shard_count = count;
+        self
+    }
+
+    /// Keeps each shard's thread on a processor of its own, of those that this process may use
+    /// (sched_setaffinity(2), Linux only). Unless called the scheduler may move them.
+    ///
+    /// ```
+    /// let builder = nicring::Engine::builder().port(5076).shards(2).pin_shards();
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn pin_shards(mut self) -> Self {
+        self.pins_shards = true;
+        self
+    }
+
     /// Opens the sockets and the backend.
     ///
     /// # Errors
@@ -426,8 +455,38 @@ impl Builder {
     /// If a setting is invalid, if the NICs cannot be listed, if a socket cannot be opened, or if
     /// the backend that was asked for cannot be used.
     pub fn open(self) -> Result<Engine> {
+        self.check_single()?;
         let tick = self.tick;
         Ok(Engine::new(self.open_core()?, tick))
+    }
+
+    /// Opens [`Builder::shards`] engines that share the work. They share their ports with each
+    /// other, and so with other programs of this user.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::open`]; also if the port is to be exclusive, or [`Listen::Wildcard`] was asked
+    /// for.
+    pub fn open_shards(mut self) -> Result<Shards> {
+        self.check()?;
+        let count = if platform::HAS_SOCKET_FILTERS { self.shard_count } else { 1 };
+        if count > 1 {
+            if self.listen.is_exclusive {
+                let reason = "shards share their port: leave out Builder::exclusive, or open one";
+                return Err(Error::setting("shards", reason));
+            }
+            let failed = |source| Error::Backend { operation: "asking for an unused port", source };
+            for port in &mut self.listen.ports {
+                *port = options::unused_port(*port).map_err(failed)?;
+            }
+        }
+        let engine = |index| {
+            let mut one = self.clone();
+            one.listen.shard = Shard { index, count: count as u16 };
+            Ok(Engine::new(one.open_core()?, self.tick))
+        };
+        let engines: Result<Vec<_>> = (0..count as u16).map(engine).collect();
+        Ok(Shards::new(engines?, self.pins_shards))
     }
 
     /// Opens an engine for async tasks, of any runtime.
@@ -436,7 +495,20 @@ impl Builder {
     ///
     /// As [`Builder::open`]; also if the thread of the engine cannot be started.
     pub fn open_async(self) -> Result<AsyncEngine> {
+        self.check_single()?;
         AsyncEngine::start(self.open_core()?)
+    }
+
+    fn check_single(&self) -> Result<()> {
+        self.check()?;
+        if self.shard_count == 1 {
+            return Ok(());
+        }
+        let reason = format!(
+            "each of {} shards has a handler of its own: open them by Builder::open_shards",
+            self.shard_count
+        );
+        Err(Error::setting("shards", reason))
     }
 
     fn open_core(self) -> Result<Core> {
@@ -466,6 +538,7 @@ impl Builder {
             return Err(Error::setting("port", format!("{} is given twice", twice[0])));
         }
         self.listen.joins.iter().try_for_each(|join| self.check_join(join))?;
+        in_range("shards", self.shard_count, 1, SHARD_COUNT_MAX)?;
         in_range("buffer_bytes", self.sizes.buffer_bytes, 64, PAYLOAD_LEN_MAX)?;
         in_range("buffer_count", self.sizes.buffer_count, 1, 32_768)?;
         in_range("batch_max", self.sizes.batch_max, 1, 32_768)?;

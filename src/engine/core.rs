@@ -50,7 +50,8 @@ impl Core {
         let (mut driver, report) = choose::open(backend, settings)?;
         listening.add_all(&mut *driver)?;
         let (layout, replies_max) = (listening.layout(), settings.replies_max);
-        let shared = Shared::new(driver.waker(), report, stats, layout, replies_max);
+        let (waker, drops) = (driver.waker(), listening.shared_drops());
+        let shared = Shared::new(waker, report, stats, layout, replies_max, drops);
         listening.publish(&shared);
         Ok(Self {
             admission: listening.admission(&shared.stats),

@@ -1,6 +1,7 @@
 //! What other threads have of an engine.
 
 use std::{
+    iter,
     net::SocketAddrV4,
     sync::{
         Arc, Condvar, Mutex,
@@ -14,7 +15,7 @@ use crate::{
     events::{Events, Subscribers},
     lock::lock,
     nics::Nics,
-    path::{FailedNic, Host, Listen, ListenSocket, SocketInfo, SocketLayout, Wake},
+    path::{FailedNic, Host, Listen, ListenSocket, SharedDrops, SocketInfo, SocketLayout, Wake},
     stats::{Stats, StatsTable},
     sys::process::Opener,
 };
@@ -35,22 +36,40 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    /// The other shards; none of an engine that is alone.
+    others: Arc<[Arc<Shared>]>,
 }
 
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, others: Arc::default() }
+    }
+
+    /// A handle of several shards.
+    pub(super) fn of_shards(first: Arc<Shared>, others: Vec<Arc<Shared>>) -> Self {
+        Self { shared: first, others: others.into() }
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        iter::once(&self.shared).chain(&*self.others)
     }
 
     /// Ends the engine; see [`Engine::run`](crate::Engine::run).
     pub fn stop(&self) {
-        self.shared.stop();
+        self.shards().for_each(|shard| shard.stop());
     }
 
     /// What the engine has counted so far. Asks the kernel for the drops of each socket.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        if !self.shared.opener.is_this() {
+            return Stats::default();
+        }
+        self.shards().for_each(|shard| shard.refresh_drop_counts());
+        self.shared.shared_drops.settle();
+        let mut stats = self.shared.stats_as_known();
+        self.others.iter().for_each(|shard| stats += shard.stats_as_known());
+        stats
     }
 
     /// The NICs as the engine knows them, including those that it does not listen on.
@@ -89,7 +108,7 @@ impl Handle {
         if !self.shared.opener.is_this() {
             return Vec::new();
         }
-        lock(&self.shared.infos).clone()
+        self.shards().flat_map(|shard| lock(&shard.infos).clone()).collect()
     }
 
     /// What stays unheard because its socket could not be opened, or its group not be joined. The
@@ -99,7 +118,7 @@ impl Handle {
         if !self.shared.opener.is_this() {
             return Vec::new();
         }
-        lock(&self.shared.failed_nics).clone()
+        self.shards().flat_map(|shard| lock(&shard.failed_nics).clone()).collect()
     }
 
     /// What becomes of the NICs, sockets and groups from now on. [`Handle::sockets`] are those that
@@ -115,8 +134,10 @@ impl Handle {
     /// Tells the engine to list the NICs again, and to open and close sockets to match. Nothing is
     /// lost on the sockets that stay.
     pub fn rescan(&self) {
-        self.shared.wants_rescan.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        for shard in self.shards() {
+            shard.wants_rescan.store(true, Ordering::SeqCst);
+            shard.wake();
+        }
     }
 
     pub(super) fn stats_table(&self) -> &StatsTable {
@@ -272,6 +293,7 @@ pub(super) struct Shared {
     pub host: Mutex<Arc<Host>>,
     pub failed_nics: Mutex<Vec<FailedNic>>,
     pub subscribers: Subscribers,
+    pub shared_drops: Arc<SharedDrops>,
     pub report: BackendReport,
     pub layout: SocketLayout,
 }
@@ -283,6 +305,7 @@ impl Shared {
         stats: StatsTable,
         layout: SocketLayout,
         replies_max: usize,
+        shared_drops: Arc<SharedDrops>,
     ) -> Self {
         Self {
             opener: Opener::this(),
@@ -301,6 +324,7 @@ impl Shared {
             host: Mutex::default(),
             failed_nics: Mutex::default(),
             subscribers: Subscribers::default(),
+            shared_drops,
             report,
             layout,
         }
@@ -343,6 +367,11 @@ impl Shared {
             return Stats::default();
         }
         self.refresh_drop_counts();
+        self.stats_as_known()
+    }
+
+    /// The counts, without asking the kernel for drops.
+    pub fn stats_as_known(&self) -> Stats {
         let posted_count = lock(&self.posted).len();
         self.stats.note_posted(posted_count);
         Stats { posted_count: posted_count as u64, ..self.stats.snapshot() }

@@ -8,8 +8,9 @@
 //!    open and missing, and [`rescan_timer`] decides when to look again.
 //! 4. [`core`]: one turn.
 //! 5. [`run`]: the engine in the calling thread.
-//! 6. [`async_engine`]: the engine for async tasks, and the batches that it lends.
-//! 7. [`handle`]: stops and watches either engine from other threads.
+//! 6. [`shards`]: several engines that share the work.
+//! 7. [`async_engine`]: the engine for async tasks, and the batches that it lends.
+//! 8. [`handle`]: stops and watches either engine from other threads.
 
 mod async_engine;
 mod builder;
@@ -19,6 +20,7 @@ mod handle;
 mod rescan;
 mod rescan_timer;
 mod run;
+mod shards;
 mod socket_set;
 mod waiters;
 
@@ -31,3 +33,4 @@ pub(crate) use choose::resolve_here;
 pub use choose::{Backend, BackendReport};
 pub use handle::Handle;
 pub use run::Engine;
+pub use shards::Shards;

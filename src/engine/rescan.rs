@@ -14,11 +14,11 @@ use crate::{
     nics::{Nic, NicId, Nics},
     path::{
         Admission, BackendDriver, Dispatch, FailedNic, Host, ListenSettings, Listeners,
-        SocketLayout, SocketPlan, Strangers, SubnetSockets, spare_sender_count,
+        SharedDrops, SocketLayout, SocketPlan, Strangers, SubnetSockets, spare_sender_count,
     },
     platform,
     stats::StatsTable,
-    sys::nic_watch::NicWatch,
+    sys::{nic_watch::NicWatch, shard::Shard},
 };
 
 /// See the module's documentation.
@@ -44,7 +44,11 @@ impl Listening {
     pub fn open(settings: ListenSettings, stats: &StatsTable) -> Result<Self> {
         let watch = NicWatch::open()?;
         let nics = Arc::new(watch.nics());
-        let layout = SocketLayout::of_system(settings.listen, settings.leaves_unicasts(), &nics)?;
+        let mut layout =
+            SocketLayout::of_system(settings.listen, settings.leaves_unicasts(), &nics)?;
+        if settings.shard != Shard::ONLY {
+            layout = layout.for_shards(settings.listen)?;
+        }
         tracing::debug!(?layout, "chose how to listen");
         settings.check_chosen(&nics)?;
         let selected = Arc::new(settings.select(&nics));
@@ -108,6 +112,10 @@ impl Listening {
 
     pub fn ports(&self) -> &[u16] {
         &self.ports
+    }
+
+    pub fn shared_drops(&self) -> Arc<SharedDrops> {
+        Arc::clone(&self.settings.shared_drops)
     }
 
     pub fn layout(&self) -> SocketLayout {

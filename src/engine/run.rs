@@ -44,6 +44,10 @@ impl Engine {
         Self { core, tick }
     }
 
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The ports that it listens on, in the order in which they were asked for.
     #[must_use]
     pub fn ports(&self) -> &[u16] {

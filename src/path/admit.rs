@@ -78,6 +78,7 @@ impl Admission {
         span: Span,
     ) -> Option<Record> {
         let heard_by = SocketKey { slot, number: socket.number };
+        socket.note_received();
         if arrival.drop_count != 0 {
             socket.note_drop_count(arrival.drop_count);
         }

@@ -35,7 +35,7 @@ pub(crate) use host::Host;
 pub(crate) use pace::{DELAY_MAX_DEFAULT, Pace, sleep};
 pub use sockets::{FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo, Unicast};
 pub(crate) use sockets::{
-    Followed, ListenSettings, ListenSocket, Listeners, Role, SocketLayout, SocketPlan,
+    Followed, ListenSettings, ListenSocket, Listeners, Role, SharedDrops, SocketLayout, SocketPlan,
     SocketPlanKey, SubnetSockets, spare_sender_count,
 };
 #[allow(unused_imports, reason = "for the feature udp-v4")]

@@ -171,6 +171,15 @@ pub(crate) fn grow_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
     grow(bytes, socket.send_buffer_size()?, |bytes| socket.set_send_buffer_size(bytes))
 }
 
+/// `port`, or if that is 0 one that no socket holds at the moment.
+pub(crate) fn unused_port(port: u16) -> io::Result<u16> {
+    if port != 0 {
+        return Ok(port);
+    }
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    Ok(socket.local_addr()?.port())
+}
+
 /// Whether sockets get send buffers of this size. Only Linux charges them for datagrams that wait
 /// for an answer to ARP.
 pub(crate) fn grants_send_buffer(bytes: usize) -> bool {

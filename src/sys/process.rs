@@ -18,6 +18,32 @@ impl Opener {
     }
 }
 
+/// Keeps the calling thread on one of the processors that it may use now: the one with this number
+/// among them, beginning again after the last.
+#[cfg(target_os = "linux")]
+pub(crate) fn pin_thread(number: usize) {
+    use nix::{
+        sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+        unistd::Pid,
+    };
+    let this = Pid::from_raw(0);
+    let pin = || {
+        let allowed = sched_getaffinity(this)?;
+        let processors = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
+        let processors: Vec<_> = processors.collect();
+        let mut own = CpuSet::new();
+        own.set(processors[number % processors.len()])?;
+        sched_setaffinity(this, &own)
+    };
+    if let Err(error) = pin() {
+        tracing::warn!(%error, number, "a shard is not kept on its processor");
+    }
+}
+
+/// This system keeps no thread on a processor.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pin_thread(_number: usize) {}
+
 /// A number that no process shares with those that it forks.
 #[cfg(target_os = "linux")]
 #[inline]

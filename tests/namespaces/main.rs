@@ -14,4 +14,5 @@ mod follow;
 mod groups;
 mod paths;
 mod segments;
+mod shards;
 mod star;

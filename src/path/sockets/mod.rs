@@ -6,7 +6,7 @@
 //! 2. [`plan`]: which sockets there should be. A pure function.
 //! 3. [`rest`]: those of them that hear whole subnets; [`senders`]: those that send.
 //! 4. [`open`]: opens a socket, for engines and for `AsyncUdpV4` alike.
-//! 5. [`socket`]: an open socket with its counters.
+//! 5. [`socket`]: an open socket with its counters; [`shared_drops`]: those of shards.
 //!
 //! [The guide](crate::guide#one-socket-per-class-and-nic) says why there is one socket per class
 //! and NIC.
@@ -19,6 +19,7 @@ mod plan;
 mod rest;
 mod senders;
 mod settings;
+mod shared_drops;
 mod socket;
 
 pub use join::Join;
@@ -27,5 +28,6 @@ pub(crate) use plan::{Listeners, Role, SocketLayout, SocketPlan, SocketPlanKey, 
 pub(crate) use senders::spare_sender_count;
 pub(crate) use settings::ListenSettings;
 pub use settings::{Listen, OnFailedNic, Unicast};
+pub(crate) use shared_drops::SharedDrops;
 pub use socket::{FailedNic, Hears, SocketInfo};
 pub(crate) use socket::{Followed, ListenSocket};

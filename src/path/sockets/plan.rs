@@ -164,6 +164,19 @@ impl SocketLayout {
         }
     }
 
+    /// The layout for one of several shards. A socket that hears every class cannot have a filter
+    /// for broadcasts: it would drop unicasts, which the kernel gives to one socket only.
+    pub fn for_shards(self, listen: Listen) -> Result<Self> {
+        match (self, listen) {
+            (Self::Wildcard, Listen::Wildcard) => Err(Error::setting(
+                "listen",
+                "a wildcard socket hears all that is for other shards: use Listen::Class",
+            )),
+            (Self::Wildcard, _) => Ok(Self::ClassWithoutDevice),
+            (other, _) => Ok(other),
+        }
+    }
+
     /// What the user calls this layout.
     pub fn listen(self) -> Listen {
         match self {

@@ -1,8 +1,8 @@
 //! What the user chooses about the sockets.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use super::join::Join;
+use super::{join::Join, shared_drops::SharedDrops};
 use crate::error::{Error, Result};
 use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
 use crate::platform;
@@ -73,6 +73,8 @@ pub(crate) struct ListenSettings {
     pub is_exclusive: bool,
     /// Which part of the broadcasts and groups is heard.
     pub shard: Shard,
+    /// For the drops of what several shards hear a part of.
+    pub shared_drops: Arc<SharedDrops>,
     /// What is sent to groups, unless an egress says otherwise.
     pub multicast_ttl: u8,
     pub multicast_loop: bool,
@@ -100,6 +102,7 @@ impl Default for ListenSettings {
             list_nics_every: Duration::from_secs(2),
             is_exclusive: false,
             shard: Shard::ONLY,
+            shared_drops: Arc::default(),
             multicast_ttl: 1,
             multicast_loop: true,
             recv_buffer_bytes: 1 << 20,

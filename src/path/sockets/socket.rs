@@ -16,6 +16,7 @@ use super::{
     open::{self, OpenSocket, SocketOptions},
     plan::{ALL_NICS, Role, SocketPlan},
     settings::ListenSettings,
+    shared_drops::Member,
 };
 use crate::{
     datagram::Class,
@@ -23,7 +24,7 @@ use crate::{
     lock::lock,
     nics::NicId,
     platform,
-    stats::{NicCounters, StatsTable},
+    stats::{NicCounters, StatsTable, add},
     sys::{
         drop_count::DropCount,
         options::{self, PacketInfo},
@@ -148,6 +149,8 @@ pub(crate) struct ListenSocket {
     /// The groups that it has joined by now, each with the index of the NIC.
     joins: Mutex<Vec<(Ipv4Addr, u32)>>,
     drops: DropCount,
+    /// If other shards hear the rest of what it hears.
+    part: Option<Arc<Member>>,
     opener: Opener,
 }
 
@@ -160,6 +163,8 @@ impl ListenSocket {
         stats: &StatsTable,
         beside: &[&Socket],
     ) -> Result<Self> {
+        let is_part = plan.is_broadcast() && settings.shard != Shard::ONLY;
+        let shard = is_part.then_some(settings.shard);
         let sends_to_groups = |multicast_loop| (settings.multicast_ttl, multicast_loop);
         let multicast = match plan.role {
             Role::Send { multicast_loop } => Some(sends_to_groups(multicast_loop)),
@@ -174,7 +179,7 @@ impl ListenSocket {
             recv_buffer_bytes: plan.hears().then_some(settings.recv_buffer_bytes),
             send_buffer_bytes: plan.sends().then_some(settings.send_buffer_bytes),
             requested: settings.requested,
-            shard: (plan.is_broadcast() && settings.shard != Shard::ONLY).then_some(settings.shard),
+            shard,
             multicast,
             wants_drop_counts: false,
         };
@@ -182,7 +187,14 @@ impl ListenSocket {
             Some(nic) => stats.nic(nic.index, &nic.name),
             None => stats.unattributed(),
         };
-        Ok(Self::new(open::open(plan, port, &with, beside)?, plan.clone(), counters))
+        let open = open::open(plan, port, &with, beside)?;
+        let nic = plan.nic.as_ref().map(|nic| (nic.index, nic.predecessor_count));
+        let key = (SocketAddrV4::new(plan.address, open.port), nic);
+        let join = |shard| settings.shared_drops.join(key, shard, &counters);
+        let part = shard.map(join);
+        let mut socket = Self::new(open, plan.clone(), counters);
+        socket.part = part;
+        Ok(socket)
     }
 
     pub(super) fn new(open: OpenSocket, plan: SocketPlan, counters: Arc<NicCounters>) -> Self {
@@ -197,6 +209,7 @@ impl ListenSocket {
             joins: Mutex::default(),
             plan,
             drops: DropCount::default(),
+            part: None,
             opener: Opener::this(),
         }
     }
@@ -243,8 +256,22 @@ impl ListenSocket {
     /// `SO_MEMINFO`.
     pub fn note_drop_count(&self, drop_count: u32) {
         let added_count = self.drops.note(drop_count);
-        if added_count > 0 {
+        if added_count == 0 {
+            return;
+        }
+        if let Some(part) = &self.part {
+            // Most were dropped by the filter.
+            part.dropped_count.fetch_add(u64::from(added_count), Relaxed);
+        } else {
             self.counters.kernel_drop_count.fetch_add(u64::from(added_count), Relaxed);
+        }
+    }
+
+    /// Counts a datagram that it received, if others hear the rest.
+    #[inline]
+    pub fn note_received(&self) {
+        if let Some(part) = &self.part {
+            add(&part.received_count, 1);
         }
     }
 
@@ -293,6 +320,9 @@ impl Drop for ListenSocket {
             }
         }
         self.counters.left_count.fetch_add(left_count, Relaxed);
+        if let Some(part) = &self.part {
+            part.received_count.fetch_add(left_count, Relaxed);
+        }
     }
 }
 

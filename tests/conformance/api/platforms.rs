@@ -30,10 +30,13 @@ const CASES: [(&str, &str); 10] = [
 /// How to find out whether a promise is offered here. There is one probe for each promise that is
 /// not offered everywhere and that nicring's own code decides. What the system decides has its case
 /// in `os_semantics`.
-const PROBES: [(&str, Probe); 10] = [
+const PROBES: [(&str, Probe); 11] = [
     ("the destination of a datagram", |backend| hears(backend).destination.is_some()),
     ("the interface it arrived on", |backend| hears(backend).ifindex.is_some()),
     ("`Egress::ifindex` chooses the interface", minds_the_interface),
+    ("`Builder::shards` opens as many as asked for", |backend| {
+        on_loopback(backend).shards(2).open_shards().expect("shards").len() == 2
+    }),
     ("`Listen::Wildcard`", |backend| on_loopback(backend).listen(Listen::Wildcard).open().is_ok()),
     ("`Unicast::Leave`", |backend| on_loopback(backend).unicast(Unicast::Leave).open().is_ok()),
     ("`leave_unicast`", |backend| {

@@ -14,6 +14,7 @@ for_each_backend!(crate::common::on:
     two_engines_share_a_port_unless_told_otherwise,
     an_exclusive_port_is_refused_with_the_name_of_the_nic,
     a_held_port_is_an_error_even_where_nics_may_fail,
+    shards_are_opened_by_their_own_method_and_share_their_port,
     settings_that_cannot_be_right_are_refused_by_name,
     no_nic_that_matches_is_an_error,
     a_nic_that_is_not_there_is_an_error_unless_it_is_waited_for,
@@ -73,6 +74,47 @@ fn a_held_port_is_an_error_even_where_nics_may_fail(backend: Backend) {
     let _first = common::open(builder());
     let error = refused(builder().exclusive().on_failed_nic(OnFailedNic::Warn));
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+}
+
+fn shards_are_opened_by_their_own_method_and_share_their_port(backend: Backend) {
+    let base = || on_loopback(backend);
+    let rows = [
+        (base().shards(2).open().map(drop), "a handler of its own"),
+        (base().shards(2).open_async().map(drop), "a handler of its own"),
+        (base().shards(0).open().map(drop), "0 is not between 1 and 64"),
+        (base().shards(65).open_shards().map(drop), "65 is not between 1 and 64"),
+    ];
+    for (opened, excerpt) in rows {
+        let error = opened.expect_err(excerpt).to_string();
+        assert!(error.starts_with("shards: ") && error.contains(excerpt), "{error}");
+    }
+    let shards = base().shards(2).open_shards().expect("two, or one where there are no filters");
+    assert_eq!(shards.len(), if cfg!(target_os = "linux") { 2 } else { 1 });
+    let (handle, port) = (shards.handle(), shards.ports()[0]);
+    let server = std::thread::spawn(move || {
+        shards.run(|_| {
+            |batch: &nicring::Batch| {
+                batch.iter().for_each(|datagram| _ = batch.reply(&datagram, datagram.payload()));
+                std::ops::ControlFlow::Continue(())
+            }
+        })
+    });
+    for number in 0..20 {
+        let client = Client::on_loopback();
+        client.ask(&number.to_string(), LOCALHOST, port);
+        client.expect(number.to_string(), std::net::SocketAddrV4::new(LOCALHOST, port));
+    }
+    handle.stop();
+    let stats = server.join().expect("no panic").expect("a good end");
+    assert_eq!((stats.total().received_count(), stats.total().sent_count), (20, 20));
+    common::assert_free(port);
+    if cfg!(target_os = "linux") {
+        let refused = |builder: Builder| builder.shards(2).open_shards().map(drop).expect_err("so");
+        let exclusive = refused(base().exclusive()).to_string();
+        assert!(exclusive.contains("leave out Builder::exclusive"), "{exclusive}");
+        let wildcard = refused(base().listen(Listen::Wildcard)).to_string();
+        assert!(wildcard.contains("use Listen::Class"), "{wildcard}");
+    }
 }
 
 fn settings_that_cannot_be_right_are_refused_by_name(backend: Backend) {

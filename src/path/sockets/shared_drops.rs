@@ -1,0 +1,131 @@
+//! The drops of sockets that hear a part each of the same datagrams.
+//!
+//! What a socket filter drops counts among the drops of the socket. Of a broadcast to n shards,
+//! n - 1 sockets drop their copy by the filter, and the last one queues it or drops it because its
+//! receive buffer is full. So with D drops and A received datagrams on all n of them,
+//! (D - (n - 1) A) / n were lost in full buffers. That holds when all that was queued has been
+//! received: whatever moves between two looks is judged at a later one.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddrV4,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::{lock::lock, stats::NicCounters, sys::shard::Shard};
+
+/// All such sockets of the shards of an engine.
+#[derive(Debug, Default)]
+pub(crate) struct SharedDrops {
+    pools: Mutex<HashMap<Key, Pool>>,
+}
+
+/// What such sockets have in common: where they are bound, and the NIC, by index and predecessors.
+pub(crate) type Key = (SocketAddrV4, Option<(u32, u32)>);
+
+/// The sockets that share one port and plan.
+#[derive(Debug)]
+struct Pool {
+    members: Vec<Arc<Member>>,
+    shard_count: u64,
+    /// Where losses count. They go with the NIC.
+    counters: Weak<NicCounters>,
+    /// The drops and the received datagrams at the last look.
+    last: (u64, u64),
+    lost_count: u64,
+}
+
+/// What is counted of one such socket. It stays when the socket has gone.
+#[derive(Debug, Default)]
+pub(crate) struct Member {
+    pub dropped_count: AtomicU64,
+    pub received_count: AtomicU64,
+}
+
+impl SharedDrops {
+    /// A member for a socket that is to be opened.
+    pub fn join(&self, key: Key, shard: Shard, counters: &Arc<NicCounters>) -> Arc<Member> {
+        let mut pools = lock(&self.pools);
+        let pool = pools.entry(key).or_insert_with(|| Pool {
+            members: Vec::new(),
+            shard_count: shard.count.into(),
+            counters: Arc::downgrade(counters),
+            last: (0, 0),
+            lost_count: 0,
+        });
+        let member = Arc::default();
+        pool.members.push(Arc::clone(&member));
+        member
+    }
+
+    /// Counts what was lost in full buffers, where nothing has moved since the last call.
+    pub fn settle(&self) {
+        lock(&self.pools).retain(|_, pool| {
+            let is_settled = pool.settle();
+            let is_in_use = pool.members.iter().any(|member| Arc::strong_count(member) > 1);
+            is_in_use || !is_settled
+        });
+    }
+}
+
+impl Pool {
+    /// Returns whether nothing has moved.
+    fn settle(&mut self) -> bool {
+        let sum = |of: fn(&Member) -> &AtomicU64| {
+            self.members.iter().map(|member| of(member).load(Relaxed)).sum::<u64>()
+        };
+        let now @ (dropped_count, received_count) =
+            (sum(|member| &member.dropped_count), sum(|member| &member.received_count));
+        if std::mem::replace(&mut self.last, now) != now {
+            return false;
+        }
+        let filtered_count = (self.shard_count - 1) * received_count;
+        let lost_count = dropped_count.saturating_sub(filtered_count) / self.shard_count;
+        let new_count = lost_count.saturating_sub(self.lost_count);
+        if let Some(counters) = self.counters.upgrade() {
+            counters.kernel_drop_count.fetch_add(new_count, Relaxed);
+        }
+        self.lost_count += new_count;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::StatsTable;
+
+    #[test]
+    fn what_filters_drop_is_not_counted_and_what_is_lost_is() {
+        let (stats, drops) = (StatsTable::default(), SharedDrops::default());
+        let counters = stats.nic(2, "eth0");
+        let key = (SocketAddrV4::new([255; 4].into(), 5064), Some((2, 0)));
+        let shard = |index| Shard { index, count: 3 };
+        let [a, b, c] = [0, 1, 2].map(|index| drops.join(key, shard(index), &counters));
+        let lost = || counters.kernel_drop_count.load(Relaxed);
+        // 10 came: a received 4, b 3, and c 2 of 3.
+        for (member, received_count, dropped_count) in [(&a, 4, 6), (&b, 3, 7), (&c, 2, 8)] {
+            member.received_count.fetch_add(received_count, Relaxed);
+            member.dropped_count.fetch_add(dropped_count, Relaxed);
+        }
+        drops.settle();
+        assert_eq!(lost(), 0, "more may be under way");
+        drops.settle();
+        assert_eq!(lost(), 1);
+        // One more, which b receives later.
+        for member in [&a, &c] {
+            member.dropped_count.fetch_add(1, Relaxed);
+        }
+        drops.settle();
+        b.received_count.fetch_add(1, Relaxed);
+        (0..3).for_each(|_| drops.settle());
+        assert_eq!(lost(), 1);
+        assert_eq!(lock(&drops.pools).len(), 1);
+        drop((a, b, c));
+        drops.settle();
+        assert!(lock(&drops.pools).is_empty(), "nothing is kept of sockets that have gone");
+    }
+}
