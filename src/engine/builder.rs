@@ -476,9 +476,12 @@ impl Builder {
                 return Err(Error::setting("shards", reason));
             }
             let failed = |source| Error::Backend { operation: "asking for an unused port", source };
-            for port in &mut self.listen.ports {
-                *port = options::unused_port(*port).map_err(failed)?;
+            let mut chosen = Vec::new();
+            for port in self.listen.ports.iter_mut().filter(|port| **port == 0) {
+                *port = options::unused_port().map_err(failed)?;
+                chosen.push(*port);
             }
+            self.listen.joins.iter_mut().for_each(|join| join.follow_ports(&chosen));
         }
         let engine = |index| {
             let mut one = self.clone();

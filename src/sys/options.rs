@@ -171,11 +171,8 @@ pub(crate) fn grow_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
     grow(bytes, socket.send_buffer_size()?, |bytes| socket.set_send_buffer_size(bytes))
 }
 
-/// `port`, or if that is 0 one that no socket holds at the moment.
-pub(crate) fn unused_port(port: u16) -> io::Result<u16> {
-    if port != 0 {
-        return Ok(port);
-    }
+/// A port that no socket holds at the moment.
+pub(crate) fn unused_port() -> io::Result<u16> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     Ok(socket.local_addr()?.port())
 }

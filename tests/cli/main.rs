@@ -59,9 +59,11 @@ fn help_teaches_the_environment_and_has_examples() {
 
 #[test]
 fn the_demo_answers_on_the_chosen_backend_and_on_the_portable_one() {
-    for backend in ["auto", "portable"] {
+    for (backend, shards) in [("auto", "1"), ("portable", "1"), ("auto", "2")] {
         let demo = ["serve", "--demo", "--duration-s", "1", "--demo-names", "1000", "--json"];
-        let output = nicring(&[&demo[..], &["--backend", backend]].concat()).output().unwrap();
+        let output = nicring(&[&demo[..], &["--backend", backend, "--shards", shards]].concat())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         let totals: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
         assert!(backend == "auto" || totals["backend"] == backend, "{totals}");

@@ -65,6 +65,14 @@ impl Join {
         self.nics.is_empty() || self.nics.iter().any(is_on)
     }
 
+    /// Names the ports that were chosen for unused ones (0) instead of them.
+    pub(crate) fn follow_ports(&mut self, chosen: &[u16]) {
+        if self.ports.contains(&0) {
+            self.ports.retain(|port| *port != 0);
+            self.ports.extend(chosen);
+        }
+    }
+
     /// A port that it names and that is not of `ports`.
     pub(crate) fn stray_port(&self, ports: &[u16]) -> Option<u16> {
         self.ports.iter().copied().find(|port| !ports.contains(port))

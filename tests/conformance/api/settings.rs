@@ -77,6 +77,7 @@ fn a_held_port_is_an_error_even_where_nics_may_fail(backend: Backend) {
 }
 
 fn shards_are_opened_by_their_own_method_and_share_their_port(backend: Backend) {
+    let group = || Join::group([224, 0, 0, 128]);
     let base = || on_loopback(backend);
     let rows = [
         (base().shards(2).open().map(drop), "a handler of its own"),
@@ -88,7 +89,9 @@ fn shards_are_opened_by_their_own_method_and_share_their_port(backend: Backend) 
         let error = opened.expect_err(excerpt).to_string();
         assert!(error.starts_with("shards: ") && error.contains(excerpt), "{error}");
     }
-    let shards = base().shards(2).open_shards().expect("two, or one where there are no filters");
+    let at_unused = group().on(LOCALHOST).port(0);
+    let shards = base().join(at_unused).shards(2).open_shards();
+    let shards = shards.expect("two, or one where there are no filters");
     assert_eq!(shards.len(), if cfg!(target_os = "linux") { 2 } else { 1 });
     let (handle, port) = (shards.handle(), shards.ports()[0]);
     let server = std::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! Values of options.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, thread, time::Duration};
 
 use nicring::Error;
 
@@ -29,6 +29,16 @@ pub fn delay(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a time with its unit, such as 1ms or 500us, or 0".to_owned())
 }
 
+/// Parses a number of shards: 1 to 64, or `auto`. The kernel's part of receiving takes about as
+/// much time as the program's, so auto leaves it half of the processors.
+pub fn shards(text: &str) -> Result<usize, String> {
+    let half = || thread::available_parallelism().map_or(1, |all| (all.get() / 2).clamp(1, 64));
+    let count = if text == "auto" { Some(half()) } else { text.parse().ok() };
+    count
+        .filter(|count| (1..=64).contains(count))
+        .ok_or_else(|| "expected a number of 1 to 64, or auto".to_owned())
+}
+
 /// Parses a time in seconds, of at least one millisecond.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -39,6 +49,15 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_are_counted_or_left_to_the_processors() {
+        assert_eq!((shards("1"), shards("64")), (Ok(1), Ok(64)));
+        assert!(shards("auto").is_ok_and(|count| count >= 1));
+        for text in ["", "0", "65", "-1", "two", "Auto"] {
+            assert!(shards(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_delay_has_a_unit_unless_it_is_none() {

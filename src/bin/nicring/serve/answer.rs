@@ -41,6 +41,17 @@ impl Board {
     }
 }
 
+/// What all of them have done together.
+pub fn read(boards: &[Board]) -> Answers {
+    let mut all = Answers { cpu: Some(Duration::ZERO), ..Answers::default() };
+    for answers in boards.iter().map(Board::read) {
+        all.counts.iter_mut().zip(answers.counts).for_each(|(sum, one)| *sum += one);
+        all.nics.extend(answers.nics); // those of one NIC are added in the report
+        all.cpu = all.cpu.zip(answers.cpu).map(|(sum, one)| sum + one);
+    }
+    all
+}
+
 /// Answers what an engine hears, from the newest table.
 #[derive(Debug)]
 pub struct Handler {
@@ -69,7 +80,7 @@ impl Handler {
     }
 
     /// Publishes what was done so far.
-    pub fn publish(&mut self) {
+    fn publish(&mut self) {
         self.last_published = Some(Instant::now());
         let cpu = host::thread_cpu().zip(self.cpu_at_start);
         let mut published = self.board.lock();
@@ -77,5 +88,11 @@ impl Handler {
         published.nics.clear();
         published.nics.extend_from_slice(self.answerer.nic_counts());
         published.cpu = cpu.map(|(now, start)| now.saturating_sub(start));
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.publish();
     }
 }

@@ -45,12 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     console.say(&format!("generated {}, in {}", describe(&table), short(start.elapsed())));
     let tables = Tables::new(table);
     let plans = arguments.listen.on_loopback();
-    let service = Service::start(
-        (&arguments.listen, arguments.delay_max),
-        plans,
-        &Rules::default(),
-        &tables,
-    )?;
+    let service = Service::start(arguments.setup(), plans, &Rules::default(), &tables)?;
     announce(&service, console);
 
     let duration = arguments.duration_s.unwrap_or(DURATION);

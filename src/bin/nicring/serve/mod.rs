@@ -28,7 +28,7 @@ use serde_json::json;
 use self::{
     files::FileEvents,
     live::Live,
-    service::{Rules, Service, announce},
+    service::{Rules, Service, Setup, announce},
     sources::{Judgement, Reading, Sources},
     tables::{Reloader, Tables, describe},
 };
@@ -36,7 +36,7 @@ use crate::cli::{
     environment::Environment,
     failure::Failure,
     listen::ListenArguments,
-    parse::{delay, seconds},
+    parse::{delay, seconds, shards},
     signals::Signals,
     text::{Console, short},
 };
@@ -132,6 +132,14 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = delay)]
     delay_max: Duration,
 
+    /// How many threads share the work, each with a ring of its own: 1 to 64, or auto for one per
+    /// two processors
+    ///
+    /// One answers about a million SEARCHes a second. Each further one costs a copy of every
+    /// broadcast in the kernel. Linux only: elsewhere there is one.
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = shards)]
+    shards: usize,
+
     /// Send PVA answers to the address that a SEARCH names, if it is in this subnet; repeatable
     ///
     /// Otherwise they go to the sender only, so that nobody can have answers sent to others.
@@ -166,6 +174,11 @@ pub struct Arguments {
 impl Arguments {
     pub fn is_demo(&self) -> bool {
         self.demo
+    }
+
+    fn setup(&self) -> Setup<'_> {
+        let (listen, delay_max, shard_count) = (&self.listen, self.delay_max, self.shards);
+        Setup { listen, delay_max, shard_count }
     }
 }
 
@@ -206,7 +219,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     for note in plans.iter().filter_map(|plan| plan.note.as_deref()) {
         console.say(note);
     }
-    let service = Service::start((&arguments.listen, arguments.delay_max), plans, &rules, &tables)?;
+    let service = Service::start(arguments.setup(), plans, &rules, &tables)?;
     announce(&service, console);
     let reloader = Reloader::new(sources, &tables, lacks_hosts);
     watch(arguments, (&service, &tables), &signals, reloader, events);

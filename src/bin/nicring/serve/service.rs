@@ -8,12 +8,12 @@ use std::{
 };
 
 use nicring::{
-    Backend, Engine, Handle, Stats, Subnet, Unicast,
+    Backend, Batch, Handle, Shards, Stats, Subnet, Unicast,
     search::{Answerer, Protocol},
 };
 
 use super::{
-    answer::{Board, Handler},
+    answer::{Board, Handler, read},
     report::Report,
     tables::Tables,
 };
@@ -30,6 +30,14 @@ const TICK: Duration = Duration::from_millis(500);
 /// How many replies a batch of 256 datagrams may cause. A datagram that asks for names of several
 /// servers causes several replies.
 const REPLIES_MAX: usize = 4096;
+
+/// How the engines are opened, besides where they listen.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    pub listen: &'a ListenArguments,
+    pub delay_max: Duration,
+    pub shard_count: usize,
+}
 
 /// What the handlers need besides the table.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +71,9 @@ pub struct Service {
 #[derive(Debug)]
 struct Running {
     handle: Handle,
-    board: Board,
+    /// One for each shard.
+    boards: Vec<Board>,
+    shard_count: usize,
     ports: Vec<(u16, Protocol)>,
     unicast: Unicast,
     thread: JoinHandle<nicring::Result<Stats>>,
@@ -72,19 +82,20 @@ struct Running {
 impl Service {
     /// Opens all engines before any of them serves.
     pub fn start(
-        (arguments, delay_max): (&ListenArguments, Duration),
+        setup: Setup<'_>,
         plans: [ListenPlan; 2],
         rules: &Rules,
         tables: &Arc<Tables>,
     ) -> Result<Self, Failure> {
         let mut opened = Vec::new();
         for plans in by_engine(plans) {
-            let builder = arguments.builder(&plans).tick(TICK).replies_max(REPLIES_MAX);
-            opened.push((builder.delay_max(delay_max).open()?, plans));
+            let builder = setup.listen.builder(&plans).tick(TICK).replies_max(REPLIES_MAX);
+            let builder = builder.delay_max(setup.delay_max).shards(setup.shard_count);
+            opened.push((builder.open_shards()?, plans));
         }
         let mut engines = Vec::new();
-        for (engine, plans) in opened {
-            engines.push(Running::start(engine, &plans, rules, tables)?);
+        for (shards, plans) in opened {
+            engines.push(Running::start(shards, &plans, rules, tables)?);
         }
         Ok(Self { engines, start: Instant::now() })
     }
@@ -109,8 +120,12 @@ impl Service {
                 Unicast::Take => "taken",
                 Unicast::Leave => "left to others",
             };
+            let shards = match engine.shard_count {
+                1 => String::new(),
+                count => format!(", {count} shards"),
+            };
             lines.push(format!(
-                "{}: {} sockets, unicasts {unicast}; backend: {}",
+                "{}: {} sockets, unicasts {unicast}{shards}; backend: {}",
                 ports.collect::<Vec<_>>().join(", "),
                 engine.handle.sockets().len(),
                 engine.handle.backend()
@@ -137,7 +152,7 @@ impl Service {
     pub fn report(&self) -> Report {
         let mut report = Report::new(self.start.elapsed(), self.backend());
         for engine in &self.engines {
-            report.add(&engine.handle.stats(), &engine.board.read());
+            report.add(&engine.handle.stats(), &read(&engine.boards));
         }
         report
     }
@@ -154,7 +169,7 @@ impl Service {
                 Ok(stats) => stats?,
                 Err(_) => return Err(Failure::Run("the engine's thread panicked".to_owned())),
             };
-            report.add(&stats, &engine.board.read());
+            report.add(&stats, &read(&engine.boards));
         }
         Ok(report)
     }
@@ -162,25 +177,27 @@ impl Service {
 
 impl Running {
     fn start(
-        engine: Engine,
+        shards: Shards,
         plans: &[ListenPlan],
         rules: &Rules,
         tables: &Arc<Tables>,
     ) -> Result<Self, Failure> {
         let protocols = plans.iter().map(|plan| plan.protocol);
-        let ports: Vec<_> = engine.ports().iter().copied().zip(protocols).collect();
-        let (table, answerer) = (tables.reader(), rules.answerer(&ports));
-        let (handle, board) = (engine.handle(), Board::default());
-        let shown = board.clone();
+        let ports: Vec<_> = shards.ports().iter().copied().zip(protocols).collect();
+        let (handle, shard_count) = (shards.handle(), shards.len());
+        let boards: Vec<_> = (0..shard_count).map(|_| Board::default()).collect();
+        let (tables, rules) = (Arc::clone(tables), rules.clone());
+        let (spoken, shown) = (ports.clone(), boards.clone());
         let serve = move || {
-            let mut handler = Handler::new(table, answerer, shown);
-            let stats = engine.run(|batch| handler.handle(batch));
-            handler.publish();
-            stats
+            shards.run(|number| {
+                let answerer = rules.answerer(&spoken);
+                let mut handler = Handler::new(tables.reader(), answerer, shown[number].clone());
+                move |batch: &Batch| handler.handle(batch)
+            })
         };
         let thread = thread::Builder::new().name("engine".to_owned()).spawn(serve);
         let thread = thread.map_err(|error| Failure::Run(format!("starting a thread: {error}")))?;
-        Ok(Self { handle, board, ports, unicast: plans[0].way.unicast, thread })
+        Ok(Self { handle, boards, shard_count, ports, unicast: plans[0].way.unicast, thread })
     }
 }
 
