@@ -196,7 +196,9 @@ impl Portable {
                 let (arrival, len) = self.transport.arrival(index);
                 let span = Span { buffer: 0, start: (used * stride) as u32, len: len as u32 };
                 used += 1;
-                batch.records.extend(admission.admit(&entry.socket, slot, arrival, span));
+                let payload = &batch.payloads.own_mut()[span.start as usize..][..len];
+                let record = admission.admit(&entry.socket, slot, arrival, span, payload);
+                batch.records.extend(record);
             }
         }
     }

@@ -73,8 +73,8 @@
 //!
 //! What was delivered and is handed out to nobody is counted by its reason: at a NIC or address
 //! that was not chosen ([`Counts::unchosen_count`]), a second copy, a source that no answer can be
-//! right for ([`Counts::guarded_count`]), still queued when its socket was closed
-//! ([`Counts::left_count`]).
+//! right for ([`Counts::guarded_count`]), of no interest ([`Counts::filtered_count`]), still queued
+//! when its socket was closed ([`Counts::left_count`]).
 //!
 //! # The way of a reply
 //!
@@ -172,6 +172,10 @@
 //! socket is lost. What a filter drops counts among a socket's drops. So losses of broadcasts are
 //! told from the sums over all shards, once nothing moves.
 //!
+//! [`Builder::filter`] puts more into the same program: what is of no interest is dropped before it
+//! is queued, wakes nobody and is copied nowhere. Then losses cannot be told from it. Unicasts, and
+//! what a system without such filters hears, the engine drops itself by the same rule.
+//!
 //! A socket on 0.0.0.0 for every class cannot be shared so; where no socket can be bound to a
 //! device there is one per class for all NICs.
 //!
@@ -264,6 +268,7 @@
 //! [`Builder::buffer_bytes`]: crate::Builder::buffer_bytes
 //! [`Builder::buffer_count`]: crate::Builder::buffer_count
 //! [`Builder::delay_max`]: crate::Builder::delay_max
+//! [`Builder::filter`]: crate::Builder::filter
 //! [`Builder::fixed_nics`]: crate::Builder::fixed_nics
 //! [`Builder::gso`]: crate::Builder::gso
 //! [`Builder::kernel_time`]: crate::Builder::kernel_time
@@ -275,6 +280,7 @@
 //! [`Builder::shards`]: crate::Builder::shards
 //! [`Builder::spin`]: crate::Builder::spin
 //! [`Counts::copy_count`]: crate::Counts::copy_count
+//! [`Counts::filtered_count`]: crate::Counts::filtered_count
 //! [`Counts::guarded_count`]: crate::Counts::guarded_count
 //! [`Counts::kernel_drop_count`]: crate::Counts::kernel_drop_count
 //! [`Counts::left_count`]: crate::Counts::left_count

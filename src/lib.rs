@@ -67,6 +67,7 @@ mod events;
 // At the top of the repository, beside `src`: the one part that all systems have.
 #[path = "../fallback/mod.rs"]
 mod fallback;
+mod filter;
 mod lock;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -106,6 +107,7 @@ pub use engine::{
 };
 pub use error::{Error, Result, Unavailable};
 pub use events::{Event, Events};
+pub use filter::{Filter, Pattern};
 pub use nics::{Nic, NicAddress, NicFilter, NicId, Nics, Subnet, SubnetError};
 pub use path::{
     BackendSetup, Batch, Datagrams, FailedNic, Hears, Join, Listen, OnFailedNic, SocketInfo,

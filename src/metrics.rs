@@ -118,8 +118,8 @@ fn encode_nics(nics: &[NicStats], encoder: &mut DescriptorEncoder<'_>) -> fmt::R
         for nic in nics {
             let index = nic.index.to_string();
             let labels = [("nic", nic.name.as_str()), ("index", &index)];
-            let counter = ConstCounter::new((count.of)(&nic.counts));
-            counter.encode(metric.encode_family(&labels)?)?;
+            let Some(value) = nic.counts.value(count) else { continue };
+            ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
         }
     }
     Ok(())

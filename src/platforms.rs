@@ -21,6 +21,7 @@
 //! | `Egress::port`, `Egress::ttl` | kept | kept | kept | kept | kept | `api::reply::a_beacon_leaves_from_the_port_that_it_names`, `namespaces::announce::a_beacon_has_the_time_to_live_that_it_names` |
 //! | `multicast_loop` is about what is sent | kept | kept | kept | kept | not offered: it is about what is heard, by the engine's own sockets | `namespaces::announce::a_group_is_heard_by_its_own_host_unless_told_otherwise` |
 //! | `Builder::shards` opens as many as asked for | kept | kept | not offered: one | not offered: one | not offered: one | `api::platforms::the_table_tells_what_is_so` |
+//! | `Builder::filter` drops what it does not keep | kept | kept | in user space | in user space | in user space | `api::receive::a_filter_drops_what_it_does_not_keep` |
 //! | `Listen::Wildcard` | kept | kept | kept | kept | not offered: `Error::Setting` names `listen` | `api::platforms::the_table_tells_what_is_so` |
 //! | `Unicast::Leave` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_reach_the_plain_server` |
 //! | `leave_unicast` | kept | kept | kept | not offered: `Error::Setting` names `unicast` | not offered: `Error::Setting` names `unicast` | `os_semantics::sharing::unicasts_that_are_left_at_one_address_reach_the_plain_server` |

@@ -6,7 +6,7 @@ use std::{
     ops::{AddAssign, Deref},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -30,6 +30,8 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Counts {
             received_by_class: [u64; 4],
+            /// Whether the drops of some sockets cannot be told from what a filter drops.
+            hides_drops: bool,
             $($(#[doc = $about])* $visible $name: u64,)*
         }
 
@@ -49,6 +51,7 @@ macro_rules! counters {
                 for (own, other) in self.received_by_class.iter_mut().zip(other.received_by_class) {
                     *own += other;
                 }
+                self.hides_drops |= other.hides_drops;
                 $(self.$name += other.$name;)*
             }
         }
@@ -58,6 +61,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             pub received_by_class: [AtomicU64; 4],
+            pub hides_drops: AtomicBool,
             $(pub $name: AtomicU64,)*
         }
 
@@ -67,6 +71,7 @@ macro_rules! counters {
                     received_by_class: std::array::from_fn(|class| {
                         self.received_by_class[class].load(Relaxed)
                     }),
+                    hides_drops: self.hides_drops.load(Relaxed),
                     $($name: self.$name.load(Relaxed),)*
                 }
             }
@@ -84,6 +89,10 @@ counters! {
     /// Datagrams not handed out because no answer to them can be right: their source port is 0, or
     /// their source address is a multicast, broadcast or unspecified one.
     pub guarded_count,
+    /// Datagrams not handed out because a filter keeps others only
+    /// ([`Builder::filter`](crate::Builder::filter)). What the kernel drops for it is counted
+    /// nowhere.
+    pub filtered_count,
     /// Datagrams not handed out because they came to a NIC, to an address or to a group that was
     /// not chosen: what a socket hears that is not bound to one of these alone.
     pub unchosen_count,
@@ -131,7 +140,14 @@ impl Counts {
             ("received_limited_count", limited),
             ("received_group_count", group),
         ];
-        received.into_iter().chain(Self::others().map(|count| (count.name, (count.of)(self))))
+        let others = Self::others().filter_map(|count| Some((count.name, self.value(count)?)));
+        received.into_iter().chain(others)
+    }
+
+    /// A count, if it can be told.
+    pub(crate) fn value(&self, count: &Count) -> Option<u64> {
+        let is_hidden = self.hides_drops && count.name == "kernel_drop_count";
+        (!is_hidden).then(|| (count.of)(self))
     }
 
     /// What this platform has beside the datagrams received in each class.
@@ -149,10 +165,11 @@ impl Counts {
     /// Datagrams that the kernel dropped because a socket's receive buffer was full (`SO_MEMINFO`,
     /// Linux 4.12; as `SK_MEMINFO_DROPS` of
     /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the
-    /// platform has no such counter: only Linux has one.
+    /// platform has no such counter (only Linux has one), and where the kernel drops what a filter
+    /// does not keep ([`Builder::filter`](crate::Builder::filter)): it counts both as one.
     #[must_use]
     pub fn kernel_drop_count(&self) -> Option<u64> {
-        COUNTS_KERNEL_DROPS.then_some(self.kernel_drop_count)
+        (COUNTS_KERNEL_DROPS && !self.hides_drops).then_some(self.kernel_drop_count)
     }
 
     /// Datagrams received in one class.

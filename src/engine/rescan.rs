@@ -140,6 +140,7 @@ impl Listening {
         let groups = self.settings.ports.iter().zip(&self.ports).flat_map(of_port).collect();
         Admission::new(Arc::clone(&self.nics), Arc::clone(&self.selected), groups, stats)
             .with_unspecified_source(self.settings.allows_unspecified_source)
+            .with_filter(self.settings.filter.clone())
     }
 
     pub fn dispatch(&self, stats: &StatsTable) -> Dispatch {

@@ -9,6 +9,7 @@ use std::{
 use super::sockets::{ListenSocket, Role};
 use crate::{
     datagram::{Arrival, Class, Record, SocketKey, Span},
+    filter::Filter,
     nics::{Nic, Nics},
     stats::{NicCounters, StatsTable, add},
 };
@@ -24,6 +25,8 @@ pub(crate) struct Admission {
     counters: Vec<Arc<NicCounters>>,
     /// The groups that are heard: the port, the group, the index of the NIC. Sorted.
     groups: Vec<(u16, Ipv4Addr, u32)>,
+    /// What is of interest at all.
+    filter: Option<Arc<Filter>>,
     /// Whether datagrams from 0.0.0.0 are handed out.
     allows_unspecified_source: bool,
     /// Whether NICs that the engine listens on share an address.
@@ -48,6 +51,7 @@ impl Admission {
             counters: stats.of(&selected),
             selected,
             groups,
+            filter: None,
             allows_unspecified_source: false,
             has_shared_addresses,
         }
@@ -56,6 +60,11 @@ impl Admission {
     /// The same, which hands out datagrams from 0.0.0.0 too, or not.
     pub fn with_unspecified_source(self, allows_unspecified_source: bool) -> Self {
         Self { allows_unspecified_source, ..self }
+    }
+
+    /// The same, which hands out only what the filter keeps.
+    pub fn with_filter(self, filter: Option<Arc<Filter>>) -> Self {
+        Self { filter, ..self }
     }
 
     /// Whether no answer to this source can be right.
@@ -76,6 +85,7 @@ impl Admission {
         slot: u16,
         mut arrival: Arrival,
         span: Span,
+        payload: &[u8],
     ) -> Option<Record> {
         let heard_by = SocketKey { slot, number: socket.number };
         socket.note_received();
@@ -95,6 +105,12 @@ impl Admission {
             add(&socket.counters.unchosen_count, 1);
             return None;
         };
+        if let Some(filter) = self.filter.as_ref().filter(|_| !socket.has_filter) {
+            if !filter.keeps(*arrival.source.ip(), payload) {
+                add(&counters.filtered_count, 1);
+                return None;
+            }
+        }
         if self.is_copy(socket, class, arrival.destination) {
             add(&counters.copy_count, 1);
             return None;

@@ -56,7 +56,7 @@ fn a_broadcast_is_handed_out_once_however_many_addresses_hear_it() {
         arrival.destination = destination;
         let records = sockets.iter().enumerate().filter_map(|(slot, socket)| {
             let span = Span { buffer: 0, start: 0, len: 1 };
-            admission.admit(socket.as_ref()?, slot as u16, arrival, span)
+            admission.admit(socket.as_ref()?, slot as u16, arrival, span, b"x")
         });
         let heard = records.map(|record| (record.class, record.heard_by.slot));
         assert_eq!(heard.collect::<Vec<_>>(), [(class, slot)], "{destination}");

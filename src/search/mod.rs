@@ -49,6 +49,7 @@ pub mod ca;
 mod ca_respond;
 mod counts;
 mod fields;
+mod filter;
 pub mod load;
 mod lookup;
 mod names;

@@ -8,7 +8,7 @@ use std::{
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
 use super::shard::Shard;
-use crate::nics::Nics;
+use crate::{filter::Filter, nics::Nics};
 
 /// What a receive needs beside the socket to get a datagram's destination and interface: nothing.
 #[cfg(not(windows))]
@@ -239,17 +239,31 @@ pub(crate) fn with_travel<T>(
     sent
 }
 
-/// Has the socket hear only what this shard is to hear. Before it is bound.
+/// Has the kernel drop what the filter does not keep, and what another shard is to hear. Before the
+/// socket is bound. Returns whether the filter is in force: one that is too long is not.
 #[cfg(target_os = "linux")]
-pub(crate) fn hear_part(socket: &Socket, shard: Shard) -> io::Result<()> {
-    use super::linux::socket_filter;
-    socket_filter::attach(socket, &socket_filter::program(shard))
+pub(crate) fn hear_part(
+    socket: &Socket,
+    filter: Option<&Filter>,
+    shard: Shard,
+) -> io::Result<bool> {
+    use super::linux::socket_filter::{attach, program};
+    let is_in_force = match program(filter, shard) {
+        Some(program) => attach(socket, &program).map(|()| true),
+        // Of the shard alone it is never too long.
+        None => program(None, shard).map_or(Ok(()), |part| attach(socket, &part)).map(|()| false),
+    };
+    Ok(is_in_force? && filter.is_some())
 }
 
-/// This system has no filters: the error is `Unsupported`.
+/// This system has no filters, and so only one shard.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn hear_part(_socket: &Socket, _shard: Shard) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+pub(crate) fn hear_part(
+    _socket: &Socket,
+    _filter: Option<&Filter>,
+    _shard: Shard,
+) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Binds to a device, so that the socket hears and sends on it alone.

@@ -197,7 +197,7 @@ fn open(
         send_buffer_bytes: None,
         requested: Requested::default(),
         multicast: None,
-        shard: None,
+        part: None,
         wants_drop_counts: true,
     };
     let open = path::open(plan, port, &with, &[])?;

@@ -404,7 +404,9 @@ fn admit(
         return None;
     };
     let span = Span { buffer, start: HEADER_BYTES as u32, len: payload_len as u32 };
-    admission.admit(&arm.socket, slot, arrival, span)
+    let payload = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let payload = payload.get(..payload_len).unwrap_or(payload);
+    admission.admit(&arm.socket, slot, arrival, span, payload)
 }
 
 /// Parses what the kernel wrote into a buffer. Returns the arrival and the length of the payload.

@@ -59,11 +59,12 @@ fn help_teaches_the_environment_and_has_examples() {
 
 #[test]
 fn the_demo_answers_on_the_chosen_backend_and_on_the_portable_one() {
-    for (backend, shards) in [("auto", "1"), ("portable", "1"), ("auto", "2")] {
+    for (backend, shards, more) in
+        [("auto", "1", None), ("portable", "1", None), ("auto", "2", Some("--filter"))]
+    {
         let demo = ["serve", "--demo", "--duration-s", "1", "--demo-names", "1000", "--json"];
-        let output = nicring(&[&demo[..], &["--backend", backend, "--shards", shards]].concat())
-            .output()
-            .unwrap();
+        let how = ["--backend", backend, "--shards", shards];
+        let output = nicring(&[&demo[..], &how, more.as_slice()].concat()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         let totals: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
         assert!(backend == "auto" || totals["backend"] == backend, "{totals}");

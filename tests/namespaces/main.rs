@@ -10,6 +10,7 @@ mod announce;
 mod beside;
 mod change;
 mod classes;
+mod filter;
 mod follow;
 mod groups;
 mod paths;

@@ -14,7 +14,7 @@ use crate::stats::StatsTable;
 impl ListenSocket {
     /// Takes over a socket whose owner decides by itself what to do with each datagram.
     pub fn adopt(socket: Socket, stats: &StatsTable) -> Self {
-        let open = OpenSocket { socket, packet_info: (), port: 0 };
+        let open = OpenSocket { socket, packet_info: (), port: 0, has_filter: false };
         let plan = SocketPlan::new(Role::Unjudged, Ipv4Addr::UNSPECIFIED);
         Self::new(open, plan, stats.unattributed())
     }

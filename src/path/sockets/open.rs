@@ -10,6 +10,7 @@ use socket2::Socket;
 use super::plan::{Role, SocketPlan};
 use crate::{
     error::{Error, Result},
+    filter::Filter,
     sys::{
         options::{self, PacketInfo, Requested},
         shard::Shard,
@@ -18,7 +19,7 @@ use crate::{
 
 /// What a socket is opened with beside its plan.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SocketOptions {
+pub(crate) struct SocketOptions<'a> {
     /// Whether other programs may bind the port too.
     pub is_shared: bool,
     /// Whether it may send to broadcast addresses.
@@ -30,8 +31,8 @@ pub(crate) struct SocketOptions {
     pub send_buffer_bytes: Option<usize>,
     /// What the kernel is to tell of each datagram beside how it arrived.
     pub requested: Requested,
-    /// For a socket that hears a part only.
-    pub shard: Option<Shard>,
+    /// For a socket that hears a part only: of what, and which part.
+    pub part: Option<(Option<&'a Filter>, Shard)>,
     /// For a socket that sends to groups: the time to live, and whether this host hears it too.
     pub multicast: Option<(u8, bool)>,
     /// Whether the kernel tells the drop count with each datagram. Engines ask the socket instead.
@@ -45,6 +46,8 @@ pub(crate) struct OpenSocket {
     #[allow(dead_code, reason = "nothing but on Windows")]
     pub packet_info: PacketInfo,
     pub port: u16,
+    /// Whether the kernel drops what the filter does not keep.
+    pub has_filter: bool,
 }
 
 impl OpenSocket {
@@ -73,7 +76,7 @@ impl OpenSocket {
 pub(crate) fn open(
     plan: &SocketPlan,
     port: u16,
-    with: &SocketOptions,
+    with: &SocketOptions<'_>,
     beside: &[&Socket],
 ) -> Result<OpenSocket> {
     let address = SocketAddrV4::new(plan.address, port);
@@ -86,15 +89,18 @@ pub(crate) fn open(
         options::share_port(&socket).map_err(failed("sharing the port of"))?;
     }
     set_options(&socket, plan, with).map_err(failed("setting options for"))?;
-    if let Some(shard) = with.shard {
-        options::hear_part(&socket, shard).map_err(failed("setting the filter for"))?;
-    }
+    let has_filter = match with.part {
+        None => false,
+        Some((filter, shard)) => {
+            options::hear_part(&socket, filter, shard).map_err(failed("setting the filter for"))?
+        }
+    };
     if let (Some(nic), true) = (&plan.nic, plan.is_device_bound) {
         options::bind_device(&socket, &nic.name, nic.index)
             .map_err(failed("binding to the device for"))?;
     }
     if plan.role == Role::Join {
-        return Ok(OpenSocket { socket, packet_info, port });
+        return Ok(OpenSocket { socket, packet_info, port, has_filter });
     }
     if with.is_shared || beside.is_empty() {
         options::bind(&socket, address).map_err(failed("binding"))?;
@@ -109,10 +115,10 @@ pub(crate) fn open(
     }
     let bound = socket.local_addr().map_err(failed("asking for the port of"))?;
     let port = bound.as_socket_ipv4().map_or(port, |bound| bound.port());
-    Ok(OpenSocket { socket, packet_info, port })
+    Ok(OpenSocket { socket, packet_info, port, has_filter })
 }
 
-fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions) -> io::Result<()> {
+fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions<'_>) -> io::Result<()> {
     socket.set_broadcast(with.may_broadcast)?;
     if plan.role != Role::HearAll {
         options::hear_own_groups_alone(socket)?;

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use super::{join::Join, shared_drops::SharedDrops};
 use crate::error::{Error, Result};
+use crate::filter::Filter;
 use crate::nics::{Nic, NicAddress, NicFilter, Nics, Subnet};
 use crate::platform;
 use crate::sys::{options::Requested, shard::Shard};
@@ -71,6 +72,8 @@ pub(crate) struct ListenSettings {
     /// How often to list them where the system does not tell of them.
     pub list_nics_every: Duration,
     pub is_exclusive: bool,
+    /// What is of interest at all.
+    pub filter: Option<Arc<Filter>>,
     /// Which part of the broadcasts and groups is heard.
     pub shard: Shard,
     /// For the drops of what several shards hear a part of.
@@ -101,6 +104,7 @@ impl Default for ListenSettings {
             follows_nics: true,
             list_nics_every: Duration::from_secs(2),
             is_exclusive: false,
+            filter: None,
             shard: Shard::ONLY,
             shared_drops: Arc::default(),
             multicast_ttl: 1,

@@ -151,6 +151,8 @@ pub(crate) struct ListenSocket {
     drops: DropCount,
     /// If other shards hear the rest of what it hears.
     part: Option<Arc<Member>>,
+    /// Whether the kernel drops what the engine's filter does not keep.
+    pub has_filter: bool,
     opener: Opener,
 }
 
@@ -163,8 +165,9 @@ impl ListenSocket {
         stats: &StatsTable,
         beside: &[&Socket],
     ) -> Result<Self> {
-        let is_part = plan.is_broadcast() && settings.shard != Shard::ONLY;
-        let shard = is_part.then_some(settings.shard);
+        let filter = settings.filter.as_deref();
+        let is_part = settings.shard != Shard::ONLY;
+        let has_part = plan.is_broadcast() && (is_part || filter.is_some());
         let sends_to_groups = |multicast_loop| (settings.multicast_ttl, multicast_loop);
         let multicast = match plan.role {
             Role::Send { multicast_loop } => Some(sends_to_groups(multicast_loop)),
@@ -179,7 +182,7 @@ impl ListenSocket {
             recv_buffer_bytes: plan.hears().then_some(settings.recv_buffer_bytes),
             send_buffer_bytes: plan.sends().then_some(settings.send_buffer_bytes),
             requested: settings.requested,
-            shard,
+            part: has_part.then_some((filter, settings.shard)),
             multicast,
             wants_drop_counts: false,
         };
@@ -190,10 +193,14 @@ impl ListenSocket {
         let open = open::open(plan, port, &with, beside)?;
         let nic = plan.nic.as_ref().map(|nic| (nic.index, nic.predecessor_count));
         let key = (SocketAddrV4::new(plan.address, open.port), nic);
-        let join = |shard| settings.shared_drops.join(key, shard, &counters);
-        let part = shard.map(join);
         let mut socket = Self::new(open, plan.clone(), counters);
-        socket.part = part;
+        if socket.has_filter {
+            // Most of its drops are what the filter does not keep, and nobody knows which.
+            socket.counters.hides_drops.store(true, Relaxed);
+        } else if has_part && is_part {
+            let drops = &settings.shared_drops;
+            socket.part = Some(drops.join(key, settings.shard, &socket.counters));
+        }
         Ok(socket)
     }
 
@@ -210,6 +217,7 @@ impl ListenSocket {
             plan,
             drops: DropCount::default(),
             part: None,
+            has_filter: open.has_filter,
             opener: Opener::this(),
         }
     }
@@ -256,7 +264,7 @@ impl ListenSocket {
     /// `SO_MEMINFO`.
     pub fn note_drop_count(&self, drop_count: u32) {
         let added_count = self.drops.note(drop_count);
-        if added_count == 0 {
+        if added_count == 0 || self.has_filter {
             return;
         }
         if let Some(part) = &self.part {

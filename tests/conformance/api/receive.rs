@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, thread, time::Duration};
 
-use nicring::{Backend, Class, Stats};
+use nicring::{Backend, Class, Filter, Pattern, Stats};
 
 use crate::common::{Client, LOCALHOST, Server, for_each_backend, on_loopback};
 
@@ -18,9 +18,26 @@ for_each_backend!(crate::common::on:
     a_burst_beyond_buffers_and_batch_loses_nothing,
     a_batch_is_never_longer_than_asked,
     a_slow_handler_loses_nothing,
+    a_filter_drops_what_it_does_not_keep,
     a_busy_port_does_not_starve_another,
     counts_never_go_down_and_end_up_right,
 );
+
+fn a_filter_drops_what_it_does_not_keep(backend: Backend) {
+    let filter = Filter::new().payload(Pattern::new().byte(0, b'k').bits(1, 0x80, 0));
+    let filter = filter.ignore("198.51.100.0/24".parse().expect("a subnet"));
+    let server = Server::echo(on_loopback(backend).filter(filter));
+    let client = Client::on_loopback();
+    for text in ["kept", "k", "other", "", "kept too", "k\u{e9}"] {
+        client.send(text, server.address());
+    }
+    for text in ["kept", "kept too"] {
+        assert_eq!(server.next().text(), text);
+        client.expect(text, server.address());
+    }
+    let stats = server.stop_having_heard_all();
+    assert_eq!((stats.total().received_count(), stats.total().filtered_count), (2, 4), "{stats}");
+}
 
 fn a_datagram_is_heard_once_with_all_that_is_known_of_it(backend: Backend) {
     let server = Server::echo(on_loopback(backend));

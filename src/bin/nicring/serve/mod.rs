@@ -140,6 +140,13 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = shards)]
     shards: usize,
 
+    /// Have the kernel drop broadcasts that are no SEARCH, before they cost anything
+    ///
+    /// Where much else comes to these ports: beacons, answers, other protocols. What is lost in
+    /// full receive buffers cannot be told then. Linux only: elsewhere nicring drops it.
+    #[arg(long)]
+    filter: bool,
+
     /// Send PVA answers to the address that a SEARCH names, if it is in this subnet; repeatable
     ///
     /// Otherwise they go to the sender only, so that nobody can have answers sent to others.
@@ -177,8 +184,12 @@ impl Arguments {
     }
 
     fn setup(&self) -> Setup<'_> {
-        let (listen, delay_max, shard_count) = (&self.listen, self.delay_max, self.shards);
-        Setup { listen, delay_max, shard_count }
+        Setup {
+            listen: &self.listen,
+            delay_max: self.delay_max,
+            shard_count: self.shards,
+            filters: self.filter,
+        }
     }
 }
 

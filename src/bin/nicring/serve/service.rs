@@ -8,7 +8,7 @@ use std::{
 };
 
 use nicring::{
-    Backend, Batch, Handle, Shards, Stats, Subnet, Unicast,
+    Backend, Batch, Filter, Handle, Shards, Stats, Subnet, Unicast,
     search::{Answerer, Protocol},
 };
 
@@ -37,6 +37,8 @@ pub struct Setup<'a> {
     pub listen: &'a ListenArguments,
     pub delay_max: Duration,
     pub shard_count: usize,
+    /// Whether the kernel drops what is no SEARCH.
+    pub filters: bool,
 }
 
 /// What the handlers need besides the table.
@@ -90,7 +92,11 @@ impl Service {
         let mut opened = Vec::new();
         for plans in by_engine(plans) {
             let builder = setup.listen.builder(&plans).tick(TICK).replies_max(REPLIES_MAX);
-            let builder = builder.delay_max(setup.delay_max).shards(setup.shard_count);
+            let mut builder = builder.delay_max(setup.delay_max).shards(setup.shard_count);
+            if setup.filters {
+                let only = plans.iter().map(|plan| plan.protocol);
+                builder = builder.filter(only.fold(Filter::new(), Filter::search));
+            }
             opened.push((builder.open_shards()?, plans));
         }
         let mut engines = Vec::new();
