@@ -327,6 +327,10 @@ impl BackendDriver for Portable {
         std::mem::take(&mut self.has_news)
     }
 
+    fn expects_more(&self) -> bool {
+        self.pace.wait().is_some()
+    }
+
     fn is_starved(&self) -> bool {
         false
     }

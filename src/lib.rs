@@ -49,6 +49,7 @@
 //! |---|---|---|
 //! | `search` (default) | a name server, name table, parsers and writers for CA and PVA SEARCH | `foldhash`, `arrayvec` |
 //! | `stream` | the batches of an `AsyncEngine` as a `Stream` | `futures-core` |
+//! | `tokio-uring` | shards with async handlers: [`Shards`]`::run_async` | `tokio`, `tokio-uring` |
 //! | `udp-v4` | the drop-in for `AsyncUdpV4` | `tokio` |
 //! | `serde` | `serde::Serialize` for [`Stats`] and what a [`Handle`] tells | `serde` |
 //! | `metrics` | [`Stats`] as metrics of OpenMetrics: `Collector` for [`Handle`] | `prometheus-client` 0.26 |
@@ -103,7 +104,8 @@ mod readme {
 
 pub use datagram::{Class, Datagram, Egress, Queued, ReplyPath};
 pub use engine::{
-    AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle, Shards,
+    AsyncEngine, Backend, BackendReport, BatchLease, Builder, Engine, Handle, HandlerRuntime,
+    Shards,
 };
 pub use error::{Error, Result, Unavailable};
 pub use events::{Event, Events};

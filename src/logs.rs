@@ -21,6 +21,7 @@
 //! | debug | `nicring::events` | a socket was closed | `nic`, `address`, `hears` | what it was for has gone, or it failed |
 //! | debug | `nicring::events` | a group was joined | `group`, `ifindex` | - |
 //! | debug | `nicring::events` | a group was left | `group`, `ifindex` | - |
+//! | warn | `nicring::engine` | tokio hosts the handlers | `error` | io_uring is refused to tokio-uring's runtime |
 //! | info | `nicring::engine` | running on the portable backend | `unavailable` | io_uring is refused, and why |
 //! | debug | `nicring::engine` | chose how to listen | `layout` | see the guide |
 //! | warn | `nicring::engine` | keeping the NICs as they were until they can be listed | `error` | the system does not list its NICs; it is asked again |

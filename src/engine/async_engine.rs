@@ -1,5 +1,8 @@
 //! The engine for async tasks: its own thread runs the loop and lends batches to the tasks.
 
+#[cfg(all(target_os = "linux", feature = "tokio-uring"))]
+pub(super) mod local;
+
 use std::{
     collections::VecDeque,
     future::Future,
@@ -59,15 +62,7 @@ impl AsyncEngine {
         let handle = Handle::new(Arc::clone(&core.shared));
         let ports = core.ports().to_vec();
         let exchange = Arc::new(Exchange::default());
-        let lender = Lender {
-            core,
-            exchange: Arc::clone(&exchange),
-            free: VecDeque::with_capacity(BATCH_COUNT_MAX),
-            made_count: 0,
-            never_lent: None,
-            is_short: false,
-            starvation: Starvation::default(),
-        };
+        let lender = Lender::new(core, Arc::clone(&exchange));
         let thread =
             thread::Builder::new().name("nicring".into()).spawn(move || lender.run()).map_err(
                 |source| Error::Backend { operation: "starting the engine's thread", source },
@@ -170,9 +165,7 @@ impl AsyncEngine {
         if self.exchange.wants_returns.load(Ordering::SeqCst) {
             self.handle.wake();
         }
-        let (exchange, handle) = (Arc::clone(&self.exchange), self.handle.clone());
-        handle.stats_table().note_lent();
-        BatchLease { batch: Some(batch), exchange, handle }
+        BatchLease::new(batch, Arc::clone(&self.exchange), self.handle.clone())
     }
 
     /// Queues a datagram that answers nothing, such as a beacon, from the first port.
@@ -218,6 +211,13 @@ pub struct BatchLease {
     batch: Option<Batch>,
     exchange: Arc<Exchange>,
     handle: Handle,
+}
+
+impl BatchLease {
+    fn new(batch: Batch, exchange: Arc<Exchange>, handle: Handle) -> Self {
+        handle.stats_table().note_lent();
+        Self { batch: Some(batch), exchange, handle }
+    }
 }
 
 impl Deref for BatchLease {
@@ -395,6 +395,18 @@ struct Lender {
 }
 
 impl Lender {
+    fn new(core: Core, exchange: Arc<Exchange>) -> Self {
+        Self {
+            core,
+            exchange,
+            free: VecDeque::with_capacity(BATCH_COUNT_MAX),
+            made_count: 0,
+            never_lent: None,
+            is_short: false,
+            starvation: Starvation::default(),
+        }
+    }
+
     fn run(mut self) {
         let mut waiting = Vec::new();
         let result = loop {
@@ -503,16 +515,20 @@ impl Lender {
                 }
             }
             if is_over || self.free.len() == self.made_count {
-                while let Some(position) = self.free.iter_mut().position(has_replies) {
-                    let Some(mut batch) = self.free.remove(position) else { break };
-                    self.core.flush(&mut batch)?;
-                }
-                let mut last =
-                    self.never_lent.take().unwrap_or_else(|| self.core.driver.new_batch());
-                return self.core.finish(&mut last).map(drop);
+                return self.finish();
             }
             self.wait_for_return();
         }
+    }
+
+    /// Sends what is queued, and closes.
+    fn finish(&mut self) -> Result<()> {
+        while let Some(position) = self.free.iter_mut().position(has_replies) {
+            let Some(mut batch) = self.free.remove(position) else { break };
+            self.core.flush(&mut batch)?;
+        }
+        let mut last = self.never_lent.take().unwrap_or_else(|| self.core.driver.new_batch());
+        self.core.finish(&mut last).map(drop)
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) struct Core {
     pub driver: Box<dyn BackendDriver>,
     pub shared: Arc<Shared>,
     posted: Outbox,
+    delay_max: Duration,
     is_closed: bool,
 }
 
@@ -61,6 +62,7 @@ impl Core {
             driver,
             shared: Arc::new(shared),
             posted: Outbox::new(replies_max),
+            delay_max: settings.delay_max,
             is_closed: false,
         })
     }
@@ -110,6 +112,18 @@ impl Core {
         add(&self.shared.stats.turn_count, 1);
         batch.host = Arc::clone(&self.host);
         result
+    }
+
+    /// How long a turn may wait for a fuller batch.
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    pub fn delay_max(&self) -> Duration {
+        self.delay_max
+    }
+
+    /// When something is due without a datagram.
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    pub fn next_at(&self) -> Option<Instant> {
+        self.listening.next_at()
     }
 
     /// Whether handles have queued something that is not sent yet.

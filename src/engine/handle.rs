@@ -4,7 +4,7 @@ use std::{
     iter,
     net::SocketAddrV4,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -282,7 +282,9 @@ pub(super) struct Shared {
     pub waits_for_batch: AtomicBool,
     /// What ends that wait.
     pub batch_returned: Condvar,
-    pub waker: Arc<dyn Wake>,
+    waker: Arc<dyn Wake>,
+    /// What ends the wait of an engine that a runtime waits for.
+    pub local_waker: OnceLock<Arc<dyn Wake>>,
     pub stats: StatsTable,
     /// What handles have queued.
     pub posted: Mutex<Outbox>,
@@ -317,6 +319,7 @@ impl Shared {
             waits_for_batch: AtomicBool::new(false),
             batch_returned: Condvar::new(),
             waker,
+            local_waker: OnceLock::new(),
             stats,
             posted: Mutex::new(Outbox::new(replies_max)),
             sockets: Mutex::default(),
@@ -352,7 +355,7 @@ impl Shared {
         }
         self.has_errand.store(true, Ordering::SeqCst);
         if self.is_waiting.swap(false, Ordering::SeqCst) {
-            self.waker.wake();
+            self.local_waker.get().unwrap_or(&self.waker).wake();
         } else if self.waits_for_batch.load(Ordering::SeqCst) {
             self.batch_returned.notify_one();
         }

@@ -13,6 +13,8 @@
 //! 8. [`handle`]: stops and watches either engine from other threads.
 
 mod async_engine;
+#[cfg(feature = "tokio-uring")]
+mod async_shards;
 mod builder;
 mod choose;
 mod core;
@@ -33,4 +35,4 @@ pub(crate) use choose::resolve_here;
 pub use choose::{Backend, BackendReport};
 pub use handle::Handle;
 pub use run::Engine;
-pub use shards::Shards;
+pub use shards::{HandlerRuntime, Shards};

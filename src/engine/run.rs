@@ -44,6 +44,16 @@ impl Engine {
         Self { core, tick }
     }
 
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    pub(super) fn into_core(self) -> Core {
+        self.core
+    }
+
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    pub(super) fn delay_max(&self) -> Duration {
+        self.core.delay_max()
+    }
+
     pub(super) fn core(&self) -> &Core {
         &self.core
     }

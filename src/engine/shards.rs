@@ -87,7 +87,15 @@ impl Shards {
         F: Fn(usize) -> H + Sync,
         H: FnMut(&Batch) -> ControlFlow<()>,
     {
-        let (handle, pins, handler_of) = (self.handle(), self.pins, &handler_of);
+        self.on_threads(|number, engine| engine.run(handler_of(number)).map(drop))
+    }
+
+    /// Serves each engine on a thread of its own. When one ends, all do.
+    pub(super) fn on_threads(
+        self,
+        serve: impl Fn(usize, Engine) -> Result<()> + Sync,
+    ) -> Result<Stats> {
+        let (handle, pins, serve) = (self.handle(), self.pins, &serve);
         let results: Vec<_> = thread::scope(|scope| {
             let start = |(number, engine): (usize, Engine)| {
                 let all = StopOnDrop(handle.clone());
@@ -96,7 +104,7 @@ impl Shards {
                     if pins {
                         process::pin_thread(number);
                     }
-                    engine.run(handler_of(number))
+                    serve(number, engine)
                 };
                 let named = thread::Builder::new().name(format!("nicring-{number}"));
                 named.spawn_scoped(scope, run).map_err(|source| Error::Backend {
@@ -114,6 +122,17 @@ impl Shards {
         let _ = handle.stats();
         Ok(handle.stats())
     }
+}
+
+/// The runtime that hosts the handlers of a shard; see `Shards::run_async` (feature
+/// `tokio-uring`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandlerRuntime {
+    /// tokio-uring: its files, sockets and tasks, and tokio's timers. Files complete on a ring.
+    TokioUring,
+    /// tokio with one thread, where io_uring is refused, and on other systems: use `tokio::fs`.
+    Tokio,
 }
 
 /// Ends all shards when one of them ends.

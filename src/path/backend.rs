@@ -26,7 +26,12 @@ use std::{
 };
 
 use super::{admit::Admission, batch::Batch, dispatch::Dispatch, sockets::ListenSocket};
-use crate::{datagram::Outbox, error::Result, stats::StatsTable, sys::nic_watch::NicWatch};
+use crate::{
+    datagram::Outbox,
+    error::Result,
+    stats::StatsTable,
+    sys::{Signal, nic_watch::NicWatch},
+};
 
 /// How many sockets a backend has room for.
 pub(crate) const SLOT_COUNT_MAX: usize = 8192;
@@ -138,6 +143,17 @@ pub(crate) trait BackendDriver: Send + fmt::Debug {
 
     /// Whether there has been such news since the last call.
     fn take_news(&mut self) -> bool;
+
+    /// Whether a turn would wait for a fuller batch.
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    fn expects_more(&self) -> bool;
+
+    /// Signals from now on when there is something for a turn to do. Called by the thread that the
+    /// backend belongs to. The error is `Unsupported` where the backend cannot.
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    fn signal(&mut self, _by: &Signal) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Whether receiving has paused until buffers are given back.
     fn is_starved(&self) -> bool;

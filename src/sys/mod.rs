@@ -19,5 +19,12 @@ pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod shard;
 
+/// What tells a runtime that there is something to do.
+#[cfg(target_os = "linux")]
+pub(crate) type Signal = nix::sys::eventfd::EventFd;
+/// Nothing does.
+#[cfg(not(target_os = "linux"))]
+pub(crate) enum Signal {}
+
 #[cfg(target_os = "linux")]
 pub(crate) use linux::nic_watch;

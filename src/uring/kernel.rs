@@ -25,6 +25,10 @@ pub(super) trait Kernel: fmt::Debug + Send {
     /// From now on only the calling thread may submit and wait.
     fn enable(&mut self) -> io::Result<()>;
 
+    /// Writes to this eventfd from now on when there are completions to be taken, or some to be had
+    /// by a submission.
+    fn signal(&mut self, event: BorrowedFd<'_>) -> io::Result<()>;
+
     /// Whether the kernel can wait for several completions with a limit of time, as
     /// [`Kernel::submit_and_coalesce`] asks (Linux 6.12).
     fn can_coalesce(&self) -> bool;

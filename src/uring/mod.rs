@@ -57,7 +57,7 @@ use crate::{
         Turn, Wake, sleep,
     },
     stats::add,
-    sys::nic_watch::NicWatch,
+    sys::{Signal, nic_watch::NicWatch},
 };
 
 /// The size of the submission queue. When it is full, what is queued is submitted.
@@ -373,6 +373,14 @@ impl<K: Kernel> BackendDriver for Uring<K> {
 
     fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
+    }
+
+    fn expects_more(&self) -> bool {
+        self.pace.wait().is_some()
+    }
+
+    fn signal(&mut self, by: &Signal) -> io::Result<()> {
+        self.ring.signal(by.as_fd())
     }
 
     fn is_starved(&self) -> bool {

@@ -133,6 +133,10 @@ impl Kernel for Ring {
         Ok(())
     }
 
+    fn signal(&mut self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(event.as_raw_fd())
+    }
+
     fn can_coalesce(&self) -> bool {
         self.ring.params().is_feature_min_timeout()
     }

@@ -342,6 +342,10 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn signal(&mut self, _event: BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn can_coalesce(&self) -> bool {
         self.can_coalesce
     }

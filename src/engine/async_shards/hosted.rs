@@ -1,0 +1,33 @@
+//! Linux: the runtime is tokio-uring's.
+
+use tokio_uring::{Runtime as Uring, builder};
+
+use crate::{
+    engine::{
+        async_engine::{BatchLease, local},
+        choose::Backend,
+        run::Engine,
+    },
+    error::Result,
+};
+
+/// A runtime of tokio-uring, on the thread that made it.
+pub(super) struct Runtime(Uring);
+
+impl Runtime {
+    /// `None` if the engine runs on the portable backend, or io_uring is refused to the runtime.
+    pub fn for_engine(engine: &Engine) -> Option<Self> {
+        if engine.handle().backend().backend != Backend::IoUring {
+            return None;
+        }
+        // `tokio_uring::start` would panic.
+        let made = Uring::new(&builder());
+        made.inspect_err(|error| tracing::warn!(%error, "tokio hosts the handlers")).ok().map(Self)
+    }
+
+    /// Serves until the engine is stopped.
+    pub fn serve(self, engine: Engine, hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
+        let delay_max = engine.delay_max();
+        self.0.block_on(local::serve(engine.into_core(), delay_max, hand_out))
+    }
+}

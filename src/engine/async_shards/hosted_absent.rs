@@ -1,0 +1,18 @@
+//! Elsewhere there is no tokio-uring.
+
+use crate::{
+    engine::{async_engine::BatchLease, async_shards::Handled, run::Engine},
+    error::Result,
+};
+
+pub(super) enum Runtime {}
+
+impl Runtime {
+    pub fn for_engine(_engine: &Engine) -> Option<Self> {
+        None
+    }
+
+    pub fn serve(self, _: Engine, _: impl FnMut(BatchLease) -> bool) -> Result<()> {
+        match self {}
+    }
+}

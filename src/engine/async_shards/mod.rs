@@ -1,0 +1,97 @@
+//! Shards whose handlers are async: each shard's thread has a runtime, in which the shard's ring is
+//! one thing to wait for among others.
+
+#[cfg(target_os = "linux")]
+mod hosted;
+#[cfg(not(target_os = "linux"))]
+#[path = "hosted_absent.rs"]
+mod hosted;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::task::{LocalSet, spawn_local};
+
+use super::{
+    async_engine::{AsyncEngine, BatchLease},
+    run::Engine,
+    shards::{HandlerRuntime, Shards},
+};
+use crate::{
+    error::{Error, Result},
+    stats::Stats,
+};
+
+impl Shards {
+    /// As [`Shards::run`], with async handlers (feature `tokio-uring`). Each shard's thread runs a
+    /// runtime of tokio-uring, which waits for the shard's own ring too; where io_uring is refused,
+    /// one of tokio, and the portable backend has a thread beside it.
+    ///
+    /// `handler_of` makes the handler of a shard, on the shard's thread. The handler gets each
+    /// batch. A future that is ready at once costs no task. One that waits goes on as a task, and
+    /// holds back nothing but the batch that it keeps: drop that before you wait for long, and
+    /// answer by [`Handle::reply_by`](crate::Handle::reply_by). When the shard ends, tasks have
+    /// 200 ms to give their batches back, and are dropped then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shards::run`]; [`Error::Backend`] also if a runtime cannot be started.
+    ///
+    /// ```no_run
+    /// let shards = nicring::Engine::builder().port(5076).shards(2).open_shards()?;
+    /// let stats = shards.run_async(|_, _| {
+    ///     |batch: nicring::BatchLease| async move {
+    ///         batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"here"));
+    ///     }
+    /// })?;
+    /// println!("{stats}");
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
+    pub fn run_async<F, H, A>(self, handler_of: F) -> Result<Stats>
+    where
+        F: Fn(usize, HandlerRuntime) -> H + Sync,
+        H: FnMut(BatchLease) -> A,
+        A: Future<Output = ()> + 'static,
+    {
+        self.on_threads(|number, engine| {
+            let handler_of = |runtime| start_each(handler_of(number, runtime));
+            match hosted::Runtime::for_engine(&engine) {
+                Some(runtime) => runtime.serve(engine, handler_of(HandlerRuntime::TokioUring)),
+                None => serve_on_tokio(engine, handler_of(HandlerRuntime::Tokio)),
+            }
+        })
+    }
+}
+
+/// Calls the handler, and makes a task of what it leaves to be done. Returns whether it does.
+fn start_each<A: Future<Output = ()> + 'static>(
+    mut handler: impl FnMut(BatchLease) -> A,
+) -> impl FnMut(BatchLease) -> bool {
+    move |batch| {
+        let mut future = Box::pin(handler(batch));
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => false,
+            Poll::Pending => {
+                // The task asks again, with its own waker.
+                drop(spawn_local(future as Pin<Box<dyn Future<Output = ()>>>));
+                true
+            }
+        }
+    }
+}
+
+fn serve_on_tokio(engine: Engine, mut hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let failed = |source| Error::Backend { operation: "starting a runtime of tokio", source };
+    let runtime = runtime.map_err(failed)?;
+    let engine = AsyncEngine::start(engine.into_core())?;
+    LocalSet::new().block_on(&runtime, async {
+        while let Some(batch) = engine.recv_batch().await? {
+            hand_out(batch);
+        }
+        Ok(())
+    })
+}
