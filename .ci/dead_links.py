@@ -14,7 +14,7 @@ def main():
         for link in re.findall(r"(?:href|src)=\"([^\"]*)\"", text):
             target, _, anchor = link.partition("#")
             # Other sites, templates of rustdoc's own script, and words of other crates' traits.
-            if re.match(r"[a-z]+:", target) or "$" in link or link.startswith("dispatcher#"):
+            if re.match(r"[a-z]+:", target) or "$" in link or re.match(r"dispatcher#|.*::", link):
                 continue
             file = page if not target else (page.parent / target).resolve()
             if file.is_dir():

@@ -14,13 +14,16 @@ use nicring::{Egress, Engine};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-fn main() -> nicring::Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).unwrap_or(5065);
     // 255.255.255.255 is everyone on the link, whatever the subnet; a group would do as well.
     let everyone = SocketAddrV4::new(Ipv4Addr::BROADCAST, port);
-    let engine = Engine::builder().port(0).tick(PERIOD).open()?;
+    // Looks ten times per period whether it is time for the next one.
+    let engine = Engine::builder().port(0).tick(PERIOD / 10).open()?;
     let own_port = engine.ports()[0];
-    let mut events = engine.handle().events();
+    let handle = engine.handle();
+    let mut events = handle.events();
+    ctrlc::set_handler(move || handle.stop())?;
     println!("from port {own_port} to {everyone}, on {}", engine.handle().heard_nics());
     let (mut next_at, mut number) = (Instant::now(), 0_u32);
     let stats = engine.run(|batch| {
@@ -33,7 +36,7 @@ fn main() -> nicring::Result<()> {
         if Instant::now() >= next_at {
             let beacon = format!("beacon {number} from port {own_port}");
             batch.fan_out(Egress::by_route(), everyone, beacon.as_bytes());
-            (next_at, number) = (Instant::now() + PERIOD, number + 1);
+            (next_at, number) = (next_at + PERIOD, number + 1);
         }
         ControlFlow::Continue(())
     })?;

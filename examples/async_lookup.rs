@@ -4,29 +4,33 @@
 //! `cargo run --example async_lookup`, then `caget` with `EPICS_CA_ADDR_LIST=127.0.0.1`; or with a
 //! port of its own: `cargo run --example async_lookup -- 5999`.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddrV4, pin::pin, time::Duration};
 
 use nicring::{Engine, Handle, ReplyPath, search::ca};
+use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).map_or(Ok(5064), |port| port.parse())?;
     let engine = Engine::builder().port(port).open_async()?;
     println!("port {} on {}", engine.ports()[0], engine.handle().backend());
-    let handle = engine.handle();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            handle.stop();
-        }
-    });
-    while let Some(batch) = engine.recv_batch().await? {
-        for datagram in batch.iter() {
+    let (mut tasks, mut ctrl_c) = (JoinSet::new(), pin!(tokio::signal::ctrl_c()));
+    loop {
+        let received = tokio::select! {
+            received = engine.recv_batch() => received?,
+            Some(_) = tasks.join_next() => continue, // one has answered
+            _ = &mut ctrl_c => None,
+        };
+        let Some(batch) = received else { break };
+        for datagram in &batch {
             let question = datagram.payload().to_vec();
             let (path, asker) = (datagram.reply_path(), datagram.source());
-            tokio::spawn(answer(engine.handle(), path, asker, question));
+            tasks.spawn(answer(engine.handle(), path, asker, question));
         }
     }
-    println!("{}", engine.handle().stats());
+    // Those that are still at it can send until the engine is told to stop.
+    while tasks.join_next().await.is_some() {}
+    println!("{}", engine.shutdown().await?);
     Ok(())
 }
 

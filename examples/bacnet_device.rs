@@ -17,7 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder().port(PORT).open()?;
     println!("device {device} on {}", engine.handle().heard_nics());
     let announcement = i_am(device);
-    engine.run(|batch| {
+    let handle = engine.handle();
+    ctrlc::set_handler(move || handle.stop())?;
+    let stats = engine.run(|batch| {
         for datagram in batch {
             if who_is(datagram.payload()).is_some_and(|wanted| wanted.contains(&device)) {
                 announce(batch, &datagram, &announcement);
@@ -25,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ControlFlow::Continue(())
     })?;
+    println!("{stats}");
     Ok(())
 }
 

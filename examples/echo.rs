@@ -13,8 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for socket in engine.handle().sockets() {
         println!("  {socket}");
     }
+    let handle = engine.handle();
+    ctrlc::set_handler(move || handle.stop())?;
     let stats = engine.run(|batch| {
-        for datagram in batch.iter() {
+        for datagram in batch {
             println!("{datagram:?}");
             batch.reply(&datagram, datagram.payload());
         }

@@ -40,8 +40,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (ports, handle) = (engine.ports(), engine.handle());
     println!("ready: CA port {}, PVA port {}, {}", ports[0], ports[1], handle.backend());
 
+    ctrlc::set_handler(move || handle.stop())?;
+
     let mut next = Instant::now() + PERIOD;
-    engine.run(|batch| {
+    let stats = engine.run(|batch| {
         answerer.answer(&names, batch);
         if Instant::now() >= next {
             next += PERIOD;
@@ -52,5 +54,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ControlFlow::Continue(())
     })?;
+    println!("{stats:#}");
     Ok(())
 }

@@ -109,6 +109,7 @@ impl Pattern {
     }
 
     /// How long a payload must be to have all the bytes.
+    #[allow(dead_code, reason = "for the filters that only Linux has")]
     pub(crate) fn len_min(&self) -> u32 {
         self.bytes.iter().map(|masked| u32::from(masked.at) + 1).max().unwrap_or(0)
     }

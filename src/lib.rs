@@ -26,7 +26,9 @@
 //! | serve from a thread of your own | [`Engine::run`] |
 //! | serve from several threads, where one is too slow | [`Shards`] |
 //! | serve from async tasks, of any runtime | [`AsyncEngine::recv_batch`] |
-//! | stop and watch either from any thread | [`Handle`] |
+//! | stop and watch any of them from any thread, end on Ctrl-C | [`Handle`] |
+//! | send beacons and announcements | [`Handle::fan_out`], [`Egress`] |
+//! | drop early what is of no interest | [`Builder::filter`] |
 //! | choose NICs, groups, sizes | [`Builder`] |
 //! | answer SEARCH of EPICS | `search::Answerer` (feature `search`, on by default) |
 //! | ask, parse, keep a million names | `search` |

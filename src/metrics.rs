@@ -64,6 +64,7 @@ impl Collector for Stats {
             nics,
             outbox_full_count,
             no_host_count,
+            stopped_count,
             lease_wait_count,
             lent_count,
             lent_peak_count,
@@ -76,6 +77,7 @@ impl Collector for Stats {
         for (name, help, value) in [
             ("outbox_full", "Datagrams refused because the outbox was full", outbox_full_count),
             ("no_host", "Answers refused because they were for no host", no_host_count),
+            ("stopped", "Datagrams refused because the engine was told to stop", stopped_count),
             ("lease_wait", "Times that there was no batch to receive into", lease_wait_count),
             ("turn", "Turns of the engine's loop", turn_count),
             ("overflow", "Overflows of the completion queue", overflow_count),

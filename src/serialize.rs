@@ -47,8 +47,8 @@ macro_rules! as_objects {
 
 as_objects! {
     Stats {
-        nics, outbox_full_count, no_host_count, lease_wait_count, lent_count, lent_peak_count,
-        posted_count, posted_peak_count, turn_count, overflow_count
+        nics, outbox_full_count, no_host_count, stopped_count, lease_wait_count, lent_count,
+        lent_peak_count, posted_count, posted_peak_count, turn_count, overflow_count
     }
     NicStats { name, index, counts }
     SocketInfo { nic, address, hears, is_device_bound }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     datagram::{Class, Refusals},
     lock::lock,
-    nics::Nics,
+    nics::{Nics, printable},
     platform::COUNTS_KERNEL_DROPS,
 };
 
@@ -202,6 +202,9 @@ pub struct Stats {
     pub outbox_full_count: u64,
     /// Answers refused because they were for no host ([`Queued::NoHost`](crate::Queued::NoHost)).
     pub no_host_count: u64,
+    /// Datagrams of handles refused because the engine was told to stop
+    /// ([`Queued::Stopped`](crate::Queued::Stopped)).
+    pub stopped_count: u64,
     /// How often an [`AsyncEngine`](crate::AsyncEngine) came to have nothing to receive into,
     /// because tasks kept all of its batches, or took too few of those that were ready.
     pub lease_wait_count: u64,
@@ -263,6 +266,7 @@ impl AddAssign for Stats {
             nics,
             outbox_full_count,
             no_host_count,
+            stopped_count,
             lease_wait_count,
             lent_count,
             lent_peak_count,
@@ -280,6 +284,7 @@ impl AddAssign for Stats {
         self.nics.sort_by_key(|nic| nic.index);
         self.outbox_full_count += outbox_full_count;
         self.no_host_count += no_host_count;
+        self.stopped_count += stopped_count;
         self.lease_wait_count += lease_wait_count;
         self.lent_count += lent_count;
         self.lent_peak_count += lent_peak_count;
@@ -290,6 +295,8 @@ impl AddAssign for Stats {
     }
 }
 
+/// The totals in one line; with `{:#}` a line for each NIC too. What was not sent has its reasons
+/// in the counts.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
@@ -297,7 +304,16 @@ impl fmt::Display for Stats {
         if let Some(drop_count) = total.kernel_drop_count() {
             write!(f, "{drop_count} dropped by the kernel, ")?;
         }
-        write!(f, "{} not sent", total.would_block_count + total.send_error_count)
+        let by_kernel = total.would_block_count + total.send_error_count;
+        let by_engine = self.outbox_full_count + self.no_host_count + self.stopped_count;
+        write!(f, "{} not sent", by_kernel + by_engine)?;
+        if f.alternate() {
+            for NicStats { name, counts, .. } in &self.nics {
+                let (name, received) = (printable(name), counts.received_count());
+                write!(f, "\n{name}: {received} received, {} sent", counts.sent_count)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -325,6 +341,7 @@ pub(crate) struct StatsTable {
     gone: Mutex<Counts>,
     outbox_full_count: AtomicU64,
     no_host_count: AtomicU64,
+    pub stopped_count: AtomicU64,
     pub lease_wait_count: AtomicU64,
     lent_count: AtomicU64,
     lent_peak_count: AtomicU64,
@@ -423,6 +440,7 @@ impl StatsTable {
             nics,
             outbox_full_count: self.outbox_full_count.load(Relaxed),
             no_host_count: self.no_host_count.load(Relaxed),
+            stopped_count: self.stopped_count.load(Relaxed),
             lease_wait_count: self.lease_wait_count.load(Relaxed),
             lent_count: self.lent_count.load(Relaxed),
             lent_peak_count: self.lent_peak_count.load(Relaxed),
@@ -457,6 +475,17 @@ mod tests {
         assert_eq!((total.received_in(Class::Subnet), total.received_count()), (6, 6));
         let named: u64 = total.iter().map(|(_, count)| count).sum();
         assert_eq!(named, 6 + 3);
+    }
+
+    #[test]
+    fn what_was_refused_is_told_among_what_was_not_sent() {
+        let table = StatsTable::default();
+        add(&table.nic(2, "eth0").would_block_count, 1);
+        table.note_refusals(Refusals { full_count: 2, no_host_count: 3 });
+        table.stopped_count.fetch_add(4, Relaxed);
+        let stats = table.snapshot();
+        assert!(stats.to_string().ends_with(", 10 not sent"), "{stats}");
+        assert!(format!("{stats:#}").ends_with("\neth0: 0 received, 0 sent"), "{stats:#}");
     }
 
     #[test]

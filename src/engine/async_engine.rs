@@ -24,10 +24,10 @@ use super::{
     waiters::{Waiters, wake_all},
 };
 use crate::{
-    datagram::{Egress, Queued},
+    datagram::Datagram,
     error::{Error, Result},
     lock::lock,
-    path::Batch,
+    path::{Batch, Datagrams},
     stats::{Stats, add},
 };
 
@@ -167,17 +167,6 @@ impl AsyncEngine {
         }
         BatchLease::new(batch, Arc::clone(&self.exchange), self.handle.clone())
     }
-
-    /// Queues a datagram that answers nothing, such as a beacon, from the first port.
-    #[must_use]
-    pub fn send(
-        &self,
-        egress: Egress,
-        destination: std::net::SocketAddrV4,
-        payload: &[u8],
-    ) -> Queued {
-        self.handle.send(egress, destination, payload)
-    }
 }
 
 impl Drop for AsyncEngine {
@@ -225,6 +214,15 @@ impl Deref for BatchLease {
 
     fn deref(&self) -> &Batch {
         self.batch.as_ref().expect("taken only on drop")
+    }
+}
+
+impl<'a> IntoIterator for &'a BatchLease {
+    type Item = Datagram<'a>;
+    type IntoIter = Datagrams<'a>;
+
+    fn into_iter(self) -> Datagrams<'a> {
+        self.iter()
     }
 }
 

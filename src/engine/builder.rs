@@ -421,7 +421,8 @@ impl Builder {
     }
 
     /// Calls the handler of [`Engine::run`] at least this often, with an empty batch if nothing
-    /// came.
+    /// came. The time runs from the last tick; one may be late by a datagram's handling. For
+    /// something periodic, tick several times per period, and keep the next time in the handler.
     #[must_use]
     pub fn tick(mut self, every: Duration) -> Self {
         self.tick = Some(every);

@@ -2,7 +2,7 @@
 
 use std::{
     iter,
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::{
         Arc, Condvar, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -54,7 +54,19 @@ impl Handle {
         iter::once(&self.shared).chain(&*self.others)
     }
 
-    /// Ends the engine; see [`Engine::run`](crate::Engine::run).
+    /// Ends the engine; see [`Engine::run`](crate::Engine::run). What was queued before still
+    /// leaves. What handles queue later is refused, and counted
+    /// ([`Stats::stopped_count`](crate::Stats::stopped_count)).
+    ///
+    /// ```no_run
+    /// # fn on_ctrl_c(_: impl FnMut() + Send + 'static) {}
+    /// let engine = nicring::Engine::builder().port(5076).open()?;
+    /// let handle = engine.handle();
+    /// on_ctrl_c(move || handle.stop()); // such as `ctrlc::set_handler` of the crate ctrlc
+    /// let stats = engine.run(|_| std::ops::ControlFlow::Continue(()))?;
+    /// println!("{stats}");
+    /// # Ok::<(), nicring::Error>(())
+    /// ```
     pub fn stop(&self) {
         self.shards().for_each(|shard| shard.stop());
     }
@@ -122,7 +134,10 @@ impl Handle {
     }
 
     /// What becomes of the NICs, sockets and groups from now on. [`Handle::sockets`] are those that
-    /// there are, [`Handle::failed_nics`] what is not heard.
+    /// there are, [`Handle::failed_nics`] what is not heard. When something is told,
+    /// [`Handle::heard_nics`] has it, and datagrams can be sent by it. Events do not call the
+    /// handler of an engine: take them on another thread, in a task, or at a
+    /// [tick](crate::Builder::tick).
     #[must_use]
     pub fn events(&self) -> Events {
         if !self.shared.opener.is_this() {
@@ -165,9 +180,9 @@ impl Handle {
     /// which it leaves: to a group, or to 255.255.255.255. All of them leave by one submission, and
     /// none is queued if there is no room for all.
     ///
-    /// NICs that are down are left out, and so is the loopback NIC unless it is the only one. To
-    /// the broadcast address of each subnet, send to each by [`Handle::send`]:
-    /// [`Handle::heard_nics`] has them.
+    /// The NICs are those of [`Nics::outward`]. Where the payload or the destination differs from
+    /// NIC to NIC, such as the broadcast address of each subnet, go over these and use
+    /// [`Handle::send`].
     ///
     /// ```
     /// use nicring::{Egress, Engine};
@@ -248,6 +263,25 @@ impl Handle {
         })
     }
 
+    /// How an answer for a datagram that came by `path` leaves when it is sent to `destination`: as
+    /// [`Batch::egress`](crate::Batch::egress), when the batch may be long gone.
+    ///
+    /// ```
+    /// # use std::net::SocketAddrV4;
+    /// # fn later(handle: &nicring::Handle, path: nicring::ReplyPath, asker: SocketAddrV4) {
+    /// let own = handle.egress(path, *asker.ip()).source; // what the asker sees
+    /// let answer = format!("I am at {own:?}");
+    /// let _ = handle.reply_by(path, asker, answer.as_bytes());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn egress(&self, path: ReplyPath, destination: Ipv4Addr) -> Egress {
+        if !self.shared.opener.is_this() {
+            return Egress::default();
+        }
+        self.shared.host().egress(&path, destination)
+    }
+
     /// How an answer leaves, if it may.
     fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
         if !self.shared.opener.is_this() {
@@ -257,7 +291,11 @@ impl Handle {
     }
 
     fn post(&self, push: impl FnOnce(&Shared) -> Queued) -> Queued {
-        if self.shared.is_stopping() || !self.shared.opener.is_this() {
+        if !self.shared.opener.is_this() {
+            return Queued::Stopped;
+        }
+        if self.shared.is_stopping() {
+            self.shared.stats.stopped_count.fetch_add(1, Ordering::Relaxed);
             return Queued::Stopped;
         }
         let queued = push(&self.shared);

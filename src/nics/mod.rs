@@ -326,6 +326,29 @@ impl Nics {
             && !self.is_broadcast(address)
     }
 
+    /// The NICs by which a datagram for everyone leaves: those that are up and have an address, but
+    /// not the loopback NIC unless there is no other.
+    ///
+    /// ```
+    /// use std::net::SocketAddrV4;
+    ///
+    /// use nicring::Egress;
+    ///
+    /// # fn announce(handle: &nicring::Handle, group: SocketAddrV4) {
+    /// // Each NIC announces its own address.
+    /// for nic in handle.heard_nics().outward() {
+    ///     let Some(own) = nic.primary() else { continue };
+    ///     let egress = Egress::by_nic(nic.index).with_source(own);
+    ///     let _ = handle.send(egress, group, format!("I am at {own}").as_bytes());
+    /// }
+    /// # }
+    /// ```
+    pub fn outward(&self) -> impl Iterator<Item = &Nic> {
+        let is_fit = |nic: &&Nic| nic.is_up && nic.primary().is_some();
+        let is_inward = !self.iter().filter(is_fit).any(|nic| !nic.is_loopback);
+        self.iter().filter(is_fit).filter(move |nic| nic.is_loopback == is_inward)
+    }
+
     /// The first loopback NIC.
     #[must_use]
     pub fn loopback(&self) -> Option<&Nic> {

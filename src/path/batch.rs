@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{host::Host, route};
+use super::host::Host;
 use crate::{
     datagram::{Datagram, Egress, Outbox, Payloads, Queued, Record, ReplyPath},
     lock::lock,
@@ -167,10 +167,20 @@ impl Batch {
         self.host.fan_out(&self.outbox, egress, destination, payload)
     }
 
-    /// How an answer to `datagram` leaves when it is sent to `destination`.
+    /// How an answer to `datagram` leaves when it is sent to `destination`. Its source is the
+    /// address of this host that the asker sees; `None` where the kernel chooses it, as for what
+    /// another server of this host has passed on.
+    ///
+    /// ```
+    /// # fn answer(batch: &nicring::Batch, datagram: &nicring::Datagram<'_>) {
+    /// // Some protocols tell the asker where to connect to.
+    /// let own = batch.egress(datagram, *datagram.source().ip()).source;
+    /// let location = own.map(|own| format!("http://{own}:8080/"));
+    /// # }
+    /// ```
     #[must_use]
     pub fn egress(&self, datagram: &Datagram<'_>, destination: Ipv4Addr) -> Egress {
-        route::egress(self.nics(), &datagram.reply_path(), destination)
+        self.host.egress(&datagram.reply_path(), destination)
     }
 
     fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {

@@ -1,15 +1,15 @@
 //! What an engine knows of its host when it sends: the NICs, those that it listens on, its ports.
 
 use std::{
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::{Arc, Mutex},
 };
 
-use super::strangers::Strangers;
+use super::{route, strangers::Strangers};
 use crate::{
     datagram::{Egress, Outbox, Queued, ReplyPath},
     lock::lock,
-    nics::{Nic, Nics},
+    nics::Nics,
 };
 
 /// See the module's documentation. It is made anew when the NICs change.
@@ -27,6 +27,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// How an answer leaves.
+    pub fn egress(&self, path: &ReplyPath, destination: Ipv4Addr) -> Egress {
+        route::egress(&self.nics, path, destination)
+    }
+
     /// How an answer leaves, if it may.
     pub fn way(&self, path: &ReplyPath, destination: SocketAddrV4) -> Option<Egress> {
         self.strangers.way(&self.nics, path, destination)
@@ -67,12 +72,8 @@ impl Host {
         lock(outbox).push_each(by, destination, payload)
     }
 
-    /// The interfaces that a datagram for everyone leaves by: those of the NICs that are listened
-    /// on and up. The loopback NIC only if there is no other.
+    /// The interfaces that a datagram for everyone leaves by.
     fn interfaces(&self) -> Vec<u32> {
-        let up = || self.heard.iter().filter(|nic| nic.is_up && nic.primary().is_some());
-        let indexes = |of: &dyn Fn(&&Nic) -> bool| up().filter(of).map(|nic| nic.index).collect();
-        let outside: Vec<u32> = indexes(&|nic| !nic.is_loopback);
-        if outside.is_empty() { indexes(&|_| true) } else { outside }
+        self.heard.outward().map(|nic| nic.index).collect()
     }
 }

@@ -193,6 +193,7 @@ fn what_a_handle_cannot_answer_is_refused_and_counted(backend: Backend) {
         handle.stop();
         assert_eq!(handle.reply_by(path, client.address(), b"late"), Queued::Stopped);
         assert_eq!(handle.reply_with(path, client.address(), 1, |_| 1), Queued::Stopped);
+        assert_eq!(handle.stats().stopped_count, 2, "what is refused is counted");
     });
 }
 
@@ -375,7 +376,8 @@ fn a_stop_loses_nothing_while_tasks_take_what_is_there(backend: Backend) {
         for text in numbers(COUNT) {
             client.expect(&text, SocketAddrV4::new(LOCALHOST, port));
         }
-        let send = engine.send(Default::default(), SocketAddrV4::new(LOCALHOST, port), b"late");
+        let send =
+            engine.handle().send(Default::default(), SocketAddrV4::new(LOCALHOST, port), b"late");
         assert_eq!(send, Queued::Stopped);
     });
 }

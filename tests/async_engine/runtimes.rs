@@ -300,7 +300,7 @@ fn a_beacon_leaves_at_any_time(backend: Backend) {
     let listener = Client::on_loopback();
     for text in numbers(10) {
         // No task and no datagram drives the engine here.
-        let queued = engine.send(Egress::default(), listener.address(), text.as_bytes());
+        let queued = engine.handle().send(Egress::default(), listener.address(), text.as_bytes());
         assert!(queued.is_queued());
         listener.expect(text, std::net::SocketAddrV4::new(LOCALHOST, engine.ports()[0]));
     }
