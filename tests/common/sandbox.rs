@@ -88,7 +88,9 @@ pub fn is_child_of(
         return true;
     }
     let mut command = Command::new("/proc/self/exe");
-    command.args([this, "--exact", "--nocapture"]).env_remove(Backend::ENVIRONMENT_VARIABLE);
+    // With one thread for the tests, none of the harness ends while the test counts threads.
+    command.args([this, "--exact", "--test-threads=1"]);
+    command.env_remove(Backend::ENVIRONMENT_VARIABLE);
     command.env(MARK, "1").envs(environment.iter().copied());
     prepare(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

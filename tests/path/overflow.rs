@@ -1,7 +1,7 @@
 //! A receive queue that overflows: sent = received + counted drops. `src/uring/tests/overflow.rs`
 //! has the same with the drop counts of datagrams alone, and with those of the socket alone.
 
-use std::{ops::ControlFlow, thread, time::Duration};
+use std::{ops::ControlFlow, panic::resume_unwind, thread, time::Duration};
 
 use nicring::{Backend, Stats};
 
@@ -82,7 +82,8 @@ fn what_overflowed_is_counted_though_the_handler_panics(backend: Backend) {
     let engine = common::open(on_loopback(backend).recv_buffer_bytes(1));
     let (client, port, handle) = (Client::on_loopback(), engine.ports()[0], engine.handle());
     (0..COUNT).for_each(|_| client.ask("queued or dropped", LOCALHOST, port));
-    let server = thread::spawn(move || engine.run(|_| panic!("as this test wants it")));
+    let server =
+        thread::spawn(move || engine.run(|_| resume_unwind(Box::new("as this test wants it"))));
     server.join().expect_err("the handler's panic");
     let dropped = drop_count(&handle.stats());
     assert!((COUNT - 20..COUNT).contains(&dropped), "{dropped} drops");
