@@ -41,6 +41,12 @@ pub fn with_small_send_buffers<R: Send>(what: impl FnOnce() -> R + Send) -> R {
     without_options(&[libc::SO_SNDBUF, libc::SO_SNDBUFFORCE], what)
 }
 
+/// Calls `what` on a new thread whose sockets get what an ordinary user's get.
+#[track_caller]
+pub fn with_ordinary_buffers<R: Send>(what: impl FnOnce() -> R + Send) -> R {
+    without_options(&[libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE], what)
+}
+
 #[track_caller]
 fn without_options<R: Send>(options: &[i32], what: impl FnOnce() -> R + Send) -> R {
     let argument = |index, value: i32| {
