@@ -25,7 +25,7 @@ use serde_json::Value;
 use common::cases;
 
 fn main() -> ExitCode {
-    common::main()
+    common::main_with_namespaces()
 }
 
 cases!(

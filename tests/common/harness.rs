@@ -66,6 +66,19 @@ pub fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
+/// The main function of a program that makes network namespaces.
+#[cfg(target_os = "linux")]
+pub fn main_with_namespaces() -> ExitCode {
+    super::user_namespace::enter();
+    main()
+}
+
+/// As [`main`]: the cases that need namespaces are for Linux.
+#[cfg(not(target_os = "linux"))]
+pub fn main_with_namespaces() -> ExitCode {
+    main()
+}
+
 fn trial(Case { name, run }: &'static Case) -> Trial {
     let name = name.split_once("::").map_or(*name, |(_program, name)| name);
     // A program that is for one system keeps its cases in a file beside main.rs.

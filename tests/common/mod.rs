@@ -15,6 +15,8 @@ mod raw_ring;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod segments;
+#[cfg(target_os = "linux")]
+mod user_namespace;
 
 use std::{
     io,
@@ -36,7 +38,7 @@ use nicring::{
 use socket2::{Domain, SockRef, Socket, Type};
 
 pub(crate) use harness::{cases, for_each_backend};
-pub use harness::{has_io_uring, main, need_io_uring, on, skip};
+pub use harness::{has_io_uring, main, main_with_namespaces, need_io_uring, on, skip};
 
 pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// How long to wait for what must come.

@@ -1,4 +1,4 @@
-//! Network namespaces, created and removed with `ip`. Needs root.
+//! Network namespaces, created and removed with `ip`. Needs root, or a user namespace.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use super::{Client, Server, skip, spawn, wait_until};
+use super::{Client, Server, skip, spawn, user_namespace::REFUSED, wait_until};
 
 /// Runs a case that needs namespaces.
 pub fn on(backend: Backend, case: impl FnOnce(Backend)) {
@@ -31,6 +31,9 @@ pub fn on(backend: Backend, case: impl FnOnce(Backend)) {
 pub fn need() {
     static PROBED: OnceLock<Result<(), String>> = OnceLock::new();
     let probed = PROBED.get_or_init(|| {
+        if let Some(reason) = REFUSED.get() {
+            return Err(reason.clone());
+        }
         let [a, b] = [Namespace::new("a")?, Namespace::new("b")?];
         a.connect("nic1", &b, "eth0")?;
         a.ip("link add br0 type bridge")

@@ -28,5 +28,5 @@ mod hosts;
 mod names;
 
 fn main() -> std::process::ExitCode {
-    common::main()
+    common::main_with_namespaces()
 }

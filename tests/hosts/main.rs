@@ -26,5 +26,5 @@ mod routers;
 mod while_running;
 
 fn main() -> std::process::ExitCode {
-    common::main()
+    common::main_with_namespaces()
 }

@@ -29,5 +29,5 @@ mod shards;
 mod star;
 
 fn main() -> std::process::ExitCode {
-    common::main()
+    common::main_with_namespaces()
 }

@@ -31,7 +31,7 @@ use tokio::{runtime, time};
 use common::{LOCALHOST, PATIENCE};
 
 fn main() -> std::process::ExitCode {
-    common::main()
+    common::main_with_namespaces()
 }
 
 /// Runs a case on a runtime with one thread.
