@@ -145,7 +145,7 @@ pub(crate) fn membership(index: u32, bound: Ipv4Addr) -> InterfaceIndexOrAddress
 
 /// Sets the room for queued datagrams to `bytes`, or as near to it as the system allows.
 /// [socket2::Socket::recv_buffer_size] tells what the kernel really gives.
-pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+pub(crate) fn resize_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::socket::{setsockopt, sockopt};
@@ -154,12 +154,12 @@ pub(crate) fn grow_recv_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
             return Ok(());
         }
     }
-    grow(bytes, socket.recv_buffer_size()?, |bytes| socket.set_recv_buffer_size(bytes))
+    resize(bytes, socket.recv_buffer_size()?, |bytes| socket.set_recv_buffer_size(bytes))
 }
 
 /// Sets the room for datagrams that are being sent to `bytes`, or as near to it as the system
 /// allows.
-pub(crate) fn grow_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+pub(crate) fn resize_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::socket::{setsockopt, sockopt};
@@ -168,7 +168,7 @@ pub(crate) fn grow_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> 
             return Ok(());
         }
     }
-    grow(bytes, socket.send_buffer_size()?, |bytes| socket.set_send_buffer_size(bytes))
+    resize(bytes, socket.send_buffer_size()?, |bytes| socket.set_send_buffer_size(bytes))
 }
 
 /// A port that no socket holds at the moment.
@@ -182,21 +182,23 @@ pub(crate) fn unused_port() -> io::Result<u16> {
 pub(crate) fn grants_send_buffer(bytes: usize) -> bool {
     let granted_bytes = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-        grow_send_buffer(&socket, bytes)?;
+        resize_send_buffer(&socket, bytes)?;
         socket.send_buffer_size()
     };
     !cfg!(target_os = "linux") || granted_bytes().is_ok_and(|granted| granted >= bytes)
 }
 
 /// macOS and the BSDs refuse more than kern.ipc.maxsockbuf. Linux gives what it can.
-fn grow(
+fn resize(
     bytes: usize,
     current_bytes: usize,
     set: impl Fn(usize) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut tried_bytes = bytes;
-    while tried_bytes > current_bytes && set(tried_bytes).is_err() {
-        tried_bytes /= 2;
+    if set(bytes).is_err() {
+        let mut tried_bytes = bytes / 2;
+        while tried_bytes > current_bytes && set(tried_bytes).is_err() {
+            tried_bytes /= 2;
+        }
     }
     Ok(())
 }

@@ -403,7 +403,7 @@ impl AsyncUdpV4 {
     pub fn set_recv_buffer_size(&self, size: usize) -> io::Result<()> {
         self.set("set_recv_buffer_size", |nic| {
             let socket = SockRef::from(&*nic.sock);
-            options::grow_recv_buffer(&socket, size)?;
+            options::resize_recv_buffer(&socket, size)?;
             let (given, iface_ip) = (socket.recv_buffer_size()?, nic.iface_ip);
             if given < size {
                 tracing::warn!(given, size, %iface_ip, "a smaller receive buffer");

@@ -8,13 +8,14 @@ use nicring::{
     search::{Answerer, CaResponder, NameTable, Protocol, PvaResponder, Request, RequestHead, ca},
 };
 
-use super::{
-    allocation_count,
-    common::{Client, LOCALHOST, for_each_backend, on_loopback_without_port, open},
-    quiet,
+use crate::{
+    allocations::allocation_count,
+    cases::quiet,
+    common::{Client, LOCALHOST, cases, for_each_backend, on_loopback_without_port, open},
 };
 
-#[test]
+cases!(packed_answers_allocate_nothing, pva_answers_to_a_batch_allocate_nothing,);
+
 fn packed_answers_allocate_nothing() {
     let mut names = NameTable::builder();
     for number in 0..4 {
@@ -43,7 +44,6 @@ fn packed_answers_allocate_nothing() {
     assert!(reply_count > 0);
 }
 
-#[test]
 fn pva_answers_to_a_batch_allocate_nothing() {
     let mut names = NameTable::builder();
     names.insert(Protocol::Pva, "pv", "192.0.2.7:5075".parse().expect("an address")).expect("new");
@@ -64,7 +64,7 @@ fn pva_answers_to_a_batch_allocate_nothing() {
     assert_eq!((count, reply_count), (0, 25_600));
 }
 
-for_each_backend!(crate::alone:
+for_each_backend!(crate::cases::alone:
     an_answerer_allocates_nothing,
 );
 

@@ -2,12 +2,12 @@
 
 use nicring::{Backend, udp_v4::AsyncUdpV4};
 
-use super::{
+use crate::{
+    cases::{ask, measure},
     common::{Client, LOCALHOST, for_each_backend},
-    measure,
 };
 
-for_each_backend!(crate::alone:
+for_each_backend!(crate::cases::alone:
     a_bundle_allocates_nothing,
     a_bundle_on_every_nic_allocates_nothing,
 );
@@ -30,7 +30,7 @@ fn serve(bind: impl FnOnce() -> std::io::Result<AsyncUdpV4>, backend: Backend) {
         let bundle = bind().and_then(|bundle| bundle.with_backend(backend)).expect("a bundle");
         let port = bundle.local_addrs()[0].port();
         let client = std::thread::spawn(move || {
-            measure(port, crate::ask);
+            measure(port, ask);
             Client::on_loopback().send(STOP, std::net::SocketAddrV4::new(LOCALHOST, port));
         });
         let mut buf = [0; 64];

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use nicring::Backend;
 
 use crate::{
-    common::{Client, LOCALHOST, for_each_backend, has_io_uring, on_loopback},
+    common::{Client, LOCALHOST, for_each_backend, need_io_uring, on_loopback},
     echo, numbers, open, within,
 };
 
@@ -15,9 +15,7 @@ for_each_backend!(crate::common::on:
 );
 
 fn an_engine_serves_inside_tokio_uring(backend: Backend) {
-    if !has_io_uring() {
-        return;
-    }
+    need_io_uring();
     tokio_uring::start(async {
         let engine = open(on_loopback(backend));
         let (client, port) = (Client::on_loopback(), engine.ports()[0]);
@@ -31,9 +29,7 @@ fn an_engine_serves_inside_tokio_uring(backend: Backend) {
 
 /// tokio-uring's own socket is the client here.
 fn an_engine_and_tokio_uring_receive_side_by_side(backend: Backend) {
-    if !has_io_uring() {
-        return;
-    }
+    need_io_uring();
     tokio_uring::start(async {
         let engine = open(on_loopback(backend));
         let address = SocketAddrV4::new(LOCALHOST, engine.ports()[0]);

@@ -18,6 +18,10 @@ use tokio::time::timeout;
 
 use common::PATIENCE;
 
+fn main() -> std::process::ExitCode {
+    common::main()
+}
+
 fn open(builder: Builder) -> AsyncEngine {
     builder.open_async().unwrap_or_else(|error| panic!("open: {error}"))
 }

@@ -16,6 +16,10 @@ use tokio::sync::Notify;
 
 use common::{Client, LOCALHOST, assert_free, for_each_backend, on_loopback, wait_until};
 
+fn main() -> std::process::ExitCode {
+    common::main()
+}
+
 for_each_backend!(crate::common::on:
     every_question_is_answered_by_a_handler_that_answers_at_once,
     a_handler_that_waits_holds_nobody_up,

@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use super::{Served, nicring, text};
+use super::{Served, common::cases, nicring, text};
+
+cases!(
+    who_answers_is_told_with_protocol_server_and_delay,
+    files_are_checked_by_themselves_against_others_and_against_a_server,
+);
 
 /// Runs a command with the ports of a server in its environment. Returns its exit code and what it
 /// printed.
@@ -14,7 +19,6 @@ fn told(served: &Served, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
 }
 
-#[test]
 fn who_answers_is_told_with_protocol_server_and_delay() {
     let served = Served::start(&[], &[]);
     let ask = |names: &[&str]| {
@@ -31,7 +35,6 @@ fn who_answers_is_told_with_protocol_server_and_delay() {
     assert!(said.contains("test:nobody: nobody answers"), "{said}");
 }
 
-#[test]
 fn files_are_checked_by_themselves_against_others_and_against_a_server() {
     let served = Served::start(&[], &[]);
     let path = served.file.path().with_extension("new");

@@ -10,18 +10,27 @@ use nicring::search::pva;
 use super::{
     Served, TemporaryFile,
     common::{
-        Client,
+        Client, cases,
         netns::{self, Namespace},
         wait_until,
     },
     failure_of, nicring, stdout_of,
 };
 
+cases!(
+    an_odd_address_is_warned_of_and_the_rest_is_served_unless_told_otherwise,
+    a_nic_that_was_named_is_waited_for_if_asked,
+    the_soft_limit_of_open_files_is_raised,
+    the_unicasts_are_left_where_another_server_holds_the_port_and_nowhere_else,
+    the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not,
+    a_client_behind_a_nat_is_answered_at_its_source_port,
+    the_doctor_tells_the_usual_causes_outside,
+    a_host_that_a_pipe_names_is_looked_up_again,
+);
+
 /// A host with NICs `s1` and so on, which have 10.201.N.1/24, and a neighbour behind all of them.
-fn host(nic_count: u8) -> Option<(Namespace, Namespace)> {
-    if !netns::can_be_made() {
-        return None;
-    }
+fn host(nic_count: u8) -> (Namespace, Namespace) {
+    netns::need();
     let made = |label: &str| Namespace::new(label).unwrap_or_else(|error| panic!("{error}"));
     let (server, neighbour) = (made("s"), made("c"));
     for number in 1..=nic_count {
@@ -30,7 +39,7 @@ fn host(nic_count: u8) -> Option<(Namespace, Namespace)> {
         server.configure(&format!("address add 10.201.{number}.1/24 brd + dev s{number}"));
         neighbour.configure(&format!("address add 10.201.{number}.2/24 brd + dev c{number}"));
     }
-    Some((server, neighbour))
+    (server, neighbour)
 }
 
 /// A command of `nicring` on a host.
@@ -56,9 +65,8 @@ fn serve_on(host: &Namespace, arguments: &[&str]) -> Served {
     Served::start_by(|all| nicring_on(host, all), arguments)
 }
 
-#[test]
 fn an_odd_address_is_warned_of_and_the_rest_is_served_unless_told_otherwise() {
-    let Some((server, neighbour)) = host(2) else { return };
+    let (server, neighbour) = host(2);
     server.configure("route del table local local 10.201.2.1 dev s2");
     for backend in BACKENDS {
         let served = serve_on(&server, &["--backend", backend]);
@@ -78,9 +86,8 @@ fn an_odd_address_is_warned_of_and_the_rest_is_served_unless_told_otherwise() {
     }
 }
 
-#[test]
 fn a_nic_that_was_named_is_waited_for_if_asked() {
-    let Some((server, neighbour)) = host(1) else { return };
+    let (server, neighbour) = host(1);
     server.configure("link set s1 down");
     let file = super::TemporaryFile::new(super::TABLE);
     let named = ["serve", "--pvs", file.as_str(), "--interface", "s1"];
@@ -97,9 +104,8 @@ fn a_nic_that_was_named_is_waited_for_if_asked() {
     }
 }
 
-#[test]
 fn the_soft_limit_of_open_files_is_raised() {
-    let Some((server, neighbour)) = host(4) else { return };
+    let (server, neighbour) = host(4);
     for backend in BACKENDS {
         let limited = |all: &[&str]| {
             let mut command = server.command("sh");
@@ -112,10 +118,9 @@ fn the_soft_limit_of_open_files_is_raised() {
     }
 }
 
-#[test]
 fn the_unicasts_are_left_where_another_server_holds_the_port_and_nowhere_else() {
     for backend in BACKENDS {
-        let Some((server, neighbour)) = host(2) else { return };
+        let (server, neighbour) = host(2);
         let other = server.run(|| Client::sharing_at([10, 201, 2, 1].into(), 5064));
         let served = serve_on(&server, &["--backend", backend]);
         let noted = served.stdout.wait_for("also held by").expect("a note");
@@ -144,9 +149,8 @@ fn assert_tells(told: &str, parts: &[&str]) {
     }
 }
 
-#[test]
 fn the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not() {
-    let Some((server, _neighbour)) = host(2) else { return };
+    let (server, _neighbour) = host(2);
     server.configure(
         "address add 10.78.0.1/24 brd + dev lo\n\
          route del table local local 10.201.2.1 dev s2\n\
@@ -184,21 +188,18 @@ fn the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not() {
 }
 
 /// As Phoebus asks from behind a NAT: the port that the request names means nothing there.
-#[test]
 fn a_client_behind_a_nat_is_answered_at_its_source_port() {
-    let Some((server, router)) = host(1) else { return };
+    let (server, router) = host(1);
     let client = Namespace::new("i").unwrap_or_else(|error| panic!("{error}"));
     router.connect("inside", &client, "eth0").unwrap_or_else(|error| panic!("{error}"));
     router.configure("address add 10.66.0.1/24 dev inside");
     client.configure("address add 10.66.0.2/24 dev eth0\nroute add default via 10.66.0.1");
     router.set("ipv4/ip_forward", "1");
-    if !router.takes_nft(&[
+    router.need_nft(&[
         "add table ip nat",
         "add chain ip nat out { type nat hook postrouting priority 100 ; }",
         "add rule ip nat out oifname c1 masquerade fully-random",
-    ]) {
-        return;
-    }
+    ]);
     wait_until("the links are up", || router.is_up("inside") && router.is_up("c1"));
     for backend in BACKENDS {
         let served = serve_on(&server, &["--backend", backend]);
@@ -221,9 +222,8 @@ fn a_client_behind_a_nat_is_answered_at_its_source_port() {
     }
 }
 
-#[test]
 fn the_doctor_tells_the_usual_causes_outside() {
-    let Some((server, _neighbour)) = host(2) else { return };
+    let (server, _neighbour) = host(2);
     let ports = ["--ca-port", "5064", "--pva-port", "5076"];
     assert_tells(&told(&server, &ports), &["rp_filter not strict", "groups 20 a socket"]);
     server.set("ipv4/conf/s2/rp_filter", "1");
@@ -231,9 +231,7 @@ fn the_doctor_tells_the_usual_causes_outside() {
     let parts = ["rp_filter strict on s2:", "NO GROUP CAN BE JOINED", "igmp_max_memberships"];
     assert_tells(&told(&server, &ports), &parts);
     let chain = "add chain inet t in { type filter hook input priority 0; policy accept; }";
-    if !server.takes_nft(&["add table inet t", chain]) {
-        return;
-    }
+    server.need_nft(&["add table inet t", chain]);
     assert_tells(&told(&server, &ports), &["firewall, UDP 5064 lets it pass"]);
     for rule in [
         "add rule inet t in udp dport 5064 drop",
@@ -248,11 +246,8 @@ fn the_doctor_tells_the_usual_causes_outside() {
     assert_tells(&told(&server, &ports), &parts);
 }
 
-#[test]
 fn a_host_that_a_pipe_names_is_looked_up_again() {
-    if !netns::can_be_made() {
-        return;
-    }
+    netns::need();
     let hosts = TemporaryFile::new("127.0.0.1 localhost\n");
     // In a view of the file system of its own, where this file says what resolves.
     let script = "mount --bind \"$0\" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && \

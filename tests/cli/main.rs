@@ -2,7 +2,6 @@
 
 #[cfg(unix)]
 mod ask;
-#[cfg(target_os = "linux")]
 #[path = "../common/mod.rs"]
 mod common;
 #[cfg(target_os = "linux")]
@@ -15,13 +14,30 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::UdpSocket,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitCode, Output, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+use common::cases;
+
+fn main() -> ExitCode {
+    common::main_with_namespaces()
+}
+
+cases!(
+    help_teaches_the_environment_and_has_examples,
+    the_demo_answers_on_the_chosen_backend_and_on_the_portable_one,
+    the_demo_ends_with_a_table_and_shows_live_counters,
+    a_bad_line_is_told_with_file_line_and_column,
+    what_cannot_be_is_refused_with_its_cause,
+    storm_gets_answers_of_both_protocols_and_tells_hits_from_misses,
+    storm_fails_where_nothing_answers,
+    the_doctor_tells_what_is_there,
+);
 
 /// How long anything may take on a busy machine.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -34,7 +50,6 @@ ca   test:both 127.0.0.1:5064
 pva  test:both 127.0.0.1:5075
 ";
 
-#[test]
 fn help_teaches_the_environment_and_has_examples() {
     let help = stdout_of(nicring(&["serve", "--help"]));
     for variable in [
@@ -57,7 +72,6 @@ fn help_teaches_the_environment_and_has_examples() {
     }
 }
 
-#[test]
 fn the_demo_answers_on_the_chosen_backend_and_on_the_portable_one() {
     for (backend, shards, more) in
         [("auto", "1", None), ("portable", "1", None), ("auto", "2", Some("--filter"))]
@@ -85,7 +99,6 @@ fn the_demo_answers_on_the_chosen_backend_and_on_the_portable_one() {
     }
 }
 
-#[test]
 fn the_demo_ends_with_a_table_and_shows_live_counters() {
     let output = nicring(&["serve", "--demo", "--duration-s", "1.5"]).output().unwrap();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -96,7 +109,6 @@ fn the_demo_ends_with_a_table_and_shows_live_counters() {
     assert!(stderr.contains(" per search  datagrams: lo"), "{stderr}");
 }
 
-#[test]
 fn a_bad_line_is_told_with_file_line_and_column() {
     let file = TemporaryFile::new("ca good 127.0.0.1:5064\n  tango bad 127.0.0.1:1\n");
     let failure = failure_of(nicring(&["serve", "--pvs", file.as_str()]), 2);
@@ -104,7 +116,6 @@ fn a_bad_line_is_told_with_file_line_and_column() {
     assert!(failure.starts_with(&place), "{failure}");
 }
 
-#[test]
 fn what_cannot_be_is_refused_with_its_cause() {
     let file = TemporaryFile::new(TABLE);
     let serve = ["serve", "--pvs", file.as_str()];
@@ -137,7 +148,6 @@ fn what_cannot_be_is_refused_with_its_cause() {
     assert!(failure_of(nicring(&["serve"]), 2).contains("--pvs"));
 }
 
-#[test]
 fn storm_gets_answers_of_both_protocols_and_tells_hits_from_misses() {
     let served = Served::start(&["--duration-s", "60"], &[]);
     let result = served.storm(&["--name", "test:both", "--hits", "0.5", "--senders", "2"]);
@@ -161,7 +171,6 @@ fn storm_gets_answers_of_both_protocols_and_tells_hits_from_misses() {
     }
 }
 
-#[test]
 fn storm_fails_where_nothing_answers() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let destination = silent.local_addr().unwrap().to_string();
@@ -173,7 +182,6 @@ fn storm_fails_where_nothing_answers() {
     assert!(failure.contains("--protocol ca or pva"), "{failure}");
 }
 
-#[test]
 fn the_doctor_tells_what_is_there() {
     let ports = ["--ca-port", "0", "--pva-port", "0", "--interface", "127.0.0.1"];
     let told = stdout_of(nicring(&[&["doctor"], &ports[..]].concat()));

@@ -11,7 +11,20 @@ use std::{
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use super::{Served, WAIT_MAX, count};
+use super::{Served, WAIT_MAX, common::cases, count};
+
+cases!(
+    sigterm_and_sigint_print_totals_and_end_well,
+    sighup_reads_the_file_again_and_a_bad_file_changes_nothing,
+    a_file_is_judged_by_what_it_was,
+    a_pipe_wedges_no_reload_and_a_refused_reload_stands_in_the_totals,
+    the_first_signal_ends_it_though_nobody_writes_the_pipe_that_it_reads,
+    files_and_directories_are_read_and_followed,
+    garbage_is_counted_and_does_no_harm,
+    a_port_of_another_server_is_told_and_its_unicasts_are_left_to_it,
+    the_environment_is_followed,
+    no_child_outlives_its_duration,
+);
 
 impl Served {
     pub fn signal(&self, signal: &str) {
@@ -47,7 +60,6 @@ impl Served {
     }
 }
 
-#[test]
 fn sigterm_and_sigint_print_totals_and_end_well() {
     for signal in ["-TERM", "-INT"] {
         let mut served = Served::start(&[], &[]);
@@ -61,7 +73,6 @@ fn sigterm_and_sigint_print_totals_and_end_well() {
     }
 }
 
-#[test]
 fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
     let mut served = Served::start(&["--json", "--allow-shrink"], &[]);
     assert!(!served.answers("test:new", "ca"));
@@ -85,7 +96,6 @@ fn sighup_reads_the_file_again_and_a_bad_file_changes_nothing() {
 }
 
 /// Each row: what is written, whether it is taken, and a part of the line that tells.
-#[test]
 fn a_file_is_judged_by_what_it_was() {
     let mut served = Served::start(&["--json"], &[]);
     let many: String = (0..10).map(|at| format!("ca test:m{at} 127.0.0.1\n")).collect();
@@ -106,7 +116,6 @@ fn a_file_is_judged_by_what_it_was() {
     assert_eq!(served.totals()["refused_files"].as_array().unwrap().len(), 0, "it was mended");
 }
 
-#[test]
 fn a_pipe_wedges_no_reload_and_a_refused_reload_stands_in_the_totals() {
     let mut served = Served::start(&["--json"], &[]);
     let path = served.file.path().to_owned();
@@ -122,7 +131,6 @@ fn a_pipe_wedges_no_reload_and_a_refused_reload_stands_in_the_totals() {
     assert!(totals["refused_files"][0].as_str().unwrap().contains("regular"), "{totals}");
 }
 
-#[test]
 fn the_first_signal_ends_it_though_nobody_writes_the_pipe_that_it_reads() {
     let pipe = std::env::temp_dir().join(format!("nicring-pipe-{}", std::process::id()));
     let _ = fs::remove_file(&pipe);
@@ -140,7 +148,6 @@ fn the_first_signal_ends_it_though_nobody_writes_the_pipe_that_it_reads() {
     fs::remove_file(&pipe).unwrap();
 }
 
-#[test]
 fn files_and_directories_are_read_and_followed() {
     let directory = std::env::temp_dir().join(format!("nicring-names-{}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
@@ -170,7 +177,6 @@ fn files_and_directories_are_read_and_followed() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-#[test]
 fn garbage_is_counted_and_does_no_harm() {
     let mut served = Served::start(&["--json"], &[]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -190,7 +196,6 @@ fn garbage_is_counted_and_does_no_harm() {
     assert!(count(&totals["rejected_count"]) >= 6, "{totals}");
 }
 
-#[test]
 fn a_port_of_another_server_is_told_and_its_unicasts_are_left_to_it() {
     let other = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     other.set_reuse_address(true).unwrap();
@@ -218,7 +223,6 @@ fn a_port_of_another_server_is_told_and_its_unicasts_are_left_to_it() {
     assert!(taking.answers("test:ca", "ca"));
 }
 
-#[test]
 fn the_environment_is_followed() {
     let unused = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (ca_port, pva_port) = (unused(), unused());
@@ -245,7 +249,6 @@ fn the_environment_is_followed() {
     assert_eq!(count(&totals["pva"]["ignored_count"]), 0, "{totals}");
 }
 
-#[test]
 fn no_child_outlives_its_duration() {
     let mut served = Served::start(&["--duration-s", "0.3"], &[]);
     let deadline = Instant::now() + WAIT_MAX;

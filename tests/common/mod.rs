@@ -1,7 +1,8 @@
-//! What the tests of both backends share: the macro that stamps a case for each backend, the rules
-//! for skipping, an echo server over an engine, and clients that check who answered.
+//! What the tests of both backends share: the harness that stamps a case for each backend and tells
+//! what was skipped, an echo server over an engine, and clients that check who answered.
 #![allow(dead_code, unused_imports, unused_macros)] // each test program uses a part of it
 
+pub mod harness;
 #[cfg(target_os = "linux")]
 pub mod memory;
 #[cfg(target_os = "linux")]
@@ -14,9 +15,11 @@ mod raw_ring;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod segments;
+#[cfg(target_os = "linux")]
+mod user_namespace;
 
 use std::{
-    env, io,
+    io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs, UdpSocket},
     ops::ControlFlow,
     process::{Child, Command},
@@ -34,66 +37,14 @@ use nicring::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
+pub(crate) use harness::{cases, for_each_backend};
+pub use harness::{has_io_uring, main, main_with_namespaces, need_io_uring, on, skip};
+
 pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// How long to wait for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for what must not come.
 pub const SETTLE: Duration = Duration::from_millis(50);
-
-/// Makes each case, a `fn(Backend)`, into one test per backend. The runner decides what the case
-/// needs to run.
-macro_rules! for_each_backend {
-    ($runner:path: $($case:ident),+ $(,)?) => {
-        mod io_uring {
-            $(
-                #[test]
-                fn $case() {
-                    $runner(nicring::Backend::IoUring, super::$case);
-                }
-            )+
-        }
-
-        mod portable {
-            $(
-                #[test]
-                fn $case() {
-                    $runner(nicring::Backend::Portable, super::$case);
-                }
-            )+
-        }
-    };
-}
-pub(crate) use for_each_backend;
-
-/// Runs a case, unless it is for io_uring and the kernel refuses a bare `io_uring_setup`. nicring's
-/// own report does not count: where the system call works, nicring must work.
-pub fn on(backend: Backend, case: fn(Backend)) {
-    if backend == Backend::IoUring && !has_io_uring() {
-        return;
-    }
-    case(backend);
-}
-
-/// Whether a bare `io_uring_setup` works. If not, prints why.
-pub fn has_io_uring() -> bool {
-    match raw_ring::open() {
-        Ok(()) => true,
-        Err(error) => {
-            skip("io_uring", &format!("io_uring_setup: {error}"));
-            false
-        }
-    }
-}
-
-/// Prints why this test is skipped. Fails if `NICRING_REQUIRE` lists what is missing.
-pub fn skip(capability: &str, reason: &str) {
-    let required = env::var("NICRING_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|name| name.trim() == capability),
-        "required: {capability}: {reason}"
-    );
-    eprintln!("skipped for want of {capability}: {reason}");
-}
 
 /// Settings for an engine on the loopback NIC only, at an unused port.
 pub fn on_loopback(backend: Backend) -> Builder {

@@ -1,4 +1,4 @@
-//! Network namespaces, created and removed with `ip`. Needs root.
+//! Network namespaces, created and removed with `ip`. Needs root, or a user namespace.
 
 use std::{
     ffi::OsStr,
@@ -19,29 +19,27 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use super::{Client, Server, skip, spawn, wait_until};
+use super::{Client, Server, skip, spawn, user_namespace::REFUSED, wait_until};
 
-/// Runs a case if namespaces can be created.
-pub fn on(backend: Backend, case: fn(Backend)) {
-    if can_be_made() {
-        super::on(backend, case);
-    }
+/// Runs a case that needs namespaces.
+pub fn on(backend: Backend, case: impl FnOnce(Backend)) {
+    need();
+    super::on(backend, case);
 }
 
-/// Whether namespaces can be created. If not, prints why.
-pub fn can_be_made() -> bool {
+/// Skips the case unless namespaces can be created.
+pub fn need() {
     static PROBED: OnceLock<Result<(), String>> = OnceLock::new();
     let probed = PROBED.get_or_init(|| {
+        if let Some(reason) = REFUSED.get() {
+            return Err(reason.clone());
+        }
         let [a, b] = [Namespace::new("a")?, Namespace::new("b")?];
         a.connect("nic1", &b, "eth0")?;
         a.ip("link add br0 type bridge")
     });
-    match probed {
-        Ok(()) => true,
-        Err(reason) => {
-            skip("netns", reason);
-            false
-        }
+    if let Err(reason) = probed {
+        skip("netns", reason);
     }
 }
 
@@ -166,10 +164,10 @@ impl Namespace {
         run(self.command("nft").arg(rule), "").map(drop)
     }
 
-    /// Whether `nft` adds these rules. If not, prints why.
-    pub fn takes_nft(&self, rules: &[&str]) -> bool {
-        let taken = rules.iter().try_for_each(|rule| self.nft(rule));
-        taken.map_err(|reason| skip("nft", &reason)).is_ok()
+    /// Has `nft` add these rules. Skips the case if it does not.
+    pub fn need_nft(&self, rules: &[&str]) {
+        let added = rules.iter().try_for_each(|rule| self.nft(rule));
+        added.unwrap_or_else(|reason| skip("nft", &reason));
     }
 
     /// An end of a tunnel over UDP between 10.201.1.`own` and 10.201.1.`other`, as OpenVPN and
@@ -185,13 +183,15 @@ impl Namespace {
     }
 }
 
-/// Whether there is `socat`, which makes tunnels. If not, prints why.
-pub fn has_socat() -> bool {
-    let is_there = Command::new("socat").arg("-V").output().is_ok();
-    if !is_there {
-        skip("socat", "there is no socat");
+/// Skips the case unless there is `socat` and it may make tunnels.
+pub fn need_tunnels() {
+    if let Err(error) = Command::new("socat").arg("-V").output() {
+        skip("socat", &format!("socat: {error}"));
     }
-    is_there
+    const DEVICE: &str = "/dev/net/tun";
+    if let Err(error) = File::options().read(true).write(true).open(DEVICE) {
+        skip("socat", &format!("{DEVICE}: {error}"));
+    }
 }
 
 impl Drop for Namespace {

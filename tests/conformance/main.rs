@@ -6,3 +6,7 @@ mod common;
 
 mod api;
 mod os_semantics;
+
+fn main() -> std::process::ExitCode {
+    common::main()
+}

@@ -4,26 +4,27 @@
 use std::{env, fs, path::PathBuf};
 
 use crate::{
-    CLIENTS, SERVERS, Server, TABLE, TemporaryDirectory,
-    common::{has_io_uring, skip},
-    inside, python_and_network,
+    cases::{CLIENTS, SERVERS, Server, TABLE, TemporaryDirectory, inside, python_and_network},
+    common::{cases, need_io_uring, skip},
 };
 
-#[test]
+cases!(
+    clients_find_servers_through_the_example_on_io_uring,
+    clients_find_servers_through_the_example_on_portable,
+);
+
 fn clients_find_servers_through_the_example_on_io_uring() {
-    if has_io_uring() {
-        clients_find_servers_through_the_example("io_uring");
-    }
+    need_io_uring();
+    clients_find_servers_through_the_example("io_uring");
 }
 
-#[test]
 fn clients_find_servers_through_the_example_on_portable() {
     clients_find_servers_through_the_example("portable");
 }
 
 fn clients_find_servers_through_the_example(backend: &str) {
-    let Some((python, network)) = python_and_network() else { return };
-    let Some(example) = example() else { return };
+    let (python, network) = python_and_network();
+    let example = need_example();
     let files = TemporaryDirectory::new(&format!("example-{backend}"));
     let _servers = SERVERS.map(|server| server.start(&network.server, &python, &files));
     let path = files.path.join("table.txt");
@@ -41,13 +42,12 @@ fn clients_find_servers_through_the_example(backend: &str) {
     }
 }
 
-fn example() -> Option<PathBuf> {
+fn need_example() -> PathBuf {
     let test = env::current_exe().expect("the path of this program");
     let built = test.ancestors().nth(2).expect("the folder of what Cargo built");
     let example = built.join("examples/name_server");
     if !example.is_file() {
         skip("epics", "the example is not built; cargo build --example name_server builds it");
-        return None;
     }
-    Some(example)
+    example
 }

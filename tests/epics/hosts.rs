@@ -11,14 +11,17 @@ use std::{
 use nicring::search::ca;
 
 use crate::{
-    EpicsServer, TemporaryDirectory,
+    cases::{EpicsServer, TemporaryDirectory, need_epics, start_nicring},
     common::{
-        Client, PATIENCE, has_io_uring,
+        Client, PATIENCE, cases, need_io_uring,
         netns::{self, Namespace},
-        skip,
     },
-    python_with_epics, start_nicring,
 };
+
+cases!(
+    nicring_answers_wherever_rsrv_answers_by_io_uring,
+    nicring_answers_wherever_rsrv_answers_by_portable,
+);
 
 const RSRV_PORT: u16 = 5066;
 const NICRING_PORT: u16 = 5064;
@@ -43,24 +46,20 @@ const NEIGHBOUR_ASKS: [&str; 13] = [
 ];
 const ITSELF_ASKS: [&str; 4] = ["127.0.0.1", "127.0.1.1", "127.255.255.255", "10.201.1.255"];
 
-#[test]
 fn nicring_answers_wherever_rsrv_answers_by_io_uring() {
-    if has_io_uring() {
-        nicring_answers_wherever_rsrv_answers("io_uring");
-    }
+    need_io_uring();
+    nicring_answers_wherever_rsrv_answers("io_uring");
 }
 
-#[test]
 fn nicring_answers_wherever_rsrv_answers_by_portable() {
     nicring_answers_wherever_rsrv_answers("portable");
 }
 
 fn nicring_answers_wherever_rsrv_answers(backend: &str) {
-    let Ok(python) = python_with_epics().map_err(|reason| skip("epics", &reason)) else { return };
-    if !netns::has_socat() {
-        return;
-    }
-    let Ok(host) = Host::new().map_err(|reason| skip("netns", &reason)) else { return };
+    let python = need_epics();
+    netns::need_tunnels();
+    netns::need();
+    let host = Host::new().unwrap_or_else(|error| panic!("{error}"));
     let files = TemporaryDirectory::new(&format!("hosts-{backend}"));
     let rsrv = EpicsServer {
         script: "ca_ioc_softioc.py",

@@ -10,10 +10,21 @@ use std::{
 use nicring::search::{ca, pva};
 
 use crate::{
-    CLIENTS, Client as EpicsClient, EpicsServer, Network, SERVERS, TemporaryDirectory,
-    common::{Client, PATIENCE, has_io_uring},
-    python_and_network, start_nicring,
+    cases::{
+        CLIENTS, Client as EpicsClient, EpicsServer, Network, SERVERS, TemporaryDirectory,
+        python_and_network, start_nicring,
+    },
+    common::{Client, PATIENCE, cases, need_io_uring},
 };
+
+cases!(
+    names_and_broken_datagrams_are_answered_as_by_rsrv_by_io_uring,
+    names_and_broken_datagrams_are_answered_as_by_rsrv_by_portable,
+    names_and_broken_datagrams_are_answered_as_by_qsrv_by_io_uring,
+    names_and_broken_datagrams_are_answered_as_by_qsrv_by_portable,
+    pva_names_with_braces_and_six_hundred_bytes_are_found_by_io_uring,
+    pva_names_with_braces_and_six_hundred_bytes_are_found_by_portable,
+);
 
 /// The style of names of a large site, braces and all.
 const RECORDS: [&str; 4] = [
@@ -38,26 +49,20 @@ const ENDS: [&str; 12] = [
     " ",
 ];
 
-#[test]
 fn names_and_broken_datagrams_are_answered_as_by_rsrv_by_io_uring() {
-    if has_io_uring() {
-        answered_as_by(&rsrv(), "io_uring");
-    }
+    need_io_uring();
+    answered_as_by(&rsrv(), "io_uring");
 }
 
-#[test]
 fn names_and_broken_datagrams_are_answered_as_by_rsrv_by_portable() {
     answered_as_by(&rsrv(), "portable");
 }
 
-#[test]
 fn names_and_broken_datagrams_are_answered_as_by_qsrv_by_io_uring() {
-    if has_io_uring() {
-        answered_as_by(&qsrv(), "io_uring");
-    }
+    need_io_uring();
+    answered_as_by(&qsrv(), "io_uring");
 }
 
-#[test]
 fn names_and_broken_datagrams_are_answered_as_by_qsrv_by_portable() {
     answered_as_by(&qsrv(), "portable");
 }
@@ -129,7 +134,7 @@ fn qsrv() -> Oracle {
 }
 
 fn answered_as_by(oracle: &Oracle, backend: &str) {
-    let Some((python, network)) = python_and_network() else { return };
+    let (python, network) = python_and_network();
     let files = TemporaryDirectory::new(&format!("{}-{backend}", oracle.label));
     let pvs: Vec<_> = RECORDS.iter().map(|record| format!("{record}=1.25")).collect();
     let _server = oracle.server.start_with(&pvs, &network.server, &python, &files);
@@ -309,20 +314,17 @@ impl<'a> Asker<'a> {
     }
 }
 
-#[test]
 fn pva_names_with_braces_and_six_hundred_bytes_are_found_by_io_uring() {
-    if has_io_uring() {
-        pva_names_with_braces_and_six_hundred_bytes_are_found("io_uring");
-    }
+    need_io_uring();
+    pva_names_with_braces_and_six_hundred_bytes_are_found("io_uring");
 }
 
-#[test]
 fn pva_names_with_braces_and_six_hundred_bytes_are_found_by_portable() {
     pva_names_with_braces_and_six_hundred_bytes_are_found("portable");
 }
 
 fn pva_names_with_braces_and_six_hundred_bytes_are_found(backend: &str) {
-    let Some((python, network)) = python_and_network() else { return };
+    let (python, network) = python_and_network();
     let files = TemporaryDirectory::new(&format!("pva-names-{backend}"));
     let long = |len: usize| format!("nr:{}", "x".repeat(len - 3));
     let names = ["XF:31IDA-OP{Tbl-Ax:X1}Mtr.RBV", &long(490), &long(600)];

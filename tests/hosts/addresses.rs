@@ -72,9 +72,7 @@ fn the_copies_of_broadcasts_that_come_for_a_local_subnet_are_counted_and_not_han
 }
 
 fn a_tunnel_with_a_prefix_hears_its_broadcasts(backend: Backend) {
-    if !netns::has_socat() {
-        return;
-    }
+    netns::need_tunnels();
     let mut host = Host::new(1);
     let ends = [host.server.tunnel(1, 2), host.neighbour(1).tunnel(2, 1)];
     // What has no subnet goes by the tunnel.

@@ -6,35 +6,38 @@ use nicring::Backend;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    common::{netns, sandbox::is_child_of},
+    common::{cases, netns, sandbox::is_child_of},
     host::Host,
     oracle::{PORT, builder},
 };
 
+cases!(
+    three_hundred_nics_are_too_many_for_1024_descriptors_and_the_error_says_so_by_io_uring,
+    three_hundred_nics_are_too_many_for_1024_descriptors_and_the_error_says_so_by_portable,
+    three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_by_io_uring,
+    three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_by_portable,
+);
+
 const NIC_COUNT: u32 = 300;
 
-#[test]
 fn three_hundred_nics_are_too_many_for_1024_descriptors_and_the_error_says_so_by_io_uring() {
     let this = "many::three_hundred_nics_are_too_many_for_1024_descriptors_and_the_error_says_so_\
                 by_io_uring";
     three_hundred_nics(this, Backend::IoUring, 1024);
 }
 
-#[test]
 fn three_hundred_nics_are_too_many_for_1024_descriptors_and_the_error_says_so_by_portable() {
     let this = "many::three_hundred_nics_are_too_many_for_1024_descriptors_and_the_error_says_so_\
                 by_portable";
     three_hundred_nics(this, Backend::Portable, 1024);
 }
 
-#[test]
 fn three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_by_io_uring() {
     let this = "many::three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_\
                 by_io_uring";
     three_hundred_nics(this, Backend::IoUring, 524_288);
 }
 
-#[test]
 fn three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_by_portable() {
     let this = "many::three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_\
                 by_portable";
@@ -42,11 +45,14 @@ fn three_hundred_nics_are_served_with_the_descriptors_that_systemd_allows_by_por
 }
 
 fn three_hundred_nics(this: &str, backend: Backend, limit: u64) {
-    let can =
-        netns::can_be_made() && (backend != Backend::IoUring || crate::common::has_io_uring());
-    if !can || !is_child_of(this, &[], |_| {}) {
-        return;
-    }
+    netns::on(backend, |backend| {
+        if is_child_of(this, &[], |_| {}) {
+            serve_three_hundred_nics(backend, limit);
+        }
+    });
+}
+
+fn serve_three_hundred_nics(backend: Backend, limit: u64) {
     let host = Host::new(1);
     let add = |number: u32| {
         let (high, low) = (100 + number / 250, number % 250);

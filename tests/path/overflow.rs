@@ -1,17 +1,18 @@
 //! A receive queue that overflows: sent = received + counted drops. `src/uring/tests/overflow.rs`
 //! has the same with the drop counts of datagrams alone, and with those of the socket alone.
 
-use std::{ops::ControlFlow, thread, time::Duration};
+use std::{ops::ControlFlow, panic::resume_unwind, thread, time::Duration};
 
 use nicring::{Backend, Stats};
 
-use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback};
+use crate::common::{self, Client, LOCALHOST, Server, for_each_backend, on_loopback, sandbox};
 
 for_each_backend!(crate::alone:
     what_overflowed_before_run_is_known_before_and_after_it,
     sent_is_received_and_dropped_over_many_overflows,
     each_port_has_its_own_queue_and_the_sum_is_right,
     what_overflowed_is_counted_though_the_handler_panics,
+    a_short_queue_is_short_for_an_ordinary_user_too,
 );
 
 fn sum(stats: &Stats) -> u64 {
@@ -82,8 +83,19 @@ fn what_overflowed_is_counted_though_the_handler_panics(backend: Backend) {
     let engine = common::open(on_loopback(backend).recv_buffer_bytes(1));
     let (client, port, handle) = (Client::on_loopback(), engine.ports()[0], engine.handle());
     (0..COUNT).for_each(|_| client.ask("queued or dropped", LOCALHOST, port));
-    let server = thread::spawn(move || engine.run(|_| panic!("as this test wants it")));
+    let server =
+        thread::spawn(move || engine.run(|_| resume_unwind(Box::new("as this test wants it"))));
     server.join().expect_err("the handler's panic");
     let dropped = drop_count(&handle.stats());
+    assert!((COUNT - 20..COUNT).contains(&dropped), "{dropped} drops");
+}
+
+fn a_short_queue_is_short_for_an_ordinary_user_too(backend: Backend) {
+    const COUNT: u64 = 100;
+    let builder = on_loopback(backend).recv_buffer_bytes(1);
+    let engine = sandbox::with_ordinary_buffers(|| common::open(builder));
+    let (client, port) = (Client::on_loopback(), engine.ports()[0]);
+    (0..COUNT).for_each(|_| client.ask("queued or dropped", LOCALHOST, port));
+    let dropped = drop_count(&engine.handle().stats());
     assert!((COUNT - 20..COUNT).contains(&dropped), "{dropped} drops");
 }

@@ -1,13 +1,7 @@
 //! What the thread with a given name has used so far, as the kernel counts it. This shows a thread
 //! that spins.
 
-use std::{
-    fs,
-    ops::Sub,
-    path::PathBuf,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, ops::Sub, path::PathBuf, thread, time::Duration};
 
 use crate::common::wait_until;
 
@@ -34,11 +28,8 @@ pub fn during(name: &str, time: Duration) -> ThreadUse {
     // A joined thread of an earlier test may take a moment to leave /proc.
     wait_until("one thread has the name", || tasks(name).len() == 1);
     let before = of(name);
-    let start = Instant::now();
     thread::sleep(time);
-    let used = of(name) - before;
-    eprintln!("{name}: {used:?} in {:?}", start.elapsed());
-    used
+    of(name) - before
 }
 
 /// Asserts that the thread rests. A few wake-ups are allowed.

@@ -1,11 +1,6 @@
-//! `search`: parsers, writers, responders and the name table, without a socket; and `Answerer`,
-//! with those of an engine.
+//! `search`: parsers, writers, responders and the name table, without a socket.
 #![cfg(feature = "search")]
 
-#[path = "../common/mod.rs"]
-mod common;
-
-mod answerer;
 mod ca;
 mod names;
 mod pack;

@@ -8,6 +8,10 @@ use nicring::Backend;
 
 use common::{Client, LOCALHOST, for_each_backend, on_loopback};
 
+fn main() -> std::process::ExitCode {
+    common::main()
+}
+
 for_each_backend!(crate::common::on:
     a_stream_yields_every_batch_and_ends_with_the_engine,
     a_stream_that_is_dropped_leaves_the_batches_to_another,

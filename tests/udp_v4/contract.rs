@@ -22,7 +22,7 @@ use tokio::{net::UdpSocket, runtime, sync::Semaphore, task::LocalSet, time};
 
 use crate::{
     Bundle, at, block_on,
-    common::{Client, LOCALHOST, PATIENCE, assert_free, for_each_backend, unused_port},
+    common::{Client, LOCALHOST, PATIENCE, assert_free, cases, for_each_backend, unused_port},
     on_loopback, over, receive, receive_nothing,
 };
 
@@ -46,6 +46,12 @@ for_each_backend!(crate::common::on:
     a_port_that_is_held_is_told_as_such,
     a_batch_brings_what_is_there_and_no_more_than_was_asked_for,
     a_dropped_receive_of_a_batch_loses_nothing,
+);
+
+cases!(
+    outside_a_runtime_it_is_an_error,
+    the_free_functions_keep_nothing_and_read_ipv6_too,
+    the_loopback_group_reaches_all_who_share_the_port,
 );
 
 fn the_types_can_be_shared_and_their_futures_sent(backend: Backend) {
@@ -102,9 +108,8 @@ mod linux {
     for_each_backend!(crate::common::on: it_works_beside_a_ring_of_tokio_uring);
 
     fn it_works_beside_a_ring_of_tokio_uring(backend: Backend) {
-        if crate::common::has_io_uring() {
-            tokio_uring::start(question_and_answer(backend));
-        }
+        crate::common::need_io_uring();
+        tokio_uring::start(question_and_answer(backend));
     }
 }
 
@@ -181,7 +186,6 @@ fn a_port_that_is_held_is_told_as_such(_: Backend) {
     });
 }
 
-#[test]
 fn outside_a_runtime_it_is_an_error() {
     assert_eq!(AsyncUdpV4::bind(0, false).unwrap_err().kind(), io::ErrorKind::Other);
     assert_eq!(bind_loopback_mcast(0).unwrap_err().kind(), io::ErrorKind::Other);
@@ -325,7 +329,6 @@ fn a_receive_made_again_costs_the_same_however_many_sockets_there_are(backend: B
             start.elapsed() / COUNT
         });
         let each = rounds.min().expect("five");
-        println!("{each:?} each with {} sockets", bundle.ifaces().len());
         // The limit allows for a build without optimization and for other tests that run meanwhile.
         assert!(each < Duration::from_micros(20), "{each:?}");
     }));
@@ -368,7 +371,6 @@ fn the_kinds_of_errors_that_callers_branch_on(backend: Backend) {
     });
 }
 
-#[test]
 fn the_free_functions_keep_nothing_and_read_ipv6_too() {
     block_on(async {
         for host in ["127.0.0.1:0", "[::1]:0"] {
@@ -393,7 +395,6 @@ fn the_free_functions_keep_nothing_and_read_ipv6_too() {
     });
 }
 
-#[test]
 fn the_loopback_group_reaches_all_who_share_the_port() {
     block_on(async {
         let first = bind_loopback_mcast(0).unwrap();

@@ -1,6 +1,6 @@
 //! Sixteen NICs are flooded with the longest datagrams of UDP. The memory of a bundle stays
 //! bounded, and is freed when the flood ends. Each case runs in its own process, whose memory no
-//! other test uses. Needs root and `ip`; without them it is skipped and prints why.
+//! other test uses. Needs network namespaces.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},

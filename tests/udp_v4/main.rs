@@ -30,6 +30,10 @@ use tokio::{runtime, time};
 
 use common::{LOCALHOST, PATIENCE};
 
+fn main() -> std::process::ExitCode {
+    common::main_with_namespaces()
+}
+
 /// Runs a case on a runtime with one thread.
 fn block_on<F: Future>(case: F) -> F::Output {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();

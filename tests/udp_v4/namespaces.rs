@@ -1,5 +1,4 @@
-//! Faults that only several NICs show. Needs root and `ip`; without them each test is skipped and
-//! prints why.
+//! Faults that only several NICs show.
 
 use std::{
     future::Future,
@@ -20,7 +19,8 @@ use crate::{
     at, block_on,
     common::{
         Client, for_each_backend,
-        netns::{self, Namespace, can_be_made},
+        netns::{self, Namespace},
+        skip,
     },
     over, receive, receive_nothing,
 };
@@ -49,20 +49,18 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Option<Self> {
-        can_be_made().then(|| {
-            let made = |label| Namespace::new(label).unwrap_or_else(|error| panic!("{error}"));
-            let pair = Self { server: made("s"), clients: ["c", "d"].map(made) };
-            for (number, client) in (1..).zip(&pair.clients) {
-                pair.server.connect(&format!("nic{number}"), client, "eth0").unwrap();
-                let subnet = format!("10.78.{number}");
-                pair.server.configure(&format!("address add {subnet}.1/24 brd + dev nic{number}"));
-                client.configure(&format!(
-                    "address add {subnet}.2/24 brd + dev eth0\nroute add default via {subnet}.1"
-                ));
-            }
-            pair
-        })
+    fn new() -> Self {
+        let made = |label| Namespace::new(label).unwrap_or_else(|error| panic!("{error}"));
+        let pair = Self { server: made("s"), clients: ["c", "d"].map(made) };
+        for (number, client) in (1..).zip(&pair.clients) {
+            pair.server.connect(&format!("nic{number}"), client, "eth0").unwrap();
+            let subnet = format!("10.78.{number}");
+            pair.server.configure(&format!("address add {subnet}.1/24 brd + dev nic{number}"));
+            client.configure(&format!(
+                "address add {subnet}.2/24 brd + dev eth0\nroute add default via {subnet}.1"
+            ));
+        }
+        pair
     }
 
     /// Runs a case in the server's namespace.
@@ -90,7 +88,7 @@ fn broadcast(number: u8) -> Ipv4Addr {
 /// Each class is heard once, with the right metadata, and answered from an address that the client
 /// can reach.
 fn every_class_is_heard_once_with_the_kernels_destination_and_interface(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.server.configure("address add 10.78.1.9/24 brd + dev nic1"); // an alias
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
@@ -120,7 +118,7 @@ fn every_class_is_heard_once_with_the_kernels_destination_and_interface(backend:
 
 /// The weak host model: an address of nic2 is asked over nic1.
 fn the_interface_is_the_one_it_arrived_on(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         pair.client(1).ask("over there", own(2), PORT);
@@ -131,7 +129,7 @@ fn the_interface_is_the_one_it_arrived_on(backend: Backend) {
 }
 
 fn two_nics_on_one_subnet_hear_their_own_broadcasts_alone(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.server.configure("address flush dev nic2\naddress add 10.78.1.7/24 brd + dev nic2");
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
@@ -143,7 +141,7 @@ fn two_nics_on_one_subnet_hear_their_own_broadcasts_alone(backend: Backend) {
 }
 
 fn an_ephemeral_bundle_hears_subnet_broadcasts(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
         let port = bundle.local_addrs()[0].port();
@@ -156,7 +154,7 @@ fn an_ephemeral_bundle_hears_subnet_broadcasts(backend: Backend) {
 }
 
 fn fanout_leaves_once_by_every_nic_that_is_no_loopback(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.server.configure("address add 10.78.1.9/24 brd + dev nic1");
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
@@ -173,12 +171,11 @@ fn fanout_leaves_once_by_every_nic_that_is_no_loopback(backend: Backend) {
 
 /// The queue discipline passes nothing on, so what is sent fills the socket's buffer.
 fn a_nic_that_is_stuck_delays_no_other(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     let stuck = "tc qdisc add dev nic1 root tbf rate 8bit burst 2000 limit 100000000";
     let stuck = ["netns", "exec", &pair.server.name].into_iter().chain(stuck.split(' '));
     if let Err(reason) = netns::run(Command::new("ip").args(stuck), "") {
-        eprintln!("skipped for want of tc: {reason}");
-        return;
+        skip("tc", &reason);
     }
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind_ephemeral_same_port(true));
@@ -197,7 +194,7 @@ fn a_nic_that_is_stuck_delays_no_other(backend: Backend) {
 }
 
 fn the_longest_prefix_and_then_the_route_picks_the_nic(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.server.configure(
         "address add 10.1.0.1/8 dev nic2\nroute add 192.0.2.0/24 via 10.78.2.2\n\
          route add default via 10.78.1.2",
@@ -215,7 +212,7 @@ fn the_longest_prefix_and_then_the_route_picks_the_nic(backend: Backend) {
 }
 
 fn an_address_that_has_left_is_told_as_not_available(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
         let map = IfaceMap::new();
@@ -233,7 +230,7 @@ fn an_address_that_has_left_is_told_as_not_available(backend: Backend) {
 }
 
 fn a_nic_that_is_down_is_left_out(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.server.configure("link set nic2 down");
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind(PORT, true));
@@ -245,7 +242,7 @@ fn a_nic_that_is_down_is_left_out(backend: Backend) {
 }
 
 fn without_loopback_nothing_is_taken_from_it(backend: Backend) {
-    let Some(pair) = Pair::new() else { return };
+    let pair = Pair::new();
     pair.serve(|| async {
         let bundle = over(backend, AsyncUdpV4::bind_non_loopback(PORT, true));
         assert!(bundle.ifaces().iter().all(|nic| !nic.is_loopback));

@@ -134,10 +134,10 @@ fn set_options(socket: &Socket, plan: &SocketPlan, with: &SocketOptions<'_>) -> 
         options::request_drop_counts(socket)?;
     }
     if let Some(bytes) = with.recv_buffer_bytes {
-        options::grow_recv_buffer(socket, bytes)?;
+        options::resize_recv_buffer(socket, bytes)?;
     }
     if let Some(bytes) = with.send_buffer_bytes {
-        options::grow_send_buffer(socket, bytes)?;
+        options::resize_send_buffer(socket, bytes)?;
     }
     options::fit_send_buffer(socket)
 }

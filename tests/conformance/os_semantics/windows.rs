@@ -27,7 +27,7 @@ fn broadcasting_nic() -> Option<Nic> {
 
 fn address_bound_sockets_hear_every_class_once(backend: Backend) {
     let Some(nic) = broadcasting_nic() else {
-        return common::skip("nic", "no NIC has a broadcast address");
+        common::skip("nic", "no NIC has a broadcast address");
     };
     let own = nic.addresses.iter().find(|own| own.broadcast.is_some()).expect("it was chosen so");
     let filter = nic.name.parse().unwrap_or(nicring::NicFilter::Address(own.address));

@@ -1,5 +1,7 @@
 //! `Answerer`: a name server over real sockets, of both protocols in one engine.
 
+#[path = "../common/mod.rs"]
+mod common;
 // Elsewhere a group need not be heard on loopback: under Wine it is not.
 #[cfg(target_os = "linux")]
 mod passed_on;
@@ -19,9 +21,13 @@ use nicring::{
     },
 };
 
-use super::common::{
+use common::{
     Client, LOCALHOST, Server, for_each_backend, on_loopback_without_port, open, wait_until,
 };
+
+fn main() -> std::process::ExitCode {
+    common::main()
+}
 
 for_each_backend!(crate::common::on:
     both_protocols_are_answered_and_counted_by_nic,
