@@ -9,7 +9,8 @@ from bacpypes3.local.networkport import NetworkPortObject
 
 
 async def main(address, *limits):
-    device = DeviceObject(objectName="asker", objectIdentifier=("device", 599), vendorIdentifier=999)
+    identifier = ("device", 599)
+    device = DeviceObject(objectName="asker", objectIdentifier=identifier, vendorIdentifier=999)
     port = NetworkPortObject(address, objectName="port", objectIdentifier=("network-port", 1))
     app = Application.from_object_list([device, port])
     try:
