@@ -169,6 +169,7 @@ fn the_doctor_explains_what_is_heard_by_which_socket_and_what_is_not() {
         "s2 10.201.2.1 unicast NOT HEARD: see below",
         "s2: binding 10.201.2.1:5064",
         "not in the kernel's table `local`",
+        "--shards work, and so does --filter",
         "would work here, but for 2 sockets.",
     ];
     assert_tells(&everything, &parts);

@@ -9,10 +9,10 @@ mod outside;
 #[path = "outside_absent.rs"]
 mod outside;
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::Args;
-use nicring::{Backend, Engine, Nics, Unicast};
+use nicring::{Backend, Engine, Filter, Nics, Unicast, search::Protocol};
 
 use crate::cli::{
     environment::Environment,
@@ -49,6 +49,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<ExitCode,
     };
     let asked = arguments.listen.backend();
     say_row(console, "chosen by", &format!("--backend {asked}, {chosen}"));
+    say_row(console, "--shards", &try_shards());
     let nics = Nics::enumerate()?;
     tell_nics(&nics, console);
     let plans = arguments.listen.plans(environment)?;
@@ -80,10 +81,23 @@ fn row(name: &str, text: &str) -> Vec<String> {
 
 /// Opens a backend on an unused port of the loopback interface, and describes the result.
 fn try_backend(backend: Backend) -> String {
-    let filter = nicring::NicFilter::Address(std::net::Ipv4Addr::LOCALHOST);
-    let builder = Engine::builder().port(0).nic(filter).unicast(Unicast::Take);
+    let builder = Engine::builder().port(0).nic(Ipv4Addr::LOCALHOST).unicast(Unicast::Take);
     match builder.backend(backend).open() {
         Ok(engine) => format!("works: {}", engine.handle().backend().setup),
+        Err(error) => format!("refused: {error}"),
+    }
+}
+
+/// Opens two shards, with a filter, as [`try_backend`] does.
+fn try_shards() -> String {
+    let filter = Filter::new().search(Protocol::Ca).search(Protocol::Pva);
+    let builder = Engine::builder().port(0).nic(Ipv4Addr::LOCALHOST).filter(filter);
+    match builder.shards(2).open_shards() {
+        Ok(shards) if shards.len() == 2 => {
+            let count = std::thread::available_parallelism().map_or(1, usize::from);
+            format!("work, and so does --filter; {count} processors may be used here")
+        }
+        Ok(_) => "one only: this system has no socket filters".to_owned(),
         Err(error) => format!("refused: {error}"),
     }
 }
