@@ -82,8 +82,8 @@
 //! | [`recv_batch`](AsyncUdpV4::recv_batch) | new: all available datagrams at once, into memory that is reused | |
 //!
 //! This API cannot follow NICs that appear while a bundle is open, because its types have no room
-//! for them, nor hear subnets that are local as a whole (127.0.0.7, for example): each socket has an
-//! address of its own. Bind a new bundle, or use [`Engine`](crate::Engine).
+//! for them, nor hear subnets that are local as a whole (127.0.0.7, for example): each socket has
+//! an address of its own. Bind a new bundle, or use [`Engine`](crate::Engine).
 
 mod bundle;
 mod feed;
