@@ -1,7 +1,7 @@
 //! Elsewhere there is no tokio-uring.
 
 use crate::{
-    engine::{async_engine::BatchLease, async_shards::Handled, run::Engine},
+    engine::{async_engine::BatchLease, run::Engine},
     error::Result,
 };
 
