@@ -289,11 +289,24 @@ pub(crate) fn bind_device(_socket: &Socket, _name: &str, _index: u32) -> io::Res
 /// The cumulative drop count of the socket as of now, if the system tells it.
 #[cfg(target_os = "linux")]
 pub(crate) fn kernel_drop_count(socket: &Socket) -> Option<u32> {
+    Some(kernel_drops(socket)?.0)
+}
+
+/// The cumulative drop count of the socket, and whether datagrams are queued in it.
+#[cfg(target_os = "linux")]
+pub(crate) fn kernel_drops(socket: &Socket) -> Option<(u32, bool)> {
     super::linux::meminfo::drop_count(socket)
 }
 
 /// This system counts no drops.
 #[cfg(not(target_os = "linux"))]
+pub(crate) fn kernel_drops(_socket: &Socket) -> Option<(u32, bool)> {
+    None
+}
+
+/// This system counts no drops.
+#[cfg(not(target_os = "linux"))]
+#[allow(dead_code, reason = "for the feature udp-v4")]
 pub(crate) fn kernel_drop_count(_socket: &Socket) -> Option<u32> {
     None
 }

@@ -4,14 +4,14 @@
 //! n - 1 sockets drop their copy by the filter, and the last one queues it or drops it because its
 //! receive buffer is full. So with D drops and A received datagrams on all n of them,
 //! (D - (n - 1) A) / n were lost in full buffers. That holds when all that was queued has been
-//! received: whatever moves between two looks is judged at a later one.
+//! received: while something is queued, or moves between two looks, it is judged at a later one.
 
 use std::{
     collections::HashMap,
     net::SocketAddrV4,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -43,6 +43,8 @@ struct Pool {
 pub(crate) struct Member {
     pub dropped_count: AtomicU64,
     pub received_count: AtomicU64,
+    /// Whether datagrams were queued in it at the last look.
+    pub has_queued: AtomicBool,
 }
 
 impl SharedDrops {
@@ -79,7 +81,8 @@ impl Pool {
         };
         let now @ (dropped_count, received_count) =
             (sum(|member| &member.dropped_count), sum(|member| &member.received_count));
-        if std::mem::replace(&mut self.last, now) != now {
+        let has_queued = self.members.iter().any(|member| member.has_queued.load(Relaxed));
+        if std::mem::replace(&mut self.last, now) != now || has_queued {
             return false;
         }
         let filtered_count = (self.shard_count - 1) * received_count;
@@ -113,6 +116,10 @@ mod tests {
         }
         drops.settle();
         assert_eq!(lost(), 0, "more may be under way");
+        c.has_queued.store(true, Relaxed);
+        (0..3).for_each(|_| drops.settle());
+        assert_eq!(lost(), 0, "more is queued");
+        c.has_queued.store(false, Relaxed);
         drops.settle();
         assert_eq!(lost(), 1);
         // One more, which b receives later.

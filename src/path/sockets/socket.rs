@@ -285,8 +285,11 @@ impl ListenSocket {
 
     /// Asks the kernel for drops that no datagram has told of yet.
     pub fn refresh_drop_count(&self) {
-        if let Some(drop_count) = options::kernel_drop_count(&self.socket) {
+        if let Some((drop_count, has_queued)) = options::kernel_drops(&self.socket) {
             self.note_drop_count(drop_count);
+            if let Some(part) = &self.part {
+                part.has_queued.store(has_queued, Relaxed);
+            }
         }
     }
 
@@ -330,6 +333,7 @@ impl Drop for ListenSocket {
         self.counters.left_count.fetch_add(left_count, Relaxed);
         if let Some(part) = &self.part {
             part.received_count.fetch_add(left_count, Relaxed);
+            part.has_queued.store(false, Relaxed);
         }
     }
 }

@@ -3,12 +3,15 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Position of the drop count in the array that `SO_MEMINFO` fills (linux/sock_diag.h).
+/// Positions in the array that `SO_MEMINFO` fills (linux/sock_diag.h): the bytes that are queued to
+/// be received, and the drop count.
+const SK_MEMINFO_RMEM_ALLOC: usize = 0;
 const SK_MEMINFO_DROPS: usize = 8;
 const SK_MEMINFO_VARS: usize = 9;
 
-/// The cumulative drop count of a socket; `None` before Linux 4.12, which has no `SO_MEMINFO`.
-pub(crate) fn drop_count(socket: &impl AsFd) -> Option<u32> {
+/// The cumulative drop count of a socket, and whether datagrams are queued in it; `None` before
+/// Linux 4.12, which has no `SO_MEMINFO`.
+pub(crate) fn drop_count(socket: &impl AsFd) -> Option<(u32, bool)> {
     let mut values = [0u32; SK_MEMINFO_VARS];
     let mut len = size_of_val(&values) as libc::socklen_t;
     // SAFETY: both pointers are to locals that outlive the call, and `len` is the size of the
@@ -23,5 +26,5 @@ pub(crate) fn drop_count(socket: &impl AsFd) -> Option<u32> {
         )
     };
     let is_complete = status == 0 && len as usize == size_of_val(&values);
-    is_complete.then_some(values[SK_MEMINFO_DROPS])
+    is_complete.then_some((values[SK_MEMINFO_DROPS], values[SK_MEMINFO_RMEM_ALLOC] > 0))
 }
