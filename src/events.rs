@@ -14,6 +14,8 @@ use crate::{
     lock::lock,
     nics::NicId,
     path::{FailedNic, SocketInfo},
+    sys::process::Opener,
+    wakers::wake,
 };
 
 /// What became of a NIC, a socket or a group of an engine; see [`Handle::events`].
@@ -112,7 +114,8 @@ const WAITING_COUNT_MAX: usize = 1024;
 /// What becomes of an engine's NICs, sockets and groups, from [`Handle::events`] on.
 ///
 /// As an iterator it waits for each event, and ends when the engine has closed. Up to 1,024 wait to
-/// be taken; then the oldest is dropped for each that comes, and counted.
+/// be taken; then the oldest is dropped for each that comes, and counted. In a process that was
+/// forked since there are none.
 ///
 /// [`Handle::events`]: crate::Handle::events
 ///
@@ -129,6 +132,7 @@ const WAITING_COUNT_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Queue>,
+    opener: Opener,
 }
 
 impl Events {
@@ -143,7 +147,7 @@ impl Events {
     /// # Ok::<(), nicring::Error>(())
     /// ```
     pub fn try_next(&mut self) -> Option<Event> {
-        lock(&self.queue.state).waiting.pop_front()
+        self.opener.is_this().then(|| lock(&self.queue.state).waiting.pop_front())?
     }
 
     /// Waits for the next event, in a task of any runtime; `None` when the engine has closed and
@@ -159,6 +163,10 @@ impl Events {
     /// ```
     pub async fn recv(&mut self) -> Option<Event> {
         poll_fn(|context| {
+            if !self.opener.is_this() {
+                return Poll::Ready(None);
+            }
+            let waker = context.waker().clone();
             let mut state = lock(&self.queue.state);
             if let Some(event) = state.waiting.pop_front() {
                 return Poll::Ready(Some(event));
@@ -166,7 +174,6 @@ impl Events {
             if state.is_over {
                 return Poll::Ready(None);
             }
-            let waker = context.waker().clone();
             let replaced = state.waker.replace(waker);
             drop(state);
             drop(replaced); // after the lock
@@ -178,13 +185,14 @@ impl Events {
     /// How many events were dropped because nobody took them.
     #[must_use]
     pub fn missed_count(&self) -> u64 {
-        lock(&self.queue.state).missed_count
+        if self.opener.is_this() { lock(&self.queue.state).missed_count } else { 0 }
     }
 
     /// None: for a process that was forked from the engine's.
     pub(crate) fn over() -> Self {
         let state = State { is_over: true, ..State::default() };
-        Self { queue: Arc::new(Queue { state: Mutex::new(state), ..Queue::default() }) }
+        let queue = Arc::new(Queue { state: Mutex::new(state), ..Queue::default() });
+        Self { queue, opener: Opener::this() }
     }
 }
 
@@ -192,6 +200,9 @@ impl Iterator for Events {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
+        if !self.opener.is_this() {
+            return None;
+        }
         let state = lock(&self.queue.state);
         let is_idle = |state: &mut State| state.waiting.is_empty() && !state.is_over;
         let waited = self.queue.arrived.wait_while(state, is_idle);
@@ -228,7 +239,7 @@ impl Subscribers {
         }
         let queue = Arc::default();
         lock(&self.queues).push(Arc::downgrade(&queue));
-        Events { queue }
+        Events { queue, opener: Opener::this() }
     }
 
     /// Tells all of them, and `tracing`.
@@ -253,22 +264,26 @@ impl Subscribers {
 
     /// Changes the state of each, and wakes it. Wakers run after the locks are released.
     fn for_each(&self, change: impl Fn(&mut State)) {
-        let mut queues = lock(&self.queues);
-        queues.retain(|queue| queue.strong_count() > 0);
-        let queues: Vec<_> = queues.iter().filter_map(Weak::upgrade).collect();
+        let queues: Vec<_> = {
+            let mut queues = lock(&self.queues);
+            queues.retain(|queue| queue.strong_count() > 0);
+            queues.iter().filter_map(Weak::upgrade).collect()
+        };
         for queue in queues {
             let mut state = lock(&queue.state);
             change(&mut state);
             let waker = state.waker.take();
             drop(state);
             queue.arrived.notify_one();
-            waker.into_iter().for_each(Waker::wake);
+            waker.into_iter().for_each(wake);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+
     use super::*;
     use crate::nics::samples::nic;
 
@@ -300,6 +315,29 @@ mod tests {
         );
         assert!(slow.next().is_none() && quick.next().is_none(), "it is over");
         assert!(subscribers.add().next().is_none(), "for who comes later too");
+    }
+
+    /// A waker may do anything; this one asks for events.
+    #[test]
+    fn a_waker_is_called_where_no_lock_is_held() {
+        struct Asks(Arc<Subscribers>);
+        impl std::task::Wake for Asks {
+            fn wake(self: Arc<Self>) {
+                drop(self.0.add());
+                panic!("and panics");
+            }
+        }
+        let subscribers = Arc::new(Subscribers::default());
+        let (mut events, mut other) = (subscribers.add(), subscribers.add());
+        let waker = Arc::new(Asks(Arc::clone(&subscribers))).into();
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut next = std::pin::pin!(events.recv());
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        std::panic::set_hook(Box::new(|_| {}));
+        subscribers.tell([came(1)]);
+        let _ = std::panic::take_hook();
+        assert!(next.as_mut().poll(&mut context).is_ready());
+        assert!(other.try_next().is_some(), "nobody else is harmed");
     }
 
     #[test]

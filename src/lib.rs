@@ -79,6 +79,7 @@ mod path;
 mod platform;
 mod stats;
 mod sys;
+mod wakers;
 
 #[cfg(target_os = "linux")]
 mod uring;

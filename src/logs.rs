@@ -26,7 +26,7 @@
 //! | debug | `nicring::engine` | chose how to listen | `layout` | see the guide |
 //! | warn | `nicring::engine` | keeping the NICs as they were until they can be listed | `error` | the system does not list its NICs; it is asked again |
 //! | warn | `nicring::engine` | tasks keep all batches or buffers of this engine: it receives nothing until they drop some | - | answer by `Handle::reply_by`, and drop batches early |
-//! | error | `nicring::engine` | the waker of a task panicked: the task may wait for ever | - | a fault of the async runtime |
+//! | error | `nicring::wakers` | the waker of a task panicked: the task may wait for ever | - | a fault of the async runtime |
 //! | warn | `nicring::uring` | waking the engine | `error` | a handle could not wake it: what it asked for is late |
 //! | warn | `nicring::fallback` | waking the engine | `error` | the same on the portable backend |
 //! | warn | `nicring::uring` | a socket stays open until the engine closes | `error`, `slot` | its port may be held until then |

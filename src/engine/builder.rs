@@ -497,11 +497,14 @@ impl Builder {
                 return Err(Error::setting("shards", reason));
             }
             let failed = |source| Error::Backend { operation: "asking for an unused port", source };
-            let mut chosen = Vec::new();
+            let (mut chosen, mut kept) = (Vec::new(), Vec::new());
             for port in self.listen.ports.iter_mut().filter(|port| **port == 0) {
-                *port = options::unused_port().map_err(failed)?;
-                chosen.push(*port);
+                let (unused, socket) = options::unused_port().map_err(failed)?;
+                *port = unused;
+                chosen.push(unused);
+                kept.push(socket); // so that no port is chosen twice
             }
+            drop(kept);
             self.listen.joins.iter_mut().for_each(|join| join.follow_ports(&chosen));
         }
         let engine = |index| {

@@ -348,14 +348,20 @@ impl SocketSet {
         opener: Opener<'_>,
         driver: &mut dyn BackendDriver,
     ) -> (bool, Failures) {
+        let joined_from = self.events.len();
         let (socket, mut failed) = self.open_socket(plan, port, opener);
         let Some(socket) = socket else {
             return (false, failed);
         };
         let seated = Seated { plan: plan.clone(), socket: Arc::new(socket) };
         let is_open = match self.seat(seated, driver) {
-            Ok(()) => true,
+            Ok(()) => {
+                // A socket is told before its groups.
+                self.events[joined_from..].rotate_right(1);
+                true
+            }
             Err(error) => {
+                self.events.truncate(joined_from); // it is closed again
                 failed.push((SocketAddrV4::new(plan.address, port), error));
                 false
             }

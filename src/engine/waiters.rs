@@ -1,10 +1,9 @@
 //! The tasks that wait for a batch, and their wakers. Wakers are code of the caller: they are
 //! called, cloned and dropped where no lock is held, and one that panics harms nobody else.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    task::Waker,
-};
+use std::task::Waker;
+
+use crate::wakers::wake;
 
 /// The wakers of tasks, each in the place that its task has.
 #[derive(Debug, Default)]
@@ -42,11 +41,5 @@ impl Waiters {
 pub(super) fn wake_all(wakers: &mut Vec<Waker>) {
     for waker in wakers.drain(..) {
         wake(waker);
-    }
-}
-
-fn wake(waker: Waker) {
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        tracing::error!("the waker of a task panicked: the task may wait for ever");
     }
 }

@@ -105,15 +105,15 @@ impl Admission {
             add(&socket.counters.unchosen_count, 1);
             return None;
         };
+        if self.is_copy(socket, class, arrival.destination) {
+            add(&counters.copy_count, 1);
+            return None;
+        }
         if let Some(filter) = self.filter.as_ref().filter(|_| !socket.has_filter) {
             if !filter.keeps(*arrival.source.ip(), payload) {
                 add(&counters.filtered_count, 1);
                 return None;
             }
-        }
-        if self.is_copy(socket, class, arrival.destination) {
-            add(&counters.copy_count, 1);
-            return None;
         }
         if arrival.is_control_truncated {
             add(&counters.malformed_count, 1);

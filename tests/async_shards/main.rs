@@ -26,6 +26,8 @@ for_each_backend!(crate::common::on:
     handlers_read_files_by_their_runtime,
     a_batch_that_a_task_keeps_comes_back_before_the_end,
     a_task_that_never_ends_does_not_keep_the_shards_from_ending,
+    what_handles_ask_for_while_tasks_keep_all_batches_stops_nobody,
+    what_came_before_the_shards_run_keeps_nothing_from_being_heard,
 );
 
 type Ran = JoinHandle<nicring::Result<Stats>>;
@@ -216,4 +218,55 @@ fn a_task_that_never_ends_does_not_keep_the_shards_from_ending(backend: Backend)
     ended(&handle, ran);
     assert!(*dropped.lock().expect("no panic") > 0, "tasks are dropped with their runtime");
     assert_free(to.port());
+}
+
+fn what_handles_ask_for_while_tasks_keep_all_batches_stops_nobody(backend: Backend) {
+    let shards = on_loopback(backend).batch_max(1).shards(2).open_shards().expect("shards");
+    let (handle, port) = (shards.handle(), shards.ports()[0]);
+    let to = SocketAddrV4::new(LOCALHOST, port);
+    let run = move || {
+        shards.run_async(|_, _| {
+            |batch: BatchLease| async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"kept"));
+            }
+        })
+    };
+    let ran = thread::spawn(run);
+    // More than a shard has batches, whichever it is that the kernel chooses.
+    let clients: Vec<_> = (0..300).map(|_| Client::on_loopback()).collect();
+    clients.iter().for_each(|client| client.send("keep", to));
+    wait_until("tasks keep some", || handle.stats().lent_count > 32);
+    let listener = Client::on_loopback();
+    for _ in 0..10 {
+        let queued = handle.send(nicring::Egress::by_route(), listener.address(), b"beacon");
+        assert!(queued.is_queued());
+        listener.expect("beacon", to);
+        handle.rescan();
+    }
+    clients.iter().for_each(|client| client.expect("kept", to));
+    ended(&handle, ran);
+}
+
+fn what_came_before_the_shards_run_keeps_nothing_from_being_heard(backend: Backend) {
+    let filter = nicring::Filter::new().payload(nicring::Pattern::new().byte(0, b'k'));
+    let shards = on_loopback(backend).filter(filter).shards(2).open_shards().expect("shards");
+    let (handle, port) = (shards.handle(), shards.ports()[0]);
+    let to = SocketAddrV4::new(LOCALHOST, port);
+    let clients: Vec<_> = (0..20).map(|_| Client::on_loopback()).collect();
+    // Dropped without a batch, but each ends a receive.
+    clients.iter().for_each(|client| client.send("", to));
+    let run = move || {
+        shards.run_async(|_, _| {
+            |batch: BatchLease| async move {
+                batch.iter().for_each(|datagram| _ = batch.reply(&datagram, b"heard"));
+            }
+        })
+    };
+    let ran = thread::spawn(run);
+    for client in &clients {
+        client.send("kept", to);
+        client.expect("heard", to);
+    }
+    ended(&handle, ran);
 }

@@ -39,16 +39,28 @@ pub(in crate::engine) async fn serve(
 ) -> Result<()> {
     let mut local = Local::open(core, delay_max)?;
     let mut ready_count = 0;
-    while !local.lender.core.shared.is_stopping() {
-        let Some(batch) = local.receive()? else {
-            local.wait().await?;
+    loop {
+        if let Err(error) = local.lender.core.check_process() {
+            // The runtime's poller is the parent's too.
+            std::mem::forget(local);
+            return Err(error);
+        }
+        // Before the look at all that an errand may be about: a later one ends the wait.
+        let has_errand = local.lender.core.shared.has_errand.swap(false, Ordering::SeqCst);
+        if local.lender.core.shared.is_stopping() {
+            break;
+        }
+        let Some(batch) = local.receive(has_errand)? else {
+            // Nothing that is due can be done without a batch.
+            local.wait(None).await?;
             continue;
         };
         if batch.is_empty() {
             local.lender.free.push_back(batch);
             ready_count = 0;
             if !local.has_work() {
-                local.wait().await?;
+                let due_at = local.lender.core.next_at();
+                local.wait(due_at).await?;
             }
             continue;
         }
@@ -91,6 +103,7 @@ impl Local {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_value_and_flags(0, flags);
         let event = event.map_err(|error| failed(error.into()))?;
+        core.check_process()?;
         let mut lender = Lender::new(core, Arc::default());
         // From its first turn on the ring belongs to this thread.
         let mut batch = lender.core.driver.new_batch();
@@ -102,18 +115,20 @@ impl Local {
         let errand = Arc::new(Errand::default());
         let waker = Arc::clone(&errand) as Arc<dyn Wake>;
         let _ = lender.core.shared.local_waker.set(waker); // it has none yet
+        // For what the first turn left to be done, and what came before the signal.
+        errand.wake();
         Ok(Self { lender, signal, errand, first: Some(batch), delay_max })
     }
 
     /// Sends what is queued, and receives what is there; `None` while tasks have all batches.
-    fn receive(&mut self) -> Result<Option<Batch>> {
+    fn receive(&mut self, has_errand: bool) -> Result<Option<Batch>> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
         let Some(mut batch) = self.next_batch()? else {
             return Ok(None);
         };
-        self.turn(&mut batch)?;
+        self.turn(&mut batch, has_errand)?;
         Ok(Some(batch))
     }
 
@@ -130,9 +145,9 @@ impl Local {
     }
 
     /// A turn that waits for a fuller batch where one is expected, and for nothing else.
-    fn turn(&mut self, batch: &mut Batch) -> Result<()> {
+    fn turn(&mut self, batch: &mut Batch, has_errand: bool) -> Result<()> {
         let has_more_to_send = self.lender.free.iter_mut().any(has_replies);
-        let is_polling = has_more_to_send || !self.lender.core.driver.expects_more();
+        let is_polling = has_errand || has_more_to_send || !self.lender.core.driver.expects_more();
         let deadline = (!is_polling).then(|| Instant::now() + self.delay_max);
         self.lender.core.turn_or_poll(batch, deadline, is_polling)
     }
@@ -144,19 +159,18 @@ impl Local {
     }
 
     /// Waits until the ring has news, somebody has an errand, or something is due.
-    async fn wait(&mut self) -> Result<()> {
+    async fn wait(&mut self, due_at: Option<Instant>) -> Result<()> {
         let shared = &self.lender.core.shared;
         // Who stores an errand after this sees that the engine waits, and wakes it.
         shared.is_waiting.store(true, Ordering::SeqCst);
         if !shared.has_errand.load(Ordering::SeqCst) {
-            let next_at = self.lender.core.next_at();
-            let next_at = next_at.unwrap_or_else(|| Instant::now() + WAIT_MAX);
+            let due_at = due_at.unwrap_or_else(|| Instant::now() + WAIT_MAX);
             let mut woken = pin!(self.errand.0.notified());
             let news = poll_fn(|context| match woken.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => self.signal.poll_read_ready(context).map(Some),
             });
-            if let Ok(Some(ready)) = timeout_at(next_at.into(), news).await {
+            if let Ok(Some(ready)) = timeout_at(due_at.into(), news).await {
                 let failed = |source| Error::Backend { operation: "waiting for the ring", source };
                 let mut ready = ready.map_err(failed)?;
                 // Its value tells nothing; reading it waits for the next one.
@@ -178,8 +192,9 @@ impl Local {
     async fn drain(mut self, mut hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
         let end = Instant::now() + DRAIN_TIME_MAX;
         loop {
+            self.lender.core.check_process()?;
             let is_over = Instant::now() >= end;
-            if let Some(batch) = self.receive()? {
+            if let Some(batch) = self.receive(true)? {
                 let has_more = !batch.is_empty() || self.lender.free.iter_mut().any(has_replies);
                 match batch.is_empty() {
                     true => self.lender.free.push_back(batch),

@@ -8,7 +8,7 @@ use crate::{
         choose::Backend,
         run::Engine,
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// A runtime of tokio-uring, on the thread that made it.
@@ -28,6 +28,11 @@ impl Runtime {
     /// Serves until the engine is stopped.
     pub fn serve(self, engine: Engine, hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
         let delay_max = engine.delay_max();
-        self.0.block_on(local::serve(engine.into_core(), delay_max, hand_out))
+        let ended = self.0.block_on(local::serve(engine.into_core(), delay_max, hand_out));
+        if let Err(Error::Forked) = ended {
+            // Its poller is the parent's too.
+            std::mem::forget(self.0);
+        }
+        ended
     }
 }

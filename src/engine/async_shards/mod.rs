@@ -34,7 +34,8 @@ impl Shards {
     /// batch. A future that is ready at once costs no task. One that waits goes on as a task, and
     /// holds back nothing but the batch that it keeps: drop that before you wait for long, and
     /// answer by [`Handle::reply_by`](crate::Handle::reply_by). When the shard ends, tasks have
-    /// 200 ms to give their batches back, and are dropped then.
+    /// 200 ms to give their batches back, and are dropped then. A panic ends the shards, but for
+    /// one in a future that has waited before: that ends its task alone.
     ///
     /// # Errors
     ///

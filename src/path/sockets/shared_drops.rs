@@ -30,6 +30,8 @@ pub(crate) type Key = (SocketAddrV4, Option<(u32, u32)>);
 #[derive(Debug)]
 struct Pool {
     members: Vec<Arc<Member>>,
+    /// The drops and the received datagrams of those that have gone.
+    gone: (u64, u64),
     shard_count: u64,
     /// Where losses count. They go with the NIC.
     counters: Weak<NicCounters>,
@@ -51,13 +53,18 @@ impl SharedDrops {
     /// A member for a socket that is to be opened.
     pub fn join(&self, key: Key, shard: Shard, counters: &Arc<NicCounters>) -> Arc<Member> {
         let mut pools = lock(&self.pools);
+        // Those of NICs that have gone, if nobody has asked for the statistics since.
+        pools.retain(|other, pool| *other == key || pool.is_in_use());
         let pool = pools.entry(key).or_insert_with(|| Pool {
             members: Vec::new(),
+            gone: (0, 0),
             shard_count: shard.count.into(),
-            counters: Arc::downgrade(counters),
+            counters: Weak::new(),
             last: (0, 0),
             lost_count: 0,
         });
+        pool.fold_gone();
+        pool.counters = Arc::downgrade(counters);
         let member = Arc::default();
         pool.members.push(Arc::clone(&member));
         member
@@ -67,20 +74,39 @@ impl SharedDrops {
     pub fn settle(&self) {
         lock(&self.pools).retain(|_, pool| {
             let is_settled = pool.settle();
-            let is_in_use = pool.members.iter().any(|member| Arc::strong_count(member) > 1);
-            is_in_use || !is_settled
+            pool.is_in_use() || !is_settled
         });
     }
 }
 
 impl Pool {
+    /// Whether any of its sockets is open.
+    fn is_in_use(&self) -> bool {
+        self.members.iter().any(|member| Arc::strong_count(member) > 1)
+    }
+
+    /// Keeps of those that have gone only what they counted.
+    fn fold_gone(&mut self) {
+        let Self { members, gone, .. } = self;
+        members.retain(|member| {
+            let is_open = Arc::strong_count(member) > 1;
+            if !is_open {
+                gone.0 += member.dropped_count.load(Relaxed);
+                gone.1 += member.received_count.load(Relaxed);
+            }
+            is_open
+        });
+    }
+
     /// Returns whether nothing has moved.
     fn settle(&mut self) -> bool {
         let sum = |of: fn(&Member) -> &AtomicU64| {
             self.members.iter().map(|member| of(member).load(Relaxed)).sum::<u64>()
         };
-        let now @ (dropped_count, received_count) =
-            (sum(|member| &member.dropped_count), sum(|member| &member.received_count));
+        let now @ (dropped_count, received_count) = (
+            self.gone.0 + sum(|member| &member.dropped_count),
+            self.gone.1 + sum(|member| &member.received_count),
+        );
         let has_queued = self.members.iter().any(|member| member.has_queued.load(Relaxed));
         if std::mem::replace(&mut self.last, now) != now || has_queued {
             return false;
@@ -134,5 +160,12 @@ mod tests {
         drop((a, b, c));
         drops.settle();
         assert!(lock(&drops.pools).is_empty(), "nothing is kept of sockets that have gone");
+        for number in 0..100 {
+            let other = (key.0, Some((number, 0)));
+            drop(drops.join(other, shard(0), &counters)); // and nobody asks for statistics
+            drop(drops.join(key, shard(0), &counters));
+        }
+        let pools = lock(&drops.pools);
+        assert!(pools.len() <= 2 && pools.values().all(|pool| pool.members.len() <= 1));
     }
 }
