@@ -121,6 +121,20 @@ fn a_forked_child_cannot_run_its_parents_engine_nor_take_its_datagrams() {
         client.send(b"before").expect("loopback");
         forked(|| is_forked(engine.take().expect("a copy").run(echo)));
         let handle = engine.as_ref().expect("the parent's").handle();
+        let mut events = handle.events();
+        forked(|| {
+            // None of these may wait, or take a lock that the parent's thread had.
+            let is_over = events.next().is_none() && events.try_next().is_none();
+            let later = handle.events().next();
+            is_over && later.is_none() && events.missed_count() == 0
+        });
+        forked(|| {
+            let to = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+            let queued = handle.fan_out(crate::Egress::default(), to, b"x");
+            queued == Queued::Stopped
+                && handle.heard_nics().is_empty()
+                && handle.stats().stopped_count == 0
+        });
         forked(|| {
             handle.stop();
             handle.rescan();
@@ -144,6 +158,30 @@ fn a_forked_child_cannot_run_its_parents_engine_nor_take_its_datagrams() {
             handle.stop();
             let stats = server.join().expect("no panic");
             assert_eq!(stats.total().received_count(), 2, "{backend}");
+        });
+    }
+}
+
+#[test]
+fn shards_in_a_forked_child_are_an_error_and_the_parents_go_on() {
+    if !is_alone("shards_in_a_forked_child_are_an_error_and_the_parents_go_on") {
+        return;
+    }
+    for backend in backends() {
+        let mut shards = Some(builder(backend).shards(2).open_shards().expect("shards"));
+        let port = shards.as_ref().map_or(0, |shards| shards.ports()[0]);
+        forked(|| is_forked(shards.take().expect("a copy").run(|_| echo)));
+        let shards = shards.expect("the parent's");
+        let handle = shards.handle();
+        thread::scope(|scope| {
+            let server = scope.spawn(|| shards.run(|_| echo).expect("they serve"));
+            for number in 0..20 {
+                let client = client(port);
+                client.send(number.to_string().as_bytes()).expect("loopback");
+                assert_answered(&client, &number.to_string());
+            }
+            handle.stop();
+            assert_eq!(server.join().expect("no panic").total().received_count(), 20, "{backend}");
         });
     }
 }
