@@ -1,6 +1,6 @@
 //! Which CPUs the client and the receivers run on.
 
-use std::{io, thread};
+use std::{collections::BTreeSet, fs, io, thread};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -19,9 +19,41 @@ pub fn pin_to_first_cpu() -> io::Result<()> {
     if cpu_count() < 2 {
         return Err(io::Error::other("pinning takes two CPUs"));
     }
-    let mut first = CpuSet::new();
-    first.set(0)?;
-    Ok(sched_setaffinity(THIS_THREAD, &first)?)
+    pin_to(0)
+}
+
+/// Pins the calling thread, and what it starts from now on, to the CPU with this number.
+///
+/// # Errors
+///
+/// If there is no such CPU.
+pub fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut own = CpuSet::new();
+    own.set(cpu)?;
+    Ok(sched_setaffinity(THIS_THREAD, &own)?)
+}
+
+/// Keeps all threads that a process has on the CPU with this number.
+///
+/// # Errors
+///
+/// If there is no such CPU, or the process has ended.
+pub fn pin_process(pid: u32, cpu: usize) -> io::Result<()> {
+    let mut own = CpuSet::new();
+    own.set(cpu)?;
+    let mut pinned = BTreeSet::new();
+    // A thread that is started meanwhile may have the CPUs that its parent had.
+    loop {
+        let pinned_count = pinned.len();
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let number = thread?.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
+            sched_setaffinity(Pid::from_raw(number), &own)?;
+            pinned.insert(number);
+        }
+        if pinned.len() == pinned_count {
+            return Ok(());
+        }
+    }
 }
 
 /// Moves the calling thread, and what it starts from now on, to all CPUs but the first, if the
@@ -46,7 +78,8 @@ pub fn leave_first_cpu_if_pinned() -> io::Result<()> {
 }
 
 /// The number of CPUs of the machine, not of this process.
-fn cpu_count() -> usize {
+#[must_use]
+pub fn cpu_count() -> usize {
     use nix::unistd::{SysconfVar, sysconf};
     let count = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
     count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1)

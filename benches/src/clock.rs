@@ -44,6 +44,23 @@ impl ProcessClock {
     }
 }
 
+/// How long the threads of a process have waited for a CPU that others used, since they started
+/// (`/proc/PID/task/TID/schedstat`, Documentation/scheduler/sched-stats.rst).
+///
+/// # Errors
+///
+/// If the process has ended.
+pub fn waited_for_cpu(pid: u32) -> io::Result<Duration> {
+    let mut waited = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let ns = text.split_whitespace().nth(1).and_then(|ns| ns.parse().ok());
+        let ns = ns.ok_or_else(|| io::Error::other("schedstat has another form"))?;
+        waited += Duration::from_nanos(ns);
+    }
+    Ok(waited)
+}
+
 /// How long all CPUs of this machine have been busy since it started, in steps of 10 ms
 /// (`/proc/stat`, proc(5)).
 ///

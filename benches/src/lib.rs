@@ -12,6 +12,8 @@ pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod contestant;
 #[cfg(target_os = "linux")]
+pub mod crowd;
+#[cfg(target_os = "linux")]
 pub mod filling;
 #[cfg(target_os = "linux")]
 pub mod load;

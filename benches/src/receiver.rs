@@ -101,7 +101,8 @@ fn serve(order: &str) -> Result<(), Box<dyn Error>> {
     process::exit(0)
 }
 
-const TASKS: [&str; 5] = ["count", "echo", "search-ca", "search-pva", "fan-out"];
+const TASKS: [&str; 7] =
+    ["count", "echo", "search-ca", "search-pva", "answer-ca", "answer-pva", "fan-out"];
 
 fn task_of(text: &str, name_count: u32, nic_count: u8) -> Option<Task> {
     Some(match TASKS.iter().position(|task| *task == text)? {
@@ -109,6 +110,8 @@ fn task_of(text: &str, name_count: u32, nic_count: u8) -> Option<Task> {
         1 => Task::Echo,
         2 => Task::Search(Protocol::Ca, name_count),
         3 => Task::Search(Protocol::Pva, name_count),
+        4 => Task::Answer(Protocol::Ca, name_count),
+        5 => Task::Answer(Protocol::Pva, name_count),
         _ => {
             let to = |nic| SocketAddrV4::new(Network::client_address(nic), CLIENT_PORT);
             Task::FanOut((0..nic_count).map(to).collect())
@@ -123,7 +126,9 @@ fn task_text(task: &Task) -> String {
         Task::Echo => (1, 0),
         Task::Search(Protocol::Ca, name_count) => (2, *name_count),
         Task::Search(Protocol::Pva, name_count) => (3, *name_count),
-        Task::FanOut(_) => (4, 0),
+        Task::Answer(Protocol::Ca, name_count) => (4, *name_count),
+        Task::Answer(Protocol::Pva, name_count) => (5, *name_count),
+        Task::FanOut(_) => (6, 0),
     };
     format!("{} {name_count}", TASKS[position])
 }

@@ -40,6 +40,9 @@ pub enum Task {
     Echo,
     /// It is a SEARCH and is answered from a table of this many names.
     Search(Protocol, u32),
+    /// The same. `Engine::run` and `Shards::run` answer by an `Answerer`, as servers do, in place
+    /// of the responder that all contestants share.
+    Answer(Protocol, u32),
     /// It is sent out of each NIC, to these addresses, which are in the order of the NICs.
     FanOut(Vec<SocketAddrV4>),
 }
@@ -78,7 +81,9 @@ impl Service {
     /// A service that counts in `progress`.
     pub fn new(task: Task, progress: Arc<Progress>) -> Self {
         let names = match task {
-            Task::Search(protocol, name_count) => table(protocol, name_count),
+            Task::Search(protocol, name_count) | Task::Answer(protocol, name_count) => {
+                table(protocol, name_count)
+            }
             _ => NameTable::builder().build(),
         };
         Self::with_names(task, progress, Arc::new(names))
@@ -94,6 +99,21 @@ impl Service {
     pub fn fork(&self) -> Self {
         let names = Arc::clone(&self.names);
         Self::with_names(self.task.clone(), Arc::clone(&self.progress), names)
+    }
+
+    /// What an `Answerer` is to answer, if the task is for one.
+    #[must_use]
+    pub fn answered_protocol(&self) -> Option<Protocol> {
+        match self.task {
+            Task::Answer(protocol, _) => Some(protocol),
+            _ => None,
+        }
+    }
+
+    /// The names that are known. All forks share them.
+    #[must_use]
+    pub fn names(&self) -> &NameTable {
+        &self.names
     }
 
     /// Does the task with one datagram. `send` sends the results.
@@ -116,13 +136,13 @@ impl Service {
             send(Way::Back(reply.way), reply.to, reply.payload);
         };
         match self.task {
-            Task::Search(Protocol::Ca, _) => {
+            Task::Search(Protocol::Ca, _) | Task::Answer(Protocol::Ca, _) => {
                 let mut answers = self.ca.pack(&*self.names, back);
                 for Question { source, payload, path } in questions {
                     answers.add(payload, source, path);
                 }
             }
-            Task::Search(Protocol::Pva, _) => {
+            Task::Search(Protocol::Pva, _) | Task::Answer(Protocol::Pva, _) => {
                 let mut answers = self.pva.pack(&*self.names, back);
                 for Question { source, payload, path } in questions {
                     answers.add(payload, source.into(), path);
@@ -142,7 +162,7 @@ impl Service {
                 black_box((source, payload.first(), payload.len()));
             }
             Task::Echo => send(Way::Back(path), source, payload),
-            Task::Search(..) => unreachable!("answered all at once"),
+            Task::Search(..) | Task::Answer(..) => unreachable!("answered all at once"),
             Task::FanOut(destinations) => {
                 for (nic, destination) in destinations.iter().enumerate() {
                     send(Way::Nic(nic), *destination, payload);

@@ -1,30 +1,54 @@
-//! `Engine::run`.
+//! `Engine::run` and `Shards::run`.
 
 use std::{io, net::Ipv4Addr, ops::ControlFlow};
 
-use nicring::{Batch, Builder, Egress, Nics};
+use nicring::{Batch, Egress, Nics, search::Answerer};
 
-use super::Setup;
+use super::{Setup, Tuning};
 use crate::service::{Question, Service, Way};
 
-pub(super) fn run(builder: Builder, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
-    let Setup { addresses, port, mut service, look_every } = setup;
-    let builder = builder.port(port);
+pub(super) fn run(tuning: Tuning, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
+    let Setup { addresses, port, service, look_every } = setup;
+    let builder = tuning.builder().port(port);
     let builder = match look_every {
         Some(every) => builder.tick(every),
         None => builder,
     };
-    let engine = builder.open()?;
-    let ways = ways(&engine.handle().nics(), &addresses);
-    ready();
-    engine.run(|batch| {
-        answer(batch, &mut service, &ways);
+    if tuning.shard_count.is_some() {
+        let shards = builder.open_shards()?;
+        let ways = ways(&shards.handle().nics(), &addresses);
+        ready();
+        shards.run(|_| handler(service.fork(), port, &ways))?;
+    } else {
+        let engine = builder.open()?;
+        let ways = ways(&engine.handle().nics(), &addresses);
+        ready();
+        engine.run(handler(service, port, &ways))?;
+    }
+    Ok(())
+}
+
+/// Serves one engine.
+fn handler(
+    mut service: Service,
+    port: u16,
+    ways: &[Egress],
+) -> impl FnMut(&Batch) -> ControlFlow<()> {
+    let protocol = service.answered_protocol();
+    let mut answerer = protocol.map(|protocol| Answerer::new().port(port, protocol));
+    move |batch| {
+        match &mut answerer {
+            Some(answerer) => {
+                answerer.answer(service.names(), batch);
+                service.received(batch.len());
+            }
+            None => answer(batch, &mut service, ways),
+        }
         match service.is_stopped() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
-    })?;
-    Ok(())
+    }
 }
 
 /// The egress for each NIC.

@@ -215,7 +215,7 @@ impl Contestant {
     /// If a socket or a backend could not be opened, or failed.
     pub fn serve(self, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
         match self {
-            Self::Run(tuning) => engine::run(tuning.builder(), setup, ready),
+            Self::Run(tuning) => engine::run(tuning, setup, ready),
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),
             Self::Echo { is_segmented } => echo::serve(is_segmented, &setup, ready),

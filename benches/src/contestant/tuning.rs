@@ -23,11 +23,17 @@ pub struct Tuning {
     pub recv_buffer_bytes: Option<usize>,
     /// [`Builder::kernel_time`].
     pub has_kernel_time: bool,
+    /// [`Builder::shards`], by [`Builder::open_shards`] even if it is 1. With `None` there is one
+    /// engine, opened by [`Builder::open`].
+    pub shard_count: Option<usize>,
+    /// [`Builder::pin_shards`].
+    pub pins_shards: bool,
 }
 
 /// The settings, as an error message lists them.
 pub(super) const SETTINGS: &str = "+delay=MICROSECONDS, +spin=MICROSECONDS, +buffer_count=N, \
-     +buffer_bytes=N, +batch_max=N, +recv_buffer_bytes=N, +kernel_time";
+     +buffer_bytes=N, +batch_max=N, +recv_buffer_bytes=N, +kernel_time, +shards=N, \
+     +pin_shards";
 
 impl Tuning {
     pub(super) const fn new(backend: Backend, delay_max: Duration) -> Self {
@@ -40,6 +46,8 @@ impl Tuning {
             batch_max: None,
             recv_buffer_bytes: None,
             has_kernel_time: false,
+            shard_count: None,
+            pins_shards: false,
         }
     }
 
@@ -56,6 +64,8 @@ impl Tuning {
             ("batch_max", _) => self.batch_max = Some(number()?),
             ("recv_buffer_bytes", _) => self.recv_buffer_bytes = Some(number()?),
             ("kernel_time", "") => self.has_kernel_time = true,
+            ("shards", _) => self.shard_count = Some(number()?),
+            ("pin_shards", "") => self.pins_shards = true,
             _ => return Err(format!("{setting:?}: expected {SETTINGS}")),
         }
         Ok(())
@@ -76,6 +86,12 @@ impl Tuning {
         if let Some(bytes) = self.recv_buffer_bytes {
             builder = builder.recv_buffer_bytes(bytes);
         }
+        if let Some(count) = self.shard_count {
+            builder = builder.shards(count);
+        }
+        if self.pins_shards {
+            builder = builder.pin_shards();
+        }
         if self.has_kernel_time { builder.kernel_time() } else { builder }
     }
 
@@ -92,12 +108,14 @@ impl Tuning {
             ("buffer_bytes", self.buffer_bytes),
             ("batch_max", self.batch_max),
             ("recv_buffer_bytes", self.recv_buffer_bytes),
+            ("shards", self.shard_count),
         ];
         for (key, value) in counts {
             if let Some(value) = value {
                 write!(f, "+{key}={value}")?;
             }
         }
-        if self.has_kernel_time { write!(f, "+kernel_time") } else { Ok(()) }
+        let marks = [("kernel_time", self.has_kernel_time), ("pin_shards", self.pins_shards)];
+        marks.iter().filter(|(_, is_set)| *is_set).try_for_each(|(key, _)| write!(f, "+{key}"))
     }
 }
