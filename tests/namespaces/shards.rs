@@ -4,7 +4,11 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddrV4},
     ops::ControlFlow,
-    sync::mpsc::{self, Receiver},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::{self, Receiver},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -20,6 +24,7 @@ for_each_backend!(crate::common::netns::on:
     each_datagram_is_heard_by_one_of_two_shards,
     each_datagram_is_heard_by_one_of_four_shards,
     each_datagram_is_heard_by_one_shard_without_devices,
+    broadcasts_are_heard_by_one_shard_while_servers_come_and_go_beside,
     shards_follow_the_nics,
     no_unicast_is_lost_for_good_when_servers_come_and_go_beside_shards,
     broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not,
@@ -73,7 +78,7 @@ fn each_datagram_is_heard_by_one_of_two_shards(backend: Backend) {
 }
 
 fn each_datagram_is_heard_by_one_of_four_shards(backend: Backend) {
-    heard_once(on_every_nic(backend).shards(4).pin_shards(), 4, 400);
+    heard_once(on_every_nic(backend).shards(4).pin_shards(), 4, 2500);
 }
 
 fn each_datagram_is_heard_by_one_shard_without_devices(backend: Backend) {
@@ -82,20 +87,37 @@ fn each_datagram_is_heard_by_one_shard_without_devices(backend: Backend) {
     });
 }
 
-/// Senders on three NICs and on the host itself send three datagrams to each class: the same shard
-/// hears all three, in order, and no other does.
+/// So many senders on each of three NICs and on the host itself send to each class.
 fn heard_once(builder: Builder, shard_count: usize, sender_count: usize) {
     let star = Star::new(3);
     let server = Sharded::start(&star, builder, Duration::ZERO);
+    let by_shard = ask_each_class(&star, &server, shard_count, sender_count, |_| true);
+    assert!(server.heard.recv_timeout(crate::common::SETTLE).is_err(), "heard more than once");
+    let total: usize = by_shard.iter().sum();
+    let stats = server.stop();
+    assert_eq!(stats.total().kernel_drop_count(), Some(0), "what filters drop is no loss");
+    assert_eq!(stats.total().received_count(), total as u64, "{stats}");
+}
+
+/// The same shard hears all three datagrams of a sender to an address, in order, and no other does.
+/// Returns how many each shard heard.
+fn ask_each_class(
+    star: &Star,
+    server: &Sharded,
+    shard_count: usize,
+    sender_count: usize,
+    is_asked: impl Fn(&Ipv4Addr) -> bool,
+) -> Vec<usize> {
     let mut by_shard = vec![0_usize; shard_count];
     for number in 0..=3 {
-        let (from, classes) = match number {
+        let (from, mut classes) = match number {
             0 => (&star.server, vec![LOCALHOST, Ipv4Addr::new(127, 255, 255, 255)]),
             _ => {
                 let to = [own(number), broadcast(number), Ipv4Addr::BROADCAST, GROUPS[1]];
                 (star.client(number), to.to_vec())
             }
         };
+        classes.retain(&is_asked);
         // Not so many at once that a receive buffer could be full.
         for _ in 0..sender_count.div_ceil(50) {
             let senders: Vec<_> = (0..50).map(|_| from.client([0, 0, 0, 0])).collect();
@@ -106,18 +128,42 @@ fn heard_once(builder: Builder, shard_count: usize, sender_count: usize) {
                     sender.ask(text, *to, PORT);
                 }
             }
-            assert_each_is_heard_once(&server, 50 * classes.len(), &mut by_shard);
+            assert_each_is_heard_once(server, 50 * classes.len(), &mut by_shard);
         }
     }
-    assert!(server.heard.recv_timeout(crate::common::SETTLE).is_err(), "heard more than once");
     let total: usize = by_shard.iter().sum();
     for heard in &by_shard {
         let share = total / shard_count;
         assert!((share / 2..=share * 3 / 2).contains(heard), "uneven: {by_shard:?}");
     }
-    let stats = server.stop();
-    assert_eq!(stats.total().kernel_drop_count(), Some(0), "what filters drop is no loss");
-    assert_eq!(stats.total().received_count(), total as u64, "{stats}");
+    by_shard
+}
+
+/// Broadcasts and groups: the next test is of unicasts.
+fn broadcasts_are_heard_by_one_shard_while_servers_come_and_go_beside(backend: Backend) {
+    let star = Star::new(3);
+    let server = Sharded::start(&star, on_every_nic(backend).shards(2), Duration::ZERO);
+    let (is_over, come_and_gone_count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(SeqCst) {
+                let beside = Sharded::start(&star, on_every_nic(backend).shards(4), Duration::ZERO);
+                let plain = star.server.run(|| Server::echo(on_every_nic(backend)));
+                beside.stop();
+                drop(plain);
+                come_and_gone_count.fetch_add(1, SeqCst);
+            }
+        });
+        let is_unicast = |to: &Ipv4Addr| (1..=3).map(own).chain([LOCALHOST]).any(|own| own == *to);
+        let asked = catch_unwind(AssertUnwindSafe(|| {
+            ask_each_class(&star, &server, 2, 2500, |to| !is_unicast(to));
+            wait_until("others came and went", || come_and_gone_count.load(SeqCst) > 1);
+        }));
+        is_over.store(true, SeqCst);
+        asked.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    assert!(server.heard.recv_timeout(crate::common::SETTLE).is_err(), "heard more than once");
+    server.stop();
 }
 
 /// The next three datagrams of so many pairs of sender and class.
