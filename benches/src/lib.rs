@@ -43,6 +43,8 @@ pub mod service;
 #[cfg(target_os = "linux")]
 pub mod statistics;
 #[cfg(target_os = "linux")]
+pub mod storm;
+#[cfg(target_os = "linux")]
 pub mod surge;
 #[cfg(target_os = "linux")]
 pub mod syscalls;

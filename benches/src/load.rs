@@ -15,14 +15,17 @@ use crate::{
     outcome::{CLIENT_PORT, LINGER, Outcome, TIME_MAX},
     questions::{self, Questions},
     sender::{Counters, Sender, due},
+    storm::Storm,
 };
 
 /// The kinds of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// Datagrams that nobody answers, at a rate or as fast as one CPU can send.
+    /// 80 bytes that nobody answers, at a rate or as fast as one CPU can send.
     Flood(Option<u32>),
-    /// The same in runs of 16 segments to one address, as fast as one CPU can send: more than a
+    /// As fast as one CPU can send, from several ports.
+    Storm(Storm),
+    /// 80 bytes in runs of 16 segments to one address, as fast as one CPU can send: more than a
     /// receiver can take.
     Bursts,
     /// Datagrams at a rate. They carry their send time, so that answers show their delay.
@@ -90,6 +93,7 @@ impl Load {
         let sender = |rate| Sender::new(addresses.iter().copied(), port, rate);
         let sender = match self {
             Self::Flood(rate) => Some(sender(rate)),
+            Self::Storm(storm) => Some(storm.sender(addresses, port)),
             Self::Bursts => Some(Sender { segment_count: BURST_LEN, ..sender(None) }),
             _ => None,
         };
@@ -121,7 +125,7 @@ impl Load {
         match self {
             Self::Misses(misses) => client.miss(misses)?,
             Self::Paced(rate) => client.echo(rate)?,
-            Self::Flood(_) | Self::Bursts | Self::Questions(_) => {}
+            Self::Flood(_) | Self::Storm(_) | Self::Bursts | Self::Questions(_) => {}
         }
         Ok(client.outcome)
     }

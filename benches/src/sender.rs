@@ -32,10 +32,13 @@ pub struct Sender {
     pub destinations: Vec<SocketAddrV4>,
     /// Datagrams per second; as many as possible if `None`.
     pub rate: Option<u32>,
-    /// Bytes per datagram.
-    pub payload_len: usize,
-    /// How many datagrams leave by one call. The kernel cuts them apart (`UDP_SEGMENT`).
+    /// What is sent, one after the other, over and over.
+    pub payloads: Vec<Vec<u8>>,
+    /// How many datagrams with the same payload leave by one call. The kernel cuts them apart
+    /// (`UDP_SEGMENT`).
     pub segment_count: u16,
+    /// How many ports it sends from to each destination, in turn.
+    pub source_count: u16,
 }
 
 impl Sender {
@@ -43,7 +46,8 @@ impl Sender {
     pub fn new(addresses: impl Iterator<Item = Ipv4Addr>, port: u16, rate: Option<u32>) -> Self {
         let destination = |address| SocketAddrV4::new(address, port);
         let destinations = addresses.map(destination).collect();
-        Self { destinations, rate, payload_len: 80, segment_count: 1 }
+        let payloads = vec![vec![0x5a; 80]];
+        Self { destinations, rate, payloads, segment_count: 1, source_count: 1 }
     }
 
     /// Sends until it is told to stop, or for `time_max`. Returns how many datagrams were sent.
@@ -55,11 +59,12 @@ impl Sender {
     ///
     /// Any error of the socket except a full buffer.
     pub fn send(&self, time_max: Duration, counters: &Counters) -> io::Result<u64> {
+        let sources = (0..self.source_count).flat_map(|_| &self.destinations);
         let sockets: Vec<UdpSocket> =
-            self.destinations.iter().map(|to| self.connected(*to)).collect::<io::Result<_>>()?;
-        let segment_count = usize::from(self.segment_count);
-        let payload = vec![0x5a; self.payload_len * segment_count];
-        let segment_count = segment_count as u64;
+            sources.map(|to| self.connected(*to)).collect::<io::Result<_>>()?;
+        let repeated = |payload: &Vec<u8>| payload.repeat(self.segment_count.into());
+        let payloads: Vec<_> = self.payloads.iter().map(repeated).collect();
+        let segment_count = u64::from(self.segment_count);
         let start = Instant::now();
         let mut sent_count = 0u64;
         while !counters.stop.load(Relaxed) && start.elapsed() < time_max {
@@ -67,8 +72,11 @@ impl Sender {
                 let waited = spin_until(start, due(sent_count, rate));
                 counters.waited_ns.fetch_add(waited.as_nanos() as u64, Relaxed);
             }
-            let socket = &sockets[(sent_count / segment_count) as usize % sockets.len()];
-            match socket.send(&payload) {
+            let call = (sent_count / segment_count) as usize;
+            let socket = &sockets[call % sockets.len()];
+            // The same one to each destination, or some would get nothing of a kind.
+            let payload = &payloads[call / self.destinations.len() % payloads.len()];
+            match socket.send(payload) {
                 Ok(_) => sent_count += segment_count,
                 // Nobody listens yet or any more: this counts as sent. With a full buffer, the loop
                 // tries the same socket again.
@@ -85,9 +93,10 @@ impl Sender {
 
     fn connected(&self, to: SocketAddrV4) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_broadcast(true)?;
         socket.connect(to)?;
         if self.segment_count > 1 {
-            setsockopt(&socket, sockopt::UdpGsoSegment, &(self.payload_len as i32))?;
+            setsockopt(&socket, sockopt::UdpGsoSegment, &(self.payloads[0].len() as i32))?;
         }
         Ok(socket)
     }

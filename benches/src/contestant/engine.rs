@@ -2,49 +2,70 @@
 
 use std::{io, net::Ipv4Addr, ops::ControlFlow};
 
-use nicring::{Batch, Egress, Nics, search::Answerer};
+use nicring::{Batch, Builder, Egress, Nics, Shards, search::Answerer};
 
 use super::{Setup, Tuning};
 use crate::service::{Question, Service, Way};
 
 pub(super) fn run(tuning: Tuning, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
-    let Setup { addresses, port, service, look_every } = setup;
-    let builder = tuning.builder().port(port);
-    let builder = match look_every {
-        Some(every) => builder.tick(every),
-        None => builder,
-    };
     if tuning.shard_count.is_some() {
-        let shards = builder.open_shards()?;
-        let ways = ways(&shards.handle().nics(), &addresses);
+        let (shards, handler_of) = open_shards(tuning, setup)?;
         ready();
-        shards.run(|_| handler(service.fork(), port, &ways))?;
+        shards.run(|_| {
+            let mut handler = handler_of();
+            move |batch: &Batch| handler.handle(batch)
+        })?;
     } else {
-        let engine = builder.open()?;
-        let ways = ways(&engine.handle().nics(), &addresses);
+        let engine = builder(tuning, &setup).open()?;
+        let ways = ways(&engine.handle().nics(), &setup.addresses);
         ready();
-        engine.run(handler(service, port, &ways))?;
+        let mut handler = Handler::new(setup.service, setup.port, ways);
+        engine.run(|batch| handler.handle(batch))?;
     }
     Ok(())
 }
 
+/// Shards, and what makes their handlers.
+pub(super) fn open_shards(
+    tuning: Tuning,
+    setup: Setup,
+) -> nicring::Result<(Shards, impl Fn() -> Handler + Sync)> {
+    let shards = builder(tuning, &setup).open_shards()?;
+    let ways = ways(&shards.handle().nics(), &setup.addresses);
+    Ok((shards, move || Handler::new(setup.service.fork(), setup.port, ways.clone())))
+}
+
+fn builder(tuning: Tuning, setup: &Setup) -> Builder {
+    let builder = tuning.builder().port(setup.port);
+    match setup.look_every {
+        Some(every) => builder.tick(every),
+        None => builder,
+    }
+}
+
 /// Serves one engine.
-fn handler(
-    mut service: Service,
-    port: u16,
-    ways: &[Egress],
-) -> impl FnMut(&Batch) -> ControlFlow<()> {
-    let protocol = service.answered_protocol();
-    let mut answerer = protocol.map(|protocol| Answerer::new().port(port, protocol));
-    move |batch| {
-        match &mut answerer {
+pub(super) struct Handler {
+    service: Service,
+    answerer: Option<Answerer>,
+    ways: Vec<Egress>,
+}
+
+impl Handler {
+    fn new(service: Service, port: u16, ways: Vec<Egress>) -> Self {
+        let protocol = service.answered_protocol();
+        let answerer = protocol.map(|protocol| Answerer::new().port(port, protocol));
+        Self { service, answerer, ways }
+    }
+
+    pub(super) fn handle(&mut self, batch: &Batch) -> ControlFlow<()> {
+        match &mut self.answerer {
             Some(answerer) => {
-                answerer.answer(service.names(), batch);
-                service.received(batch.len());
+                answerer.answer(self.service.names(), batch);
+                self.service.received(batch.len());
             }
-            None => answer(batch, &mut service, ways),
+            None => answer(batch, &mut self.service, &self.ways),
         }
-        match service.is_stopped() {
+        match self.service.is_stopped() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }

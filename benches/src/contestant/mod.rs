@@ -8,6 +8,8 @@ mod threads;
 mod tuning;
 
 #[cfg(feature = "peers")]
+mod async_shards;
+#[cfg(feature = "peers")]
 mod batches;
 #[cfg(feature = "peers")]
 mod compio_udp;
@@ -30,13 +32,13 @@ use std::{
 use nicring::Backend;
 use socket2::{Domain, Socket, Type};
 
-pub use self::tuning::Tuning;
+pub use self::tuning::{Asynchrony, Tuning};
 use crate::{network::set_recv_buffer, server::Server, service::Service};
 
 /// A receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contestant {
-    /// `Engine::run`.
+    /// `Engine::run`, or shards.
     Run(Tuning),
     /// `AsyncEngine::recv_batch` on io_uring, inside a runtime, with a
     /// [`nicring::Builder::delay_max`].
@@ -215,7 +217,13 @@ impl Contestant {
     /// If a socket or a backend could not be opened, or failed.
     pub fn serve(self, setup: Setup, ready: &mut dyn FnMut()) -> io::Result<()> {
         match self {
-            Self::Run(tuning) => engine::run(tuning, setup, ready),
+            Self::Run(tuning) => match tuning.asynchrony {
+                None => engine::run(tuning, setup, ready),
+                #[cfg(feature = "peers")]
+                Some(asynchrony) => async_shards::serve(tuning, asynchrony, setup, ready),
+                #[cfg(not(feature = "peers"))]
+                Some(_) => Err(io::Error::other(format!("{self} takes the feature `peers`"))),
+            },
             Self::Epoll { sleep } => epoll::serve(sleep, &setup, ready),
             Self::Threads => threads::serve(setup, ready),
             Self::Echo { is_segmented } => echo::serve(is_segmented, &setup, ready),

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use nicring::{Backend, Builder, Engine};
+use nicring::{Backend, Builder, Engine, Filter, search::Protocol};
 
 /// The settings of an engine: the backend, and what differs from nicring's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +28,25 @@ pub struct Tuning {
     pub shard_count: Option<usize>,
     /// [`Builder::pin_shards`].
     pub pins_shards: bool,
+    /// How the handlers of shards are async, if they are (`Shards::run_async`).
+    pub asynchrony: Option<Asynchrony>,
+    /// [`Builder::filter`]: only SEARCH of PVA.
+    pub filters_pva: bool,
+}
+
+/// When an async handler answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asynchrony {
+    /// At once.
+    AtOnce,
+    /// After it has waited once, so that each batch takes a task.
+    Later,
 }
 
 /// The settings, as an error message lists them.
 pub(super) const SETTINGS: &str = "+delay=MICROSECONDS, +spin=MICROSECONDS, +buffer_count=N, \
      +buffer_bytes=N, +batch_max=N, +recv_buffer_bytes=N, +kernel_time, +shards=N, \
-     +pin_shards";
+     +pin_shards, +async, +async=later, +filter=pva";
 
 impl Tuning {
     pub(super) const fn new(backend: Backend, delay_max: Duration) -> Self {
@@ -48,6 +61,8 @@ impl Tuning {
             has_kernel_time: false,
             shard_count: None,
             pins_shards: false,
+            asynchrony: None,
+            filters_pva: false,
         }
     }
 
@@ -66,6 +81,9 @@ impl Tuning {
             ("kernel_time", "") => self.has_kernel_time = true,
             ("shards", _) => self.shard_count = Some(number()?),
             ("pin_shards", "") => self.pins_shards = true,
+            ("async", "") => self.asynchrony = Some(Asynchrony::AtOnce),
+            ("async", "later") => self.asynchrony = Some(Asynchrony::Later),
+            ("filter", "pva") => self.filters_pva = true,
             _ => return Err(format!("{setting:?}: expected {SETTINGS}")),
         }
         Ok(())
@@ -92,6 +110,9 @@ impl Tuning {
         if self.pins_shards {
             builder = builder.pin_shards();
         }
+        if self.filters_pva {
+            builder = builder.filter(Filter::new().search(Protocol::Pva));
+        }
         if self.has_kernel_time { builder.kernel_time() } else { builder }
     }
 
@@ -115,7 +136,13 @@ impl Tuning {
                 write!(f, "+{key}={value}")?;
             }
         }
-        let marks = [("kernel_time", self.has_kernel_time), ("pin_shards", self.pins_shards)];
+        let marks = [
+            ("kernel_time", self.has_kernel_time),
+            ("pin_shards", self.pins_shards),
+            ("async", self.asynchrony == Some(Asynchrony::AtOnce)),
+            ("async=later", self.asynchrony == Some(Asynchrony::Later)),
+            ("filter=pva", self.filters_pva),
+        ];
         marks.iter().filter(|(_, is_set)| *is_set).try_for_each(|(key, _)| write!(f, "+{key}"))
     }
 }

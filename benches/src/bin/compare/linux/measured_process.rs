@@ -5,7 +5,7 @@ use std::{error::Error, io, sync::atomic::Ordering::Relaxed};
 use nicring_bench::{
     contestant::Contestant,
     load::Running,
-    network::Network,
+    network::{Network, dropped_count},
     receiver::{Receiver, Snapshot},
     server::{Process, Programs},
 };
@@ -18,7 +18,11 @@ use super::workload::Workload;
 
 #[derive(Debug)]
 pub enum MeasuredProcess {
-    Receiver(Receiver),
+    Receiver {
+        receiver: Receiver,
+        /// Whether it tells how much of what was sent it has received.
+        counts_received: bool,
+    },
     Server(Process),
 }
 
@@ -35,12 +39,13 @@ impl MeasuredProcess {
             return Ok(Self::Server(process));
         }
         let task = work.task(network.nic_count());
-        Ok(Self::Receiver(Receiver::start(contestant, &task, port, network)?))
+        let receiver = Receiver::start(contestant, &task, port, network)?;
+        Ok(Self::Receiver { receiver, counts_received: !work.is_counted_by_sender() })
     }
 
     pub fn pid(&self) -> u32 {
         match self {
-            Self::Receiver(receiver) => receiver.pid(),
+            Self::Receiver { receiver, .. } => receiver.pid(),
             Self::Server(process) => process.pid(),
         }
     }
@@ -59,13 +64,17 @@ impl MeasuredProcess {
         Ok(kill(Pid::from_raw(self.pid() as i32), signal)?)
     }
 
-    /// What the process has done so far. A server does not report how much it received. That is
-    /// what was sent, except for what is on its way.
+    /// What the process has done so far. If it does not report how much it received, that is what
+    /// was sent, except for what is on its way.
     pub fn snapshot(&mut self, load: &Running) -> Result<Snapshot, Box<dyn Error>> {
+        let sent_count = load.counters.sent_count.load(Relaxed);
         match self {
-            Self::Receiver(receiver) => receiver.snapshot(),
+            Self::Receiver { receiver, counts_received: true } => receiver.snapshot(),
+            Self::Receiver { receiver, .. } => {
+                Ok(Snapshot { received_count: sent_count, ..receiver.snapshot()? })
+            }
             Self::Server(process) => Ok(Snapshot {
-                received_count: load.counters.sent_count.load(Relaxed),
+                received_count: sent_count,
                 allocation_count: 0,
                 cpu_ns: process.cpu_ns()?,
             }),
@@ -75,7 +84,7 @@ impl MeasuredProcess {
     /// Waits a short time until the process has taken what came.
     pub fn rest(&mut self) -> Result<(), Box<dyn Error>> {
         match self {
-            Self::Receiver(receiver) => receiver.rest(),
+            Self::Receiver { receiver, .. } => receiver.rest(),
             // Every question has been answered or given up.
             Self::Server(_) => Ok(()),
         }
@@ -85,7 +94,7 @@ impl MeasuredProcess {
     /// it.
     pub fn drained_count(&mut self) -> Result<u64, Box<dyn Error>> {
         match self {
-            Self::Receiver(receiver) => receiver.drained_count(),
+            Self::Receiver { receiver, .. } => receiver.drained_count(),
             Self::Server(_) => Ok(0),
         }
     }
@@ -94,19 +103,20 @@ impl MeasuredProcess {
     /// what it receives.
     pub fn dropped_count(&self) -> io::Result<u64> {
         match self {
-            Self::Receiver(_) => Ok(0),
+            Self::Receiver { counts_received: true, .. } => Ok(0),
+            Self::Receiver { receiver, .. } => dropped_count(receiver.pid()),
             Self::Server(process) => process.dropped_count(),
         }
     }
 
     /// Whether its allocations are counted.
     pub fn counts_allocations(&self) -> bool {
-        matches!(self, Self::Receiver(_))
+        matches!(self, Self::Receiver { .. })
     }
 
     pub fn rss_bytes(&self) -> io::Result<u64> {
         match self {
-            Self::Receiver(receiver) => receiver.rss_bytes(),
+            Self::Receiver { receiver, .. } => receiver.rss_bytes(),
             Self::Server(process) => process.rss_bytes(),
         }
     }
@@ -114,7 +124,9 @@ impl MeasuredProcess {
     /// How much of `rss_bytes` the process did not have before it opened anything.
     pub fn own_bytes(&self, rss_bytes: u64) -> Option<u64> {
         match self {
-            Self::Receiver(receiver) => Some(rss_bytes.saturating_sub(receiver.empty_rss_bytes)),
+            Self::Receiver { receiver, .. } => {
+                Some(rss_bytes.saturating_sub(receiver.empty_rss_bytes))
+            }
             Self::Server(_) => None,
         }
     }

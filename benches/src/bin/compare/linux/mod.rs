@@ -30,9 +30,9 @@ struct Arguments {
     /// How many NICs [default: 4,16; for servers 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
     nics: Vec<u8>,
-    /// storm, burst, paced, search, trickle, fanout; or for servers, which are programs of their
-    /// own: pva-broadcast, pva-unicast, ca-broadcast, ca-unicast, or servers for these four;
-    /// misses and misses-unicast [default: storm,paced]
+    /// storm, broadcast, foreign, burst, paced, search, trickle, fanout; or for servers, which are
+    /// programs of their own: pva-broadcast, pva-unicast, ca-broadcast, ca-unicast, or servers for
+    /// these four; misses and misses-unicast [default: storm,paced]
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
     /// Who takes part [default: nicring,nicring-portable,nicring-no-delay,epoll,tokio,seed,libcom;
@@ -70,6 +70,10 @@ struct Arguments {
     /// misses 5000,20000]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     rates: Vec<u32>,
+    /// How many ports `storm`, `broadcast` and `foreign` come from, on each NIC. Shards divide what
+    /// comes by its sender
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    senders: u16,
     /// Lets the kernel choose everyone's CPU; unless given, the client keeps to the first CPU and
     /// receivers to the others
     #[arg(long)]

@@ -126,7 +126,7 @@ struct Sums {
     waited: Duration,
     /// Of whole loads, warm-up included.
     outcome: Outcome,
-    /// How many datagrams a server's sockets refused meanwhile.
+    /// How many datagrams found the sockets full meanwhile, if the sender counts.
     dropped_count: u64,
 }
 
@@ -263,8 +263,8 @@ fn loss(work: Workload, nic_count: u8, received_count: u64, sums: &Sums) -> f64 
     let outcome = &sums.outcome;
     let (expected, arrived) = match work.answer_count(nic_count) {
         _ if work.is_closed_loop() => (outcome.expected_count, outcome.answered_count),
-        // Of misses: nobody answers, and servers do not tell what they received.
-        0 if work.is_for_servers() => {
+        // Nobody answers, and nobody tells what was received.
+        0 if work.is_counted_by_sender() => {
             (outcome.sent_count, outcome.sent_count.saturating_sub(sums.dropped_count))
         }
         0 => (outcome.sent_count, received_count),

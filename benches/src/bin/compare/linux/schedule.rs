@@ -138,6 +138,7 @@ fn works(arguments: &Arguments) -> Result<Vec<Workload>, String> {
         names_per_datagram: &arguments.names_per_datagram,
         name_counts: &arguments.names,
         rates: &arguments.rates,
+        source_count: arguments.senders,
     };
     let works = names.iter().map(|name| Workload::named(name, &choices));
     Ok(works.collect::<Result<Vec<_>, String>>()?.concat())

@@ -33,8 +33,8 @@ fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
     let (against, unit) = (row.against.title(), row.work.unit());
     let mut head = format!(
         "| contestant | CPU ns per {unit} | CPU / {against}'s | machine ns per {unit} | \
-         system calls per {unit} | allocations per {unit} | {unit}s per second | lost % | \
-         RSS MiB (own) |"
+         machine / {against}'s | system calls per {unit} | allocations per {unit} | \
+         {unit}s per second | lost % | RSS MiB (own) |"
     );
     if has_delays {
         let _ = write!(head, " p50 us | p50 / {against}'s | p99 us | p99.9 us | again |");
@@ -57,7 +57,8 @@ fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
         }
         let ratio = |of| ratio_text(measurements, row, *contestant, of);
         let _ = write!(text, "| {title} ");
-        append_costs(text, &figures, &ratio(|f| Some(f.cpu_ns)));
+        let ratios = [ratio(|f| Some(f.cpu_ns)), ratio(|f| Some(f.machine_ns))];
+        append_costs(text, &figures, &ratios);
         if has_delays {
             append_delays(text, &figures, &ratio(|f| f.delays_us.map(|us| us[0])));
         }
@@ -75,7 +76,7 @@ fn append_table(text: &mut String, row: &Row, measurements: &[Measurement]) {
 
 const MIB: f64 = (1 << 20) as f64;
 
-fn append_costs(text: &mut String, figures: &[&Figures], ratio: &str) {
+fn append_costs(text: &mut String, figures: &[&Figures], [ratio, machine_ratio]: &[String; 2]) {
     let of = |field: fn(&Figures) -> f64| median(figures.iter().map(|figures| field(figures)));
     let syscalls = median(figures.iter().filter_map(|figures| figures.syscalls));
     let syscalls = if syscalls.is_nan() { "-".into() } else { format!("{syscalls:.3}") };
@@ -83,7 +84,8 @@ fn append_costs(text: &mut String, figures: &[&Figures], ratio: &str) {
     let own_mib = median(own_bytes.map(|bytes| bytes as f64 / MIB));
     let _ = write!(
         text,
-        "| {:.0} | {ratio} | {:.0} | {syscalls} | {} | {:.0} | {:.3} | {:.1} ({}) |",
+        "| {:.0} | {ratio} | {:.0} | {machine_ratio} | {syscalls} | {} | {:.0} | {:.3} | \
+         {:.1} ({}) |",
         of(|f| f.cpu_ns),
         of(|f| f.machine_ns),
         allocations_text(median(figures.iter().filter_map(|f| f.allocations))),

@@ -11,14 +11,15 @@ use nicring_bench::{
     questions::Questions,
     service::Task,
     statistics::grouped,
+    storm::{Storm, StormContent},
 };
 
 /// One kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
-    /// Datagrams as fast as one CPU can send them. They are counted.
-    Storm,
-    /// The same in bursts: more than a receiver can take.
+    /// Datagrams as fast as one CPU can send them. They are counted, and SEARCH is looked up.
+    Storm(Storm),
+    /// The same by unicast in bursts: more than a receiver can take.
     Burst,
     /// This many datagrams per second. They are counted.
     Paced(u32),
@@ -43,6 +44,8 @@ pub struct Choices<'a> {
     pub names_per_datagram: &'a [u16],
     pub name_counts: &'a [u32],
     pub rates: &'a [u32],
+    /// How many ports storms come from.
+    pub source_count: u16,
 }
 
 const FAN_OUT_RATE: u32 = 1_000;
@@ -50,13 +53,28 @@ const WAYS: [&str; 2] = ["unicast", "broadcast"];
 
 impl Workload {
     /// The names of all kinds.
-    pub const NAMES: &[&str] =
-        &["storm", "burst", "paced", "search", "trickle", "fanout", "servers", "misses"];
+    pub const NAMES: &[&str] = &[
+        "storm",
+        "broadcast",
+        "foreign",
+        "burst",
+        "paced",
+        "search",
+        "trickle",
+        "fanout",
+        "servers",
+        "misses",
+    ];
 
     /// The kinds that a name stands for.
     pub fn named(name: &str, choices: &Choices<'_>) -> Result<Vec<Self>, String> {
         let works = match name {
-            "storm" => vec![Self::Storm],
+            "storm" => vec![choices.storm(StormContent::Unicast)],
+            "broadcast" => vec![choices.storm(StormContent::Broadcast)],
+            "foreign" => {
+                let content = |name_count: &u32| StormContent::Foreign { name_count: *name_count };
+                choices.name_counts.iter().map(|count| choices.storm(content(count))).collect()
+            }
             "burst" => vec![Self::Burst],
             "paced" => {
                 let rates = or_default(choices.rates, &[1_000, 5_000, 20_000]);
@@ -141,7 +159,7 @@ impl Workload {
             _ => u32::MAX,
         };
         match self {
-            Self::Storm => Load::Flood(None),
+            Self::Storm(storm) => Load::Storm(storm),
             Self::Burst => Load::Bursts,
             Self::Paced(rate) => Load::Flood(Some(rate)),
             Self::Trickle(rate) => Load::Paced(rate),
@@ -159,7 +177,10 @@ impl Workload {
 
     pub fn task(self, nic_count: u8) -> Task {
         match self {
-            Self::Storm | Self::Burst | Self::Paced(_) => Task::Count,
+            Self::Storm(Storm { content: StormContent::Foreign { name_count }, .. }) => {
+                Task::Search(Protocol::Pva, name_count)
+            }
+            Self::Storm(_) | Self::Burst | Self::Paced(_) => Task::Count,
             Self::Search(Questions { protocol, name_count, .. }) => {
                 Task::Search(protocol, name_count)
             }
@@ -174,10 +195,17 @@ impl Workload {
     /// How many datagrams should come back for each one sent; 0 if none.
     pub fn answer_count(self, nic_count: u8) -> u64 {
         match self {
-            Self::Storm | Self::Burst | Self::Paced(_) | Self::Misses(_) => 0,
+            Self::Storm(_) | Self::Burst | Self::Paced(_) | Self::Misses(_) => 0,
             Self::Search(_) | Self::Trickle(_) | Self::Servers(_) => 1,
             Self::FanOut => u64::from(nic_count),
         }
+    }
+
+    /// Whether what was sent counts as received, but for what found a socket full. Servers do not
+    /// tell what they received, and of what a filter drops nobody knows.
+    pub fn is_counted_by_sender(self) -> bool {
+        let is_foreign = |storm: Storm| matches!(storm.content, StormContent::Foreign { .. });
+        self.is_for_servers() || matches!(self, Self::Storm(storm) if is_foreign(storm))
     }
 
     pub fn has_delays(self, nic_count: u8) -> bool {
@@ -206,6 +234,10 @@ impl Workload {
 }
 
 impl Choices<'_> {
+    fn storm(&self, content: StormContent) -> Workload {
+        Workload::Storm(Storm { content, source_count: self.source_count })
+    }
+
     /// Every combination of what was chosen for a closed loop.
     fn questions(
         &self,
@@ -266,7 +298,19 @@ impl fmt::Display for Workload {
         let protocol = self.names().map(|(protocol, _)| protocol.to_string().to_uppercase());
         let protocol = protocol.unwrap_or_default();
         match *self {
-            Self::Storm => f.write_str("storm, full speed"),
+            Self::Storm(Storm { content, source_count }) => {
+                f.write_str(match content {
+                    StormContent::Unicast => "storm, full speed",
+                    StormContent::Broadcast => "storm of broadcasts, full speed",
+                    StormContent::Foreign { .. } => {
+                        "storm of broadcasts, nine foreign ones for each SEARCH, full speed"
+                    }
+                })?;
+                match source_count {
+                    1 => Ok(()),
+                    _ => write!(f, ", {source_count} senders"),
+                }
+            }
             Self::Burst => f.write_str("bursts of 16, full speed"),
             Self::Paced(paced) => write!(f, "paced, {}/s", rate(paced)),
             Self::Trickle(trickle) => write!(f, "trickle, {}/s, echoed", rate(trickle)),
