@@ -26,6 +26,7 @@ for_each_backend!(crate::common::on:
     handlers_read_files_by_their_runtime,
     a_batch_that_a_task_keeps_comes_back_before_the_end,
     a_task_that_never_ends_does_not_keep_the_shards_from_ending,
+    a_panic_in_a_task_that_has_waited_ends_all_shards_and_reaches_the_caller,
     what_handles_ask_for_while_tasks_keep_all_batches_stops_nobody,
     what_came_before_the_shards_run_keeps_nothing_from_being_heard,
 );
@@ -217,6 +218,23 @@ fn a_task_that_never_ends_does_not_keep_the_shards_from_ending(backend: Backend)
     wait_until("all are heard", || handle.stats().total().received_count() == 5);
     ended(&handle, ran);
     assert!(*dropped.lock().expect("no panic") > 0, "tasks are dropped with their runtime");
+    assert_free(to.port());
+}
+
+fn a_panic_in_a_task_that_has_waited_ends_all_shards_and_reaches_the_caller(backend: Backend) {
+    let (shards, _, to) = open(backend);
+    let run = move || {
+        shards.run_async(|_, _| {
+            |_: BatchLease| async {
+                tokio::task::yield_now().await;
+                panic!("on purpose");
+            }
+        })
+    };
+    let ran = thread::spawn(run);
+    Client::on_loopback().send("panic", to);
+    let panic = ran.join().expect_err("it reaches the caller");
+    assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
     assert_free(to.port());
 }
 

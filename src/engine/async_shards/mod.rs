@@ -6,14 +6,13 @@ mod hosted;
 #[cfg(not(target_os = "linux"))]
 #[path = "hosted_absent.rs"]
 mod hosted;
+mod task;
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
+use std::future::Future;
 
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
+
+use self::task::Tasks;
 
 use super::{
     async_engine::{AsyncEngine, BatchLease},
@@ -34,8 +33,8 @@ impl Shards {
     /// batch. A future that is ready at once costs no task. One that waits goes on as a task, and
     /// holds back nothing but the batch that it keeps: drop that before you wait for long, and
     /// answer by [`Handle::reply_by`](crate::Handle::reply_by). When the shard ends, tasks have
-    /// 200 ms to give their batches back, and are dropped then. A panic ends the shards, but for
-    /// one in a future that has waited before: that ends its task alone.
+    /// 200 ms to give their batches back, and are dropped then. A panic of a handler's future ends
+    /// the shards, and reaches the caller.
     ///
     /// # Errors
     ///
@@ -58,29 +57,19 @@ impl Shards {
         A: Future<Output = ()> + 'static,
     {
         self.on_threads(|number, engine| {
-            let handler_of = |runtime| start_each(handler_of(number, runtime));
-            match hosted::Runtime::for_engine(&engine) {
-                Some(runtime) => runtime.serve(engine, handler_of(HandlerRuntime::TokioUring)),
-                None => serve_on_tokio(engine, handler_of(HandlerRuntime::Tokio)),
-            }
+            let tasks = Tasks::of(engine.handle());
+            let start_each = |runtime| {
+                let mut handler = handler_of(number, runtime);
+                let tasks = &tasks;
+                move |batch| tasks.start(handler(batch))
+            };
+            let served = match hosted::Runtime::for_engine(&engine) {
+                Some(runtime) => runtime.serve(engine, start_each(HandlerRuntime::TokioUring)),
+                None => serve_on_tokio(engine, start_each(HandlerRuntime::Tokio)),
+            };
+            tasks.resume_panic();
+            served
         })
-    }
-}
-
-/// Calls the handler, and makes a task of what it leaves to be done. Returns whether it does.
-fn start_each<A: Future<Output = ()> + 'static>(
-    mut handler: impl FnMut(BatchLease) -> A,
-) -> impl FnMut(BatchLease) -> bool {
-    move |batch| {
-        let mut future = Box::pin(handler(batch));
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(()) => false,
-            Poll::Pending => {
-                // The task asks again, with its own waker.
-                drop(spawn_local(future as Pin<Box<dyn Future<Output = ()>>>));
-                true
-            }
-        }
     }
 }
 
