@@ -170,7 +170,8 @@
 //! what no other gets. A sender's datagrams of one class stay in order on one shard, until a server
 //! comes or goes at the port; then the kernel spreads unicasts anew, and what waited in a closed
 //! socket is lost. What a filter drops counts among a socket's drops. So losses of broadcasts are
-//! told from the sums over all shards, once nothing moves.
+//! told from the sums over all shards, once their sockets are empty again
+//! ([`Counts::kernel_drop_count`]).
 //!
 //! [`Builder::filter`] puts more into the same program: what is of no interest is dropped before it
 //! is queued, wakes nobody and is copied nowhere. Then losses cannot be told from it. Unicasts, and

@@ -28,6 +28,7 @@ for_each_backend!(crate::common::netns::on:
     shards_follow_the_nics,
     no_unicast_is_lost_for_good_when_servers_come_and_go_beside_shards,
     broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not,
+    losses_are_told_while_more_comes_all_the_time,
 );
 
 /// Shards that echo, and report what each hears.
@@ -245,26 +246,51 @@ fn no_unicast_is_lost_for_good_when_servers_come_and_go_beside_shards(backend: B
     server.stop();
 }
 
-fn broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not(backend: Backend) {
-    const COUNT: u64 = 4000;
-    let star = Star::new(1);
+const FLOOD_COUNT: u64 = 4000;
+
+/// Two shards whose buffers are soon full.
+fn slow(star: &Star, backend: Backend) -> Sharded {
     let builder = on_every_nic(backend).shards(2).recv_buffer_bytes(4096);
-    let builder = builder.buffer_count(8).batch_max(8);
-    let server = Sharded::start(&star, builder, Duration::from_millis(1));
+    Sharded::start(star, builder.buffer_count(8).batch_max(8), Duration::from_millis(1))
+}
+
+/// Sends more than fits their buffers, from 20 senders.
+fn flood(star: &Star) {
     let clients: Vec<_> = (0..20).map(|_| star.client(1).client([0, 0, 0, 0])).collect();
-    for number in 0..COUNT as usize {
+    for number in 0..FLOOD_COUNT as usize {
         clients[number % 20].ask("many", broadcast(1), PORT);
     }
-    let counts = || {
-        let total = server.handle.stats().total();
-        (total.received_in(Class::Subnet), total.kernel_drop_count().expect("Linux counts them"))
-    };
+}
+
+fn received_and_lost(stats: &Stats) -> (u64, u64) {
+    let total = stats.total();
+    (total.received_in(Class::Subnet), total.kernel_drop_count().expect("Linux counts them"))
+}
+
+fn broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not(backend: Backend) {
+    let star = Star::new(1);
+    let server = slow(&star, backend);
+    flood(&star);
     wait_until("received and lost make up what was sent", || {
-        let (received, lost) = counts();
-        received + lost == COUNT
+        let (received, lost) = received_and_lost(&server.handle.stats());
+        received + lost == FLOOD_COUNT
     });
-    let (received, lost) = counts();
+    let (received, lost) = received_and_lost(&server.stop());
     assert!(received > 0 && lost > 0, "{received} received, {lost} lost");
-    let total = server.stop().total();
-    assert_eq!(total.received_in(Class::Subnet) + total.kernel_drop_count().unwrap_or(0), COUNT);
+    assert_eq!(received + lost, FLOOD_COUNT);
+}
+
+fn losses_are_told_while_more_comes_all_the_time(backend: Backend) {
+    let star = Star::new(1);
+    let server = slow(&star, backend);
+    flood(&star);
+    let client = star.client(1).client([0, 0, 0, 0]);
+    let mut later_count = 0;
+    wait_until("losses are told", || {
+        client.ask("more", broadcast(1), PORT);
+        later_count += 1;
+        received_and_lost(&server.handle.stats()).1 > 0
+    });
+    let (received, lost) = received_and_lost(&server.stop());
+    assert_eq!(received + lost, FLOOD_COUNT + later_count);
 }

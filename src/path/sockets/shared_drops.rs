@@ -4,7 +4,9 @@
 //! n - 1 sockets drop their copy by the filter, and the last one queues it or drops it because its
 //! receive buffer is full. So with D drops and A received datagrams on all n of them,
 //! (D - (n - 1) A) / n were lost in full buffers. That holds when all that was queued has been
-//! received: while something is queued, or moves between two looks, it is judged at a later one.
+//! received. So D is that of a look at empty sockets, and A that of a later one, when what was
+//! under way from the kernel to the handlers has been counted too. What was received in between
+//! makes it too few, never too many; where nothing was, it is exact.
 
 use std::{
     collections::HashMap,
@@ -13,9 +15,14 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
 
 use crate::{lock::lock, stats::NicCounters, sys::shard::Shard};
+
+/// No datagram is under way from the kernel to a handler for as long as this, unless the handler
+/// itself blocks.
+const UNDER_WAY_MAX: Duration = Duration::from_millis(100);
 
 /// All such sockets of the shards of an engine.
 #[derive(Debug, Default)]
@@ -35,8 +42,8 @@ struct Pool {
     shard_count: u64,
     /// Where losses count. They go with the NIC.
     counters: Weak<NicCounters>,
-    /// The drops and the received datagrams at the last look.
-    last: (u64, u64),
+    /// The last look at empty sockets: when, and how many drops they had.
+    last: Option<(Instant, u64)>,
     lost_count: u64,
 }
 
@@ -60,7 +67,7 @@ impl SharedDrops {
             gone: (0, 0),
             shard_count: shard.count.into(),
             counters: Weak::new(),
-            last: (0, 0),
+            last: None,
             lost_count: 0,
         });
         pool.fold_gone();
@@ -70,11 +77,16 @@ impl SharedDrops {
         member
     }
 
-    /// Counts what was lost in full buffers, where nothing has moved since the last call.
+    /// Counts what was lost in full buffers, as far as it can be told now.
     pub fn settle(&self) {
+        self.settle_at(Instant::now());
+    }
+
+    fn settle_at(&self, now: Instant) {
         lock(&self.pools).retain(|_, pool| {
-            let is_settled = pool.settle();
-            pool.is_in_use() || !is_settled
+            let is_in_use = pool.is_in_use();
+            pool.settle(now, is_in_use);
+            is_in_use
         });
     }
 }
@@ -98,19 +110,25 @@ impl Pool {
         });
     }
 
-    /// Returns whether nothing has moved.
-    fn settle(&mut self) -> bool {
+    /// Once no socket is open, all has been counted.
+    fn settle(&mut self, now: Instant, is_in_use: bool) {
         let sum = |of: fn(&Member) -> &AtomicU64| {
             self.members.iter().map(|member| of(member).load(Relaxed)).sum::<u64>()
         };
-        let now @ (dropped_count, received_count) = (
-            self.gone.0 + sum(|member| &member.dropped_count),
-            self.gone.1 + sum(|member| &member.received_count),
-        );
-        let has_queued = self.members.iter().any(|member| member.has_queued.load(Relaxed));
-        if std::mem::replace(&mut self.last, now) != now || has_queued {
-            return false;
+        let dropped_count = self.gone.0 + sum(|member| &member.dropped_count);
+        let received_count = self.gone.1 + sum(|member| &member.received_count);
+        if !is_in_use {
+            self.count(dropped_count, received_count);
+        } else if self.members.iter().all(|member| !member.has_queued.load(Relaxed)) {
+            let (at, dropped_before) = *self.last.get_or_insert((now, dropped_count));
+            if now.saturating_duration_since(at) >= UNDER_WAY_MAX {
+                self.count(dropped_before, received_count);
+                self.last = Some((now, dropped_count));
+            }
         }
+    }
+
+    fn count(&mut self, dropped_count: u64, received_count: u64) {
         let filtered_count = (self.shard_count - 1) * received_count;
         let lost_count = dropped_count.saturating_sub(filtered_count) / self.shard_count;
         let new_count = lost_count.saturating_sub(self.lost_count);
@@ -118,7 +136,6 @@ impl Pool {
             counters.kernel_drop_count.fetch_add(new_count, Relaxed);
         }
         self.lost_count += new_count;
-        true
     }
 }
 
@@ -140,22 +157,45 @@ mod tests {
             member.received_count.fetch_add(received_count, Relaxed);
             member.dropped_count.fetch_add(dropped_count, Relaxed);
         }
-        drops.settle();
+        let mut now = Instant::now();
+        let mut settle_after = |delay| {
+            now += delay;
+            drops.settle_at(now);
+        };
+        let soon = UNDER_WAY_MAX / 2;
+        settle_after(soon);
+        settle_after(soon);
         assert_eq!(lost(), 0, "more may be under way");
         c.has_queued.store(true, Relaxed);
-        (0..3).for_each(|_| drops.settle());
+        (0..3).for_each(|_| settle_after(UNDER_WAY_MAX));
         assert_eq!(lost(), 0, "more is queued");
         c.has_queued.store(false, Relaxed);
-        drops.settle();
+        settle_after(UNDER_WAY_MAX);
         assert_eq!(lost(), 1);
         // One more, which b receives later.
         for member in [&a, &c] {
             member.dropped_count.fetch_add(1, Relaxed);
         }
-        drops.settle();
+        settle_after(soon);
         b.received_count.fetch_add(1, Relaxed);
-        (0..3).for_each(|_| drops.settle());
+        (0..3).for_each(|_| settle_after(UNDER_WAY_MAX));
         assert_eq!(lost(), 1);
+        // Of 30 more, all to a, 20 are lost, while others come all the time.
+        let came = |received: [u64; 3], dropped: [u64; 3]| {
+            for ((member, received), dropped) in [&a, &b, &c].into_iter().zip(received).zip(dropped)
+            {
+                member.received_count.fetch_add(received, Relaxed);
+                member.dropped_count.fetch_add(dropped, Relaxed);
+            }
+        };
+        came([10, 0, 0], [20, 30, 30]);
+        for _ in 0..5 {
+            settle_after(UNDER_WAY_MAX);
+            came([1, 2, 0], [2, 1, 3]);
+        }
+        assert_eq!(lost(), 1 + 20 - 2, "as many too few as two thirds of what comes meanwhile");
+        (0..2).for_each(|_| settle_after(UNDER_WAY_MAX));
+        assert_eq!(lost(), 1 + 20);
         assert_eq!(lock(&drops.pools).len(), 1);
         drop((a, b, c));
         drops.settle();
