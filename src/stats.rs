@@ -167,9 +167,9 @@ impl Counts {
     /// [sock_diag(7)](https://man7.org/linux/man-pages/man7/sock_diag.7.html)). `None` where the
     /// platform has no such counter (only Linux has one), and where the kernel drops what a filter
     /// does not keep ([`Builder::filter`](crate::Builder::filter)): it counts both as one. With
-    /// [shards](crate::Builder::shards) it tells of lost broadcasts when their sockets are empty
-    /// again, and of n shards' (n - 1) / n fewer than came between two looks at it, until they all
-    /// rest or have ended.
+    /// [shards](crate::Builder::shards) it tells of lost broadcasts when their sockets have been
+    /// empty, and while more comes of a few too few: never of too many. What comes while not all
+    /// shards listen to an address is not told of.
     #[must_use]
     pub fn kernel_drop_count(&self) -> Option<u64> {
         (COUNTS_KERNEL_DROPS && !self.hides_drops).then_some(self.kernel_drop_count)

@@ -490,6 +490,8 @@ impl Builder {
     /// for.
     pub fn open_shards(mut self) -> Result<Shards> {
         self.check()?;
+        // Others may open clones of this builder.
+        self.listen.shared_drops = Arc::default();
         let count = if platform::HAS_SOCKET_FILTERS { self.shard_count } else { 1 };
         if count > 1 {
             if self.listen.is_exclusive {
@@ -513,7 +515,10 @@ impl Builder {
             Ok(Engine::new(one.open_core()?, self.tick))
         };
         let engines: Result<Vec<_>> = (0..count as u16).map(engine).collect();
-        Ok(Shards::new(engines?, self.pins_shards))
+        let shards = Shards::new(engines?, self.pins_shards);
+        // All are open: what is lost from now on is counted.
+        let _ = shards.handle().stats();
+        Ok(shards)
     }
 
     /// Opens an engine for async tasks, of any runtime.

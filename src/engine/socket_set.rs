@@ -145,7 +145,7 @@ impl SocketSet {
                     port = socket.port;
                 }
                 hears |= plan.hears();
-                self.slots.push(Some(Seated { plan: plan.clone(), socket: Arc::new(socket) }));
+                self.slots.push(Some(Seated { plan: plan.clone(), socket: socket.shared() }));
             }
             if let Some(fatal) = failed.iter().position(|(_, error)| is_fatal(error)) {
                 return Err({ failed }.swap_remove(fatal).1);
@@ -353,7 +353,7 @@ impl SocketSet {
         let Some(socket) = socket else {
             return (false, failed);
         };
-        let seated = Seated { plan: plan.clone(), socket: Arc::new(socket) };
+        let seated = Seated { plan: plan.clone(), socket: socket.shared() };
         let is_open = match self.seat(seated, driver) {
             Ok(()) => {
                 // A socket is told before its groups.

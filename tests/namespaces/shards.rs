@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use nicring::{Backend, Builder, Class, Handle, Stats};
+use nicring::{Backend, Builder, Class, Handle, SocketInfo, Stats};
 
 use crate::{
     common::{Heard, LOCALHOST, PATIENCE, Server, for_each_backend, wait_until},
@@ -29,6 +29,8 @@ for_each_backend!(crate::common::netns::on:
     no_unicast_is_lost_for_good_when_servers_come_and_go_beside_shards,
     broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not,
     losses_are_told_while_more_comes_all_the_time,
+    losses_are_told_after_the_address_has_gone_and_another_has_come,
+    shards_of_two_clones_of_a_builder_count_apart,
 );
 
 /// Shards that echo, and report what each hears.
@@ -293,4 +295,39 @@ fn losses_are_told_while_more_comes_all_the_time(backend: Backend) {
     });
     let (received, lost) = received_and_lost(&server.stop());
     assert_eq!(received + lost, FLOOD_COUNT + later_count);
+}
+
+fn losses_are_told_after_the_address_has_gone_and_another_has_come(backend: Backend) {
+    let star = Star::new(1);
+    let server = slow(&star, backend);
+    flood(&star);
+    star.server.configure("address del 10.77.1.1/24 dev nic1");
+    star.server.configure("address add 10.78.1.1/24 brd + dev nic1");
+    wait_until("the shards have followed", || {
+        let sockets = server.handle.sockets();
+        let is_at = |octets: [u8; 4]| move |s: &&SocketInfo| s.address.ip().octets() == octets;
+        let count = |octets| sockets.iter().filter(is_at(octets)).count();
+        count([10, 77, 1, 255]) == 0 && count([10, 78, 1, 255]) == 4 // of nic1 and of lo
+    });
+    let stats = server.handle.stats();
+    let ((received, lost), left) = (received_and_lost(&stats), stats.total().left_count);
+    assert!(lost > 0, "{received} received, {left} left");
+    assert_eq!(received + lost + left, FLOOD_COUNT);
+}
+
+fn shards_of_two_clones_of_a_builder_count_apart(backend: Backend) {
+    let star = Star::new(1);
+    let builder = on_every_nic(backend);
+    let servers =
+        [2, 3].map(|count| Sharded::start(&star, builder.clone().shards(count), Duration::ZERO));
+    let client = star.client(1).client([0, 0, 0, 0]);
+    for _ in 0..100 {
+        client.ask("both", broadcast(1), PORT);
+        for server in &servers {
+            server.heard.recv_timeout(PATIENCE).expect("each hears it");
+        }
+    }
+    for server in servers {
+        assert_eq!(received_and_lost(&server.stop()), (100, 0));
+    }
 }

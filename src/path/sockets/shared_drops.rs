@@ -3,22 +3,31 @@
 //! What a socket filter drops counts among the drops of the socket. Of a broadcast to n shards,
 //! n - 1 sockets drop their copy by the filter, and the last one queues it or drops it because its
 //! receive buffer is full. So with D drops and A received datagrams on all n of them,
-//! (D - (n - 1) A) / n were lost in full buffers. That holds when all that was queued has been
-//! received. So D is that of a look at empty sockets, and A that of a later one, when what was
-//! under way from the kernel to the handlers has been counted too. What was received in between
-//! makes it too few, never too many; where nothing was, it is exact.
+//! (D - (n - 1) A) / n were lost in full buffers. That holds for datagrams that came to all n, and
+//! when all that was queued has been received. So:
+//!
+//! - It is counted from a look at which all n are open, an era, until the first of them closes or
+//!   changes its groups.
+//! - D is that of one look, and A that of a later one, when the sockets have been empty and what
+//!   was under way from the kernel to the handlers has been counted too. What was received in
+//!   between makes it too few, never too many; where nothing was, it is exact.
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     net::SocketAddrV4,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use crate::{lock::lock, stats::NicCounters, sys::shard::Shard};
+use crate::{
+    lock::lock,
+    stats::{NicCounters, add},
+    sys::shard::Shard,
+};
 
 /// No datagram is under way from the kernel to a handler for as long as this, unless the handler
 /// itself blocks.
@@ -33,110 +42,231 @@ pub(crate) struct SharedDrops {
 /// What such sockets have in common: where they are bound, and the NIC, by index and predecessors.
 pub(crate) type Key = (SocketAddrV4, Option<(u32, u32)>);
 
+/// A socket that can be asked for its drops.
+pub(crate) trait Asked: Debug + Send + Sync {
+    /// Asks the kernel, and notes it in the socket's [`Part`].
+    fn refresh_drop_count(&self);
+}
+
+/// What one of them counts.
+#[derive(Debug)]
+pub(crate) struct Part {
+    member: Arc<Member>,
+    key: Key,
+    drops: Arc<SharedDrops>,
+}
+
+/// It stays when the socket has gone.
+#[derive(Debug, Default)]
+struct Member {
+    dropped_count: AtomicU64,
+    received_count: AtomicU64,
+    /// Whether datagrams were queued in it at the last look.
+    has_queued: AtomicBool,
+    socket: OnceLock<Weak<dyn Asked>>,
+}
+
 /// The sockets that share one port and plan.
 #[derive(Debug)]
 struct Pool {
     members: Vec<Arc<Member>>,
-    /// The drops and the received datagrams of those that have gone.
-    gone: (u64, u64),
+    /// What those that have gone counted.
+    gone: Counted,
     shard_count: u64,
     /// Where losses count. They go with the NIC.
     counters: Weak<NicCounters>,
-    /// The last look at empty sockets: when, and how many drops they had.
-    last: Option<(Instant, u64)>,
+    era: Option<Era>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    dropped_count: u64,
+    received_count: u64,
+}
+
+/// The time in which all hear.
+#[derive(Debug)]
+struct Era {
+    begin: Counted,
+    /// The drops at the last look of it.
+    last: u64,
+    /// The drops that are to be judged, and when the sockets were first seen empty after that.
+    judged: (u64, Option<Instant>),
+    /// Whether one of them has gone, or hears something else.
+    is_over: bool,
     lost_count: u64,
 }
 
-/// What is counted of one such socket. It stays when the socket has gone.
-#[derive(Debug, Default)]
-pub(crate) struct Member {
-    pub dropped_count: AtomicU64,
-    pub received_count: AtomicU64,
-    /// Whether datagrams were queued in it at the last look.
-    pub has_queued: AtomicBool,
-}
-
 impl SharedDrops {
-    /// A member for a socket that is to be opened.
-    pub fn join(&self, key: Key, shard: Shard, counters: &Arc<NicCounters>) -> Arc<Member> {
+    /// The part of a socket that is to be opened.
+    pub fn join(self: &Arc<Self>, key: Key, shard: Shard, counters: &Arc<NicCounters>) -> Part {
         let mut pools = lock(&self.pools);
         // Those of NICs that have gone, if nobody has asked for the statistics since.
-        pools.retain(|other, pool| *other == key || pool.is_in_use());
+        settle(&mut pools, Instant::now(), |other| *other != key);
         let pool = pools.entry(key).or_insert_with(|| Pool {
             members: Vec::new(),
-            gone: (0, 0),
+            gone: Counted::default(),
             shard_count: shard.count.into(),
             counters: Weak::new(),
-            last: None,
-            lost_count: 0,
+            era: None,
         });
         pool.fold_gone();
         pool.counters = Arc::downgrade(counters);
         let member = Arc::default();
         pool.members.push(Arc::clone(&member));
-        member
+        Part { member, key, drops: Arc::clone(self) }
     }
 
-    /// Counts what was lost in full buffers, as far as it can be told now.
+    /// Counts what was lost in full buffers, as far as it can be told now. The sockets have just
+    /// been asked.
     pub fn settle(&self) {
-        self.settle_at(Instant::now());
+        settle(&mut lock(&self.pools), Instant::now(), |_| true);
     }
 
-    fn settle_at(&self, now: Instant) {
-        lock(&self.pools).retain(|_, pool| {
-            let is_in_use = pool.is_in_use();
-            pool.settle(now, is_in_use);
-            is_in_use
-        });
+    /// Asks all sockets of a pool.
+    fn ask(&self, key: Key) {
+        let sockets: Vec<Weak<dyn Asked>> = match lock(&self.pools).get(&key) {
+            Some(pool) => pool.members.iter().filter_map(|m| m.socket.get().cloned()).collect(),
+            None => Vec::new(),
+        };
+        // Not under the lock: whoever holds a socket last closes it, and so comes back here.
+        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.refresh_drop_count());
+    }
+}
+
+fn settle(pools: &mut HashMap<Key, Pool>, now: Instant, is_meant: impl Fn(&Key) -> bool) {
+    pools.retain(|key, pool| {
+        let is_in_use = pool.open_count() > 0;
+        if is_meant(key) {
+            pool.settle(now);
+        }
+        is_in_use || !is_meant(key)
+    });
+}
+
+impl Part {
+    /// From now on the others can ask it.
+    pub fn opened(&self, socket: Weak<dyn Asked>) {
+        let _ = self.member.socket.set(socket); // once
+    }
+
+    /// It is about to close, or to hear something else. It has just been asked.
+    pub fn leave(&self) {
+        self.drops.ask(self.key);
+        let mut pools = lock(&self.drops.pools);
+        if let Some(pool) = pools.get_mut(&self.key).filter(|pool| pool.era.is_some()) {
+            pool.settle(Instant::now());
+            pool.era.iter_mut().for_each(Era::end);
+        }
+    }
+
+    pub fn note_dropped(&self, count: u32) {
+        self.member.dropped_count.fetch_add(count.into(), Relaxed);
+    }
+
+    #[inline]
+    pub fn note_received(&self, count: u64) {
+        add(&self.member.received_count, count);
+    }
+
+    pub fn note_queued(&self, has_queued: bool) {
+        self.member.has_queued.store(has_queued, Relaxed);
+    }
+}
+
+impl Member {
+    fn counted(&self) -> Counted {
+        Counted {
+            dropped_count: self.dropped_count.load(Relaxed),
+            received_count: self.received_count.load(Relaxed),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Counted {
+    fn add_assign(&mut self, other: Self) {
+        self.dropped_count += other.dropped_count;
+        self.received_count += other.received_count;
+    }
+}
+
+impl Era {
+    /// What comes from now on does not come to all.
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.judged = (self.last, None);
+        }
     }
 }
 
 impl Pool {
-    /// Whether any of its sockets is open.
-    fn is_in_use(&self) -> bool {
-        self.members.iter().any(|member| Arc::strong_count(member) > 1)
+    /// How many of the sockets are open.
+    fn open_count(&self) -> u64 {
+        self.members.iter().filter(|member| is_open(member)).count() as u64
     }
 
     /// Keeps of those that have gone only what they counted.
     fn fold_gone(&mut self) {
         let Self { members, gone, .. } = self;
         members.retain(|member| {
-            let is_open = Arc::strong_count(member) > 1;
-            if !is_open {
-                gone.0 += member.dropped_count.load(Relaxed);
-                gone.1 += member.received_count.load(Relaxed);
+            if !is_open(member) {
+                *gone += member.counted();
             }
-            is_open
+            is_open(member)
         });
     }
 
-    /// Once no socket is open, all has been counted.
-    fn settle(&mut self, now: Instant, is_in_use: bool) {
-        let sum = |of: fn(&Member) -> &AtomicU64| {
-            self.members.iter().map(|member| of(member).load(Relaxed)).sum::<u64>()
+    fn settle(&mut self, now: Instant) {
+        let open_count = self.open_count();
+        let mut counted = self.gone;
+        self.members.iter().for_each(|member| counted += member.counted());
+        let is_empty = self.members.iter().all(|member| !member.has_queued.load(Relaxed));
+        let is_full = open_count == self.shard_count;
+        let Some(mut era) = self.era.take() else {
+            self.era = is_full.then(|| Era {
+                begin: counted,
+                last: counted.dropped_count,
+                judged: (counted.dropped_count, is_empty.then_some(now)),
+                is_over: false,
+                lost_count: 0,
+            });
+            return;
         };
-        let dropped_count = self.gone.0 + sum(|member| &member.dropped_count);
-        let received_count = self.gone.1 + sum(|member| &member.received_count);
-        if !is_in_use {
-            self.count(dropped_count, received_count);
-        } else if self.members.iter().all(|member| !member.has_queued.load(Relaxed)) {
-            let (at, dropped_before) = *self.last.get_or_insert((now, dropped_count));
-            if now.saturating_duration_since(at) >= UNDER_WAY_MAX {
-                self.count(dropped_before, received_count);
-                self.last = Some((now, dropped_count));
-            }
+        match is_full && !era.is_over {
+            true => era.last = counted.dropped_count,
+            false => era.end(),
         }
+        let (dropped_count, empty_at) = era.judged;
+        let empty_at = empty_at.or(is_empty.then_some(now));
+        era.judged.1 = empty_at;
+        let is_counted = empty_at
+            .is_some_and(|empty_at| now.saturating_duration_since(empty_at) >= UNDER_WAY_MAX);
+        if open_count == 0 || is_counted {
+            self.count(&mut era, dropped_count, counted.received_count);
+            if era.is_over {
+                return;
+            }
+            era.judged = (era.last, is_empty.then_some(now));
+        }
+        self.era = Some(era);
     }
 
-    fn count(&mut self, dropped_count: u64, received_count: u64) {
+    fn count(&self, era: &mut Era, dropped_count: u64, received_count: u64) {
+        let received_count = received_count - era.begin.received_count;
         let filtered_count = (self.shard_count - 1) * received_count;
+        let dropped_count = dropped_count - era.begin.dropped_count;
         let lost_count = dropped_count.saturating_sub(filtered_count) / self.shard_count;
-        let new_count = lost_count.saturating_sub(self.lost_count);
+        let new_count = lost_count.saturating_sub(era.lost_count);
         if let Some(counters) = self.counters.upgrade() {
             counters.kernel_drop_count.fetch_add(new_count, Relaxed);
         }
-        self.lost_count += new_count;
+        era.lost_count += new_count;
     }
+}
+
+/// Whether its socket is.
+fn is_open(member: &Arc<Member>) -> bool {
+    Arc::strong_count(member) > 1
 }
 
 #[cfg(test)]
@@ -144,68 +274,140 @@ mod tests {
     use super::*;
     use crate::stats::StatsTable;
 
+    /// Three shards, whose sockets are asked by hand.
+    struct Rig {
+        drops: Arc<SharedDrops>,
+        counters: Arc<NicCounters>,
+        now: Instant,
+    }
+
+    const KEY: Key = (SocketAddrV4::new(std::net::Ipv4Addr::BROADCAST, 5064), Some((2, 0)));
+    const SOON: Duration = Duration::from_millis(50);
+
+    impl Rig {
+        fn new() -> Self {
+            let counters = StatsTable::default().nic(2, "eth0");
+            Self { drops: Arc::default(), counters, now: Instant::now() }
+        }
+
+        fn open(&self, index: u16) -> Part {
+            self.drops.join(KEY, Shard { index, count: 3 }, &self.counters)
+        }
+
+        fn open_all(&mut self) -> [Part; 3] {
+            let parts = [0, 1, 2].map(|index| self.open(index));
+            self.settle_after(Duration::ZERO);
+            parts
+        }
+
+        fn settle_after(&mut self, delay: Duration) {
+            self.now += delay;
+            settle(&mut lock(&self.drops.pools), self.now, |_| true);
+        }
+
+        fn lost(&self) -> u64 {
+            self.counters.kernel_drop_count.load(Relaxed)
+        }
+    }
+
+    /// What each of them received and dropped.
+    fn came<const N: usize>(parts: [&Part; N], received: [u64; N], dropped: [u32; N]) {
+        for ((part, received), dropped) in parts.into_iter().zip(received).zip(dropped) {
+            part.note_received(received);
+            part.note_dropped(dropped);
+        }
+    }
+
     #[test]
     fn what_filters_drop_is_not_counted_and_what_is_lost_is() {
-        let (stats, drops) = (StatsTable::default(), SharedDrops::default());
-        let counters = stats.nic(2, "eth0");
-        let key = (SocketAddrV4::new([255; 4].into(), 5064), Some((2, 0)));
-        let shard = |index| Shard { index, count: 3 };
-        let [a, b, c] = [0, 1, 2].map(|index| drops.join(key, shard(index), &counters));
-        let lost = || counters.kernel_drop_count.load(Relaxed);
+        let mut rig = Rig::new();
+        let [a, b, c] = rig.open_all();
         // 10 came: a received 4, b 3, and c 2 of 3.
-        for (member, received_count, dropped_count) in [(&a, 4, 6), (&b, 3, 7), (&c, 2, 8)] {
-            member.received_count.fetch_add(received_count, Relaxed);
-            member.dropped_count.fetch_add(dropped_count, Relaxed);
-        }
-        let mut now = Instant::now();
-        let mut settle_after = |delay| {
-            now += delay;
-            drops.settle_at(now);
-        };
-        let soon = UNDER_WAY_MAX / 2;
-        settle_after(soon);
-        settle_after(soon);
-        assert_eq!(lost(), 0, "more may be under way");
-        c.has_queued.store(true, Relaxed);
-        (0..3).for_each(|_| settle_after(UNDER_WAY_MAX));
-        assert_eq!(lost(), 0, "more is queued");
-        c.has_queued.store(false, Relaxed);
-        settle_after(UNDER_WAY_MAX);
-        assert_eq!(lost(), 1);
+        came([&a, &b, &c], [4, 3, 2], [6, 7, 8]);
+        rig.settle_after(SOON);
+        c.note_queued(true);
+        rig.settle_after(SOON);
+        assert_eq!(rig.lost(), 0, "it is not judged yet");
+        (0..3).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
+        assert_eq!(rig.lost(), 0, "more is queued");
+        c.note_queued(false);
+        rig.settle_after(SOON);
+        rig.settle_after(UNDER_WAY_MAX);
+        rig.settle_after(UNDER_WAY_MAX);
+        assert_eq!(rig.lost(), 1);
         // One more, which b receives later.
-        for member in [&a, &c] {
-            member.dropped_count.fetch_add(1, Relaxed);
-        }
-        settle_after(soon);
-        b.received_count.fetch_add(1, Relaxed);
-        (0..3).for_each(|_| settle_after(UNDER_WAY_MAX));
-        assert_eq!(lost(), 1);
-        // Of 30 more, all to a, 20 are lost, while others come all the time.
-        let came = |received: [u64; 3], dropped: [u64; 3]| {
-            for ((member, received), dropped) in [&a, &b, &c].into_iter().zip(received).zip(dropped)
-            {
-                member.received_count.fetch_add(received, Relaxed);
-                member.dropped_count.fetch_add(dropped, Relaxed);
-            }
-        };
-        came([10, 0, 0], [20, 30, 30]);
+        came([&a, &c], [0, 0], [1, 1]);
+        rig.settle_after(SOON);
+        b.note_received(1);
+        (0..3).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
+        assert_eq!(rig.lost(), 1);
+    }
+
+    #[test]
+    fn losses_are_told_while_others_come_all_the_time_and_never_too_many() {
+        let mut rig = Rig::new();
+        let [a, b, c] = rig.open_all();
+        // Of 30, all to a, 20 are lost.
+        came([&a, &b, &c], [10, 0, 0], [20, 30, 30]);
         for _ in 0..5 {
-            settle_after(UNDER_WAY_MAX);
-            came([1, 2, 0], [2, 1, 3]);
+            rig.settle_after(UNDER_WAY_MAX);
+            came([&a, &b, &c], [1, 2, 0], [2, 1, 3]);
+            assert!(rig.lost() <= 20);
         }
-        assert_eq!(lost(), 1 + 20 - 2, "as many too few as two thirds of what comes meanwhile");
-        (0..2).for_each(|_| settle_after(UNDER_WAY_MAX));
-        assert_eq!(lost(), 1 + 20);
-        assert_eq!(lock(&drops.pools).len(), 1);
-        drop((a, b, c));
-        drops.settle();
-        assert!(lock(&drops.pools).is_empty(), "nothing is kept of sockets that have gone");
+        assert_eq!(rig.lost(), 20 - 2, "as many too few as two thirds of what comes meanwhile");
+        (0..2).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
+        assert_eq!(rig.lost(), 20);
+    }
+
+    #[test]
+    fn what_comes_while_not_all_are_open_is_no_loss_and_hides_none() {
+        let mut rig = Rig::new();
+        let [a, b] = [rig.open(0), rig.open(1)];
+        rig.settle_after(Duration::ZERO);
+        // 1,000 to a, and 1,000 to c, which is not open yet.
+        came([&a, &b], [1000, 0], [1000, 2000]);
+        rig.settle_after(UNDER_WAY_MAX);
+        let c = rig.open(2);
+        (0..3).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
+        assert_eq!(rig.lost(), 0);
+        // 5 to a, all lost.
+        came([&a, &b, &c], [0, 0, 0], [5, 5, 5]);
+        (0..2).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
+        assert_eq!(rig.lost(), 5);
+        // 7 more, before c leaves, and 100 to a after that.
+        came([&a, &b, &c], [0, 0, 0], [7, 7, 7]);
+        c.leave();
+        drop(c);
+        came([&a, &b], [100, 0], [0, 100]);
+        (0..3).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
+        assert!(rig.lost() <= 12, "{} is too many", rig.lost());
+        drop((a, b));
+        rig.settle_after(Duration::ZERO);
+        assert!(lock(&rig.drops.pools).is_empty(), "nothing is kept of sockets that have gone");
+    }
+
+    #[test]
+    fn what_was_lost_before_all_close_is_counted_though_others_open_before_anybody_asks() {
+        let mut rig = Rig::new();
+        let parts = rig.open_all();
+        came(parts.each_ref(), [3, 0, 0], [20, 23, 23]);
+        for part in parts {
+            part.leave();
+        }
+        let other = (KEY.0, Some((3, 0)));
+        let _other = rig.drops.join(other, Shard { index: 0, count: 3 }, &rig.counters);
+        assert_eq!(rig.lost(), 20);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_sockets_that_have_gone() {
+        let rig = Rig::new();
         for number in 0..100 {
-            let other = (key.0, Some((number, 0)));
-            drop(drops.join(other, shard(0), &counters)); // and nobody asks for statistics
-            drop(drops.join(key, shard(0), &counters));
+            let other = (KEY.0, Some((number, 0)));
+            drop(rig.drops.join(other, Shard { index: 0, count: 3 }, &rig.counters));
+            drop(rig.open(0)); // and nobody asks for statistics
         }
-        let pools = lock(&drops.pools);
+        let pools = lock(&rig.drops.pools);
         assert!(pools.len() <= 2 && pools.values().all(|pool| pool.members.len() <= 1));
     }
 }

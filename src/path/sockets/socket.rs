@@ -16,7 +16,7 @@ use super::{
     open::{self, OpenSocket, SocketOptions},
     plan::{ALL_NICS, Role, SocketPlan},
     settings::ListenSettings,
-    shared_drops::Member,
+    shared_drops::{Asked, Part},
 };
 use crate::{
     datagram::Class,
@@ -24,7 +24,7 @@ use crate::{
     lock::lock,
     nics::NicId,
     platform,
-    stats::{NicCounters, StatsTable, add},
+    stats::{NicCounters, StatsTable},
     sys::{
         drop_count::DropCount,
         options::{self, PacketInfo},
@@ -150,7 +150,7 @@ pub(crate) struct ListenSocket {
     joins: Mutex<Vec<(Ipv4Addr, u32)>>,
     drops: DropCount,
     /// If other shards hear the rest of what it hears.
-    part: Option<Arc<Member>>,
+    part: Option<Part>,
     /// Whether the kernel drops what the engine's filter does not keep.
     pub has_filter: bool,
     opener: Opener,
@@ -204,6 +204,16 @@ impl ListenSocket {
         Ok(socket)
     }
 
+    /// The socket for all who need it.
+    pub fn shared(self) -> Arc<Self> {
+        let socket = Arc::new(self);
+        if let Some(part) = &socket.part {
+            let asked: Arc<dyn Asked> = Arc::clone(&socket) as _;
+            part.opened(Arc::downgrade(&asked));
+        }
+        socket
+    }
+
     pub(super) fn new(open: OpenSocket, plan: SocketPlan, counters: Arc<NicCounters>) -> Self {
         let granted = |socket: &Socket| socket.recv_buffer_size().unwrap_or(0);
         Self {
@@ -225,6 +235,9 @@ impl ListenSocket {
     /// Joins and leaves groups until it has joined exactly `joins`. Loses no datagram meanwhile.
     pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Followed {
         let mut joined = lock(&self.joins);
+        if *joined != joins {
+            self.leave_part();
+        }
         let mut followed = Followed::default();
         joined.retain(|join| {
             let stays = joins.contains(join);
@@ -269,7 +282,7 @@ impl ListenSocket {
         }
         if let Some(part) = &self.part {
             // Most were dropped by the filter.
-            part.dropped_count.fetch_add(u64::from(added_count), Relaxed);
+            part.note_dropped(added_count);
         } else {
             self.counters.kernel_drop_count.fetch_add(u64::from(added_count), Relaxed);
         }
@@ -279,7 +292,7 @@ impl ListenSocket {
     #[inline]
     pub fn note_received(&self) {
         if let Some(part) = &self.part {
-            add(&part.received_count, 1);
+            part.note_received(1);
         }
     }
 
@@ -288,8 +301,16 @@ impl ListenSocket {
         if let Some((drop_count, has_queued)) = options::kernel_drops(&self.socket) {
             self.note_drop_count(drop_count);
             if let Some(part) = &self.part {
-                part.has_queued.store(has_queued, Relaxed);
+                part.note_queued(has_queued);
             }
+        }
+    }
+
+    /// Before it closes or hears something else.
+    fn leave_part(&self) {
+        if let Some(part) = &self.part {
+            self.refresh_drop_count();
+            part.leave();
         }
     }
 
@@ -309,6 +330,12 @@ impl ListenSocket {
     }
 }
 
+impl Asked for ListenSocket {
+    fn refresh_drop_count(&self) {
+        Self::refresh_drop_count(self);
+    }
+}
+
 /// How many datagrams a socket may have queued: as many as fit the largest receive buffer.
 const QUEUED_COUNT_MAX: u64 = 1 << 20;
 
@@ -320,6 +347,7 @@ impl Drop for ListenSocket {
         if !self.plan.hears() || !is_last {
             return;
         }
+        self.leave_part();
         let mut left_count = 0;
         let mut byte = [MaybeUninit::uninit(); 1];
         while left_count < QUEUED_COUNT_MAX {
@@ -332,8 +360,8 @@ impl Drop for ListenSocket {
         }
         self.counters.left_count.fetch_add(left_count, Relaxed);
         if let Some(part) = &self.part {
-            part.received_count.fetch_add(left_count, Relaxed);
-            part.has_queued.store(false, Relaxed);
+            part.note_received(left_count);
+            part.note_queued(false);
         }
     }
 }
