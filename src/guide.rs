@@ -167,11 +167,11 @@
 //! | broadcasts and groups | a filter on each socket, by a hash of the sender's address and port (classic BPF, `SO_ATTACH_FILTER`) | a copy per shard, made by the sender or in the softirq, of which all but one are dropped at once |
 //!
 //! Unicast sockets carry no filter: it would run after the kernel has chosen one of them, and drop
-//! what no other gets. A sender's datagrams of one class stay in order on one shard, until a server
-//! comes or goes at the port; then the kernel spreads unicasts anew, and what waited in a closed
-//! socket is lost. What a filter drops counts among a socket's drops. So losses of broadcasts are
-//! told from the sums over all shards, once their sockets are empty again
-//! ([`Counts::kernel_drop_count`]).
+//! what no other gets. A sender's broadcasts and groups stay in order on one shard, and so do its
+//! unicasts to one address and port, until a server comes or goes there; then the kernel spreads
+//! unicasts anew, and what waited in a closed socket is lost. What a filter drops counts among a
+//! socket's drops. So losses of broadcasts are told from the sums over all shards, once their
+//! sockets are empty again ([`Counts::kernel_drop_count`]).
 //!
 //! [`Builder::filter`] puts more into the same program: what is of no interest is dropped before it
 //! is queued, wakes nobody and is copied nowhere. Then losses cannot be told from it. Unicasts, and

@@ -500,11 +500,14 @@ impl Builder {
             }
             let failed = |source| Error::Backend { operation: "asking for an unused port", source };
             let (mut chosen, mut kept) = (Vec::new(), Vec::new());
+            let named = self.listen.ports.clone();
             for port in self.listen.ports.iter_mut().filter(|port| **port == 0) {
-                let (unused, socket) = options::unused_port().map_err(failed)?;
-                *port = unused;
-                chosen.push(unused);
-                kept.push(socket); // so that no port is chosen twice
+                while named.contains(port) {
+                    let (unused, socket) = options::unused_port().map_err(failed)?;
+                    *port = unused;
+                    kept.push(socket); // so that no port is chosen twice
+                }
+                chosen.push(*port);
             }
             drop(kept);
             self.listen.joins.iter_mut().for_each(|join| join.follow_ports(&chosen));

@@ -37,6 +37,9 @@ pub(super) struct Core {
     pub shared: Arc<Shared>,
     posted: Outbox,
     delay_max: Duration,
+    /// Whether the last turn has taken an errand. It does not look at all that one may be about.
+    #[allow(dead_code, reason = "for the feature tokio-uring")]
+    pub had_errand: bool,
     is_closed: bool,
 }
 
@@ -63,6 +66,7 @@ impl Core {
             shared: Arc::new(shared),
             posted: Outbox::new(replies_max),
             delay_max: settings.delay_max,
+            had_errand: false,
             is_closed: false,
         })
     }
@@ -97,7 +101,8 @@ impl Core {
         self.count_refusals(batch);
         // A thread that stores an errand after this sees that the engine waits, and wakes it.
         self.shared.is_waiting.store(true, Ordering::SeqCst);
-        let is_polling = self.shared.has_errand.swap(false, Ordering::SeqCst) || is_polling;
+        self.had_errand = self.shared.has_errand.swap(false, Ordering::SeqCst);
+        let is_polling = self.had_errand || is_polling;
         self.take_posted();
         let turn = Turn {
             admission: &self.admission,

@@ -19,11 +19,12 @@ use crate::{
 ///   another's, by a hash of the sender's address and port. A copy per shard is made and dropped in
 ///   the kernel: count all of the machine's time
 ///   ([the guide](crate::guide#more-than-one-core)).
-/// - Unicasts: the kernel gives each sender to one of the sockets (`SO_REUSEPORT`).
+/// - Unicasts: the kernel gives each sender to one of the sockets of an address and port
+///   (`SO_REUSEPORT`).
 ///
-/// So the datagrams of one sender and class are heard by one shard, in order, as long as no server
-/// comes or goes at the port. Where the system has no such filters (all but Linux) there is one
-/// shard, however many are asked for.
+/// So a sender's broadcasts and groups are heard by one shard, in order, and so are its unicasts to
+/// one address and port, as long as no server comes or goes there. Where the system has no such
+/// filters (all but Linux) there is one shard, however many are asked for.
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;
@@ -80,8 +81,8 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// As [`Engine::run`]: the first error of any shard. [`Error::Backend`] also if a thread cannot
-    /// be started.
+    /// As [`Engine::run`]: that of the first shard that has one. [`Error::Backend`] also if a
+    /// thread cannot be started.
     pub fn run<F, H>(self, handler_of: F) -> Result<Stats>
     where
         F: Fn(usize) -> H + Sync,
@@ -115,9 +116,12 @@ impl Shards {
             let threads: Vec<_> = self.engines.into_iter().enumerate().map(start).collect();
             threads.into_iter().map(|started| started.map(|thread| thread.join())).collect()
         });
+        let mut first = Ok(());
         for result in results {
-            result?.unwrap_or_else(|panic| resume_unwind(panic))?;
+            let ended = result.and_then(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic)));
+            first = first.and(ended);
         }
+        first?;
         Ok(handle.stats())
     }
 }

@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{Mutex, mpsc},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nicring::{Backend, BatchLease, Handle, HandlerRuntime, Shards, Stats};
@@ -28,6 +28,8 @@ for_each_backend!(crate::common::on:
     a_task_that_never_ends_does_not_keep_the_shards_from_ending,
     a_panic_in_a_task_that_has_waited_ends_all_shards_and_reaches_the_caller,
     what_handles_ask_for_while_tasks_keep_all_batches_stops_nobody,
+    handlers_are_made_within_their_runtime,
+    no_reply_stays_behind_when_its_batch_comes_back_as_the_shard_falls_asleep,
     what_came_before_the_shards_run_keeps_nothing_from_being_heard,
 );
 
@@ -287,4 +289,58 @@ fn what_came_before_the_shards_run_keeps_nothing_from_being_heard(backend: Backe
         client.expect("heard", to);
     }
     ended(&handle, ran);
+}
+
+fn handlers_are_made_within_their_runtime(backend: Backend) {
+    let (shards, handle, to) = open(backend);
+    let run = move || {
+        shards.run_async(|_, _| {
+            let mut timer = tokio::time::interval(Duration::from_millis(1));
+            tokio::task::spawn_local(async move { timer.tick().await });
+            |batch: BatchLease| async move {
+                batch.iter().for_each(|one| _ = batch.reply(&one, one.payload()));
+            }
+        })
+    };
+    let ran = thread::spawn(run);
+    let client = Client::on_loopback();
+    client.send("made", to);
+    client.expect("made", to);
+    ended(&handle, ran);
+}
+
+/// Other threads answer and give batches back just when the shard looks for the last time.
+fn no_reply_stays_behind_when_its_batch_comes_back_as_the_shard_falls_asleep(backend: Backend) {
+    const COUNT: u32 = 20_000;
+    let (shards, handle, to) = open(backend);
+    let (sender, batches) = mpsc::channel::<(u32, BatchLease)>();
+    let run = move || {
+        shards.run_async(|_, _| {
+            let (sender, mut number) = (sender.clone(), 0);
+            move |batch: BatchLease| {
+                number += 1;
+                let _ = sender.send((number, batch));
+                std::future::ready(())
+            }
+        })
+    };
+    let ran = thread::spawn(run);
+    let answers = thread::spawn(move || {
+        for (number, batch) in batches {
+            // Up to 12 us, in steps that repeat late.
+            let end = Instant::now() + Duration::from_nanos(u64::from(number * 769 % 12_000));
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            batch.iter().for_each(|one| _ = batch.reply(&one, one.payload()));
+        }
+    });
+    let client = Client::on_loopback();
+    for number in 0..COUNT {
+        let text = number.to_string();
+        client.send(&text, to);
+        client.expect(&text, to);
+    }
+    ended(&handle, ran);
+    answers.join().expect("no panic");
 }

@@ -152,9 +152,11 @@ impl Local {
         self.lender.core.turn_or_poll(batch, deadline, is_polling)
     }
 
-    /// Whether something came back that is to be sent, or there is an errand.
+    /// Whether something came back that is to be sent, or there is an errand: the turn may have
+    /// taken one that came after the looks before it.
     fn has_work(&mut self) -> bool {
         self.lender.free.iter_mut().any(has_replies)
+            || self.lender.core.had_errand
             || self.lender.core.shared.has_errand.load(Ordering::SeqCst)
     }
 
@@ -192,7 +194,10 @@ impl Local {
     async fn drain(mut self, mut hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
         let end = Instant::now() + DRAIN_TIME_MAX;
         loop {
-            self.lender.core.check_process()?;
+            if let Err(error) = self.lender.core.check_process() {
+                std::mem::forget(self);
+                return Err(error);
+            }
             let is_over = Instant::now() >= end;
             if let Some(batch) = self.receive(true)? {
                 let has_more = !batch.is_empty() || self.lender.free.iter_mut().any(has_replies);

@@ -25,10 +25,16 @@ impl Runtime {
         made.inspect_err(|error| tracing::warn!(%error, "tokio hosts the handlers")).ok().map(Self)
     }
 
-    /// Serves until the engine is stopped.
-    pub fn serve(self, engine: Engine, hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
+    /// Serves until the engine is stopped, by what `hand_out_of` makes within the runtime.
+    pub fn serve<H: FnMut(BatchLease) -> bool>(
+        self,
+        engine: Engine,
+        hand_out_of: impl FnOnce() -> H,
+    ) -> Result<()> {
         let delay_max = engine.delay_max();
-        let ended = self.0.block_on(local::serve(engine.into_core(), delay_max, hand_out));
+        let ended = self
+            .0
+            .block_on(async { local::serve(engine.into_core(), delay_max, hand_out_of()).await });
         if let Err(Error::Forked) = ended {
             // Its poller is the parent's too.
             std::mem::forget(self.0);

@@ -12,7 +12,11 @@ impl Runtime {
         None
     }
 
-    pub fn serve(self, _: Engine, _: impl FnMut(BatchLease) -> bool) -> Result<()> {
+    pub fn serve<H: FnMut(BatchLease) -> bool>(
+        self,
+        _: Engine,
+        _: impl FnOnce() -> H,
+    ) -> Result<()> {
         match self {}
     }
 }

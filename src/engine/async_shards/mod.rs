@@ -29,12 +29,12 @@ impl Shards {
     /// runtime of tokio-uring, which waits for the shard's own ring too; where io_uring is refused,
     /// one of tokio, and the portable backend has a thread beside it.
     ///
-    /// `handler_of` makes the handler of a shard, on the shard's thread. The handler gets each
-    /// batch. A future that is ready at once costs no task. One that waits goes on as a task, and
-    /// holds back nothing but the batch that it keeps: drop that before you wait for long, and
-    /// answer by [`Handle::reply_by`](crate::Handle::reply_by). When the shard ends, tasks have
-    /// 200 ms to give their batches back, and are dropped then. A panic of a handler's future ends
-    /// the shards, and reaches the caller.
+    /// `handler_of` makes the handler of a shard, on the shard's thread, within its runtime. The
+    /// handler gets each batch. A future that is ready at once costs no task. One that waits goes
+    /// on as a task, and holds back nothing but the batch that it keeps: drop that before you wait
+    /// for long, and answer by [`Handle::reply_by`](crate::Handle::reply_by). When the shard ends,
+    /// tasks have 200 ms to give their batches back, and are dropped then. A panic while a
+    /// handler's future runs ends the shards, and reaches the caller.
     ///
     /// # Errors
     ///
@@ -58,14 +58,15 @@ impl Shards {
     {
         self.on_threads(|number, engine| {
             let tasks = Tasks::of(engine.handle());
+            // Within the runtime, for what it makes there: timers, tasks, sockets.
             let start_each = |runtime| {
                 let mut handler = handler_of(number, runtime);
                 let tasks = &tasks;
                 move |batch| tasks.start(handler(batch))
             };
             let served = match hosted::Runtime::for_engine(&engine) {
-                Some(runtime) => runtime.serve(engine, start_each(HandlerRuntime::TokioUring)),
-                None => serve_on_tokio(engine, start_each(HandlerRuntime::Tokio)),
+                Some(runtime) => runtime.serve(engine, || start_each(HandlerRuntime::TokioUring)),
+                None => serve_on_tokio(engine, || start_each(HandlerRuntime::Tokio)),
             };
             tasks.resume_panic();
             served
@@ -73,15 +74,25 @@ impl Shards {
     }
 }
 
-fn serve_on_tokio(engine: Engine, mut hand_out: impl FnMut(BatchLease) -> bool) -> Result<()> {
+fn serve_on_tokio<H: FnMut(BatchLease) -> bool>(
+    engine: Engine,
+    hand_out_of: impl FnOnce() -> H,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let failed = |source| Error::Backend { operation: "starting a runtime of tokio", source };
     let runtime = runtime.map_err(failed)?;
     let engine = AsyncEngine::start(engine.into_core())?;
-    LocalSet::new().block_on(&runtime, async {
+    let tasks = LocalSet::new();
+    let served = tasks.block_on(&runtime, async {
+        let mut hand_out = hand_out_of();
         while let Some(batch) = engine.recv_batch().await? {
             hand_out(batch);
         }
         Ok(())
-    })
+    });
+    if let Err(Error::Forked) = served {
+        // Their poller is the parent's too.
+        std::mem::forget((tasks, runtime));
+    }
+    served
 }

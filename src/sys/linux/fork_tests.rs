@@ -27,26 +27,26 @@ use crate::{Backend, Batch, Engine, Error, Queued};
 /// How long to wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn backends() -> impl Iterator<Item = Backend> {
+pub(super) fn backends() -> impl Iterator<Item = Backend> {
     let has_io_uring = crate::uring::check().is_ok();
     [Backend::IoUring, Backend::Portable]
         .into_iter()
         .filter(move |backend| *backend == Backend::Portable || has_io_uring)
 }
 
-fn builder(backend: Backend) -> crate::Builder {
+pub(super) fn builder(backend: Backend) -> crate::Builder {
     Engine::builder().backend(backend).nic("127.0.0.1").port(0)
 }
 
 /// Runs this test once more in a process of its own, and returns true there. The children of this
 /// one would hold the sockets of other tests.
 #[track_caller]
-fn is_alone(test: &str) -> bool {
+pub(super) fn is_alone(module: &str, test: &str) -> bool {
     const MARK: &str = "NICRING_TEST_CHILD";
     if env::var_os(MARK).is_some() {
         return true;
     }
-    let name = format!("{}::{test}", module_path!().split_once("::").expect("a module").1);
+    let name = format!("{}::{test}", module.split_once("::").expect("a module").1);
     let mut command = Command::new("/proc/self/exe");
     let output = command.args([&name, "--exact", "--nocapture"]).env(MARK, "1").output();
     let output = output.expect("this program");
@@ -84,7 +84,7 @@ fn forked(in_child: impl FnOnce() -> bool) {
     }
 }
 
-fn client(port: u16) -> UdpSocket {
+pub(super) fn client(port: u16) -> UdpSocket {
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
     client.connect((Ipv4Addr::LOCALHOST, port)).expect("loopback");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -92,7 +92,7 @@ fn client(port: u16) -> UdpSocket {
 }
 
 #[track_caller]
-fn assert_answered(client: &UdpSocket, text: &str) {
+pub(super) fn assert_answered(client: &UdpSocket, text: &str) {
     let mut payload = [0; 16];
     let len = client.recv(&mut payload).expect("an answer");
     assert_eq!(&payload[..len], text.as_bytes());
@@ -111,7 +111,10 @@ fn is_forked<T>(result: Result<T, Error>) -> bool {
 
 #[test]
 fn a_forked_child_cannot_run_its_parents_engine_nor_take_its_datagrams() {
-    if !is_alone("a_forked_child_cannot_run_its_parents_engine_nor_take_its_datagrams") {
+    if !is_alone(
+        module_path!(),
+        "a_forked_child_cannot_run_its_parents_engine_nor_take_its_datagrams",
+    ) {
         return;
     }
     for backend in backends() {
@@ -164,7 +167,7 @@ fn a_forked_child_cannot_run_its_parents_engine_nor_take_its_datagrams() {
 
 #[test]
 fn shards_in_a_forked_child_are_an_error_and_the_parents_go_on() {
-    if !is_alone("shards_in_a_forked_child_are_an_error_and_the_parents_go_on") {
+    if !is_alone(module_path!(), "shards_in_a_forked_child_are_an_error_and_the_parents_go_on") {
         return;
     }
     for backend in backends() {
@@ -188,7 +191,10 @@ fn shards_in_a_forked_child_are_an_error_and_the_parents_go_on() {
 
 #[test]
 fn a_handler_that_forks_ends_the_loop_of_the_child_and_the_parent_goes_on() {
-    if !is_alone("a_handler_that_forks_ends_the_loop_of_the_child_and_the_parent_goes_on") {
+    if !is_alone(
+        module_path!(),
+        "a_handler_that_forks_ends_the_loop_of_the_child_and_the_parent_goes_on",
+    ) {
         return;
     }
     let flows = [ControlFlow::Continue(()), ControlFlow::Break(())];
@@ -233,7 +239,10 @@ fn a_handler_that_forks_ends_the_loop_of_the_child_and_the_parent_goes_on() {
 
 #[test]
 fn an_async_engine_in_a_forked_child_is_an_error_and_its_drop_disturbs_nobody() {
-    if !is_alone("an_async_engine_in_a_forked_child_is_an_error_and_its_drop_disturbs_nobody") {
+    if !is_alone(
+        module_path!(),
+        "an_async_engine_in_a_forked_child_is_an_error_and_its_drop_disturbs_nobody",
+    ) {
         return;
     }
     for backend in backends() {

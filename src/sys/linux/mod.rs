@@ -10,6 +10,8 @@
 //! - [`nic_watch`]: the NICs that follow from it.
 
 pub(crate) mod cmsg;
+#[cfg(all(test, feature = "tokio-uring"))]
+mod fork_async_tests;
 pub(crate) mod fork_mark;
 #[cfg(test)]
 mod fork_tests;
