@@ -7,8 +7,9 @@ use crate::nics::Subnet;
 /// Which datagrams an engine hands out; see [`Builder::filter`](crate::Builder::filter).
 ///
 /// On Linux the kernel drops what a filter does not keep of the broadcasts and groups, before it is
-/// queued (classic BPF, socket(7), `SO_ATTACH_FILTER`). Of unicasts, on other systems, and where a
-/// filter is longer than 500 instructions or a pattern than 80 bytes, the engine drops it
+/// queued (classic BPF, socket(7), `SO_ATTACH_FILTER`). Of unicasts, on other systems, where a
+/// filter is longer than 500 instructions or a pattern than 80 bytes, and where the kernel grants
+/// no memory for it (net.core.optmem_max), the engine drops it
 /// ([`Counts::filtered_count`](crate::Counts::filtered_count)). The verdict is the same, but that
 /// the engine sees no more of a payload than fits a buffer
 /// ([`Builder::buffer_bytes`](crate::Builder::buffer_bytes)).

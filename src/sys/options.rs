@@ -243,7 +243,8 @@ pub(crate) fn with_travel<T>(
 }
 
 /// Has the kernel drop what the filter does not keep, and what another shard is to hear. Before the
-/// socket is bound. Returns whether the filter is in force: one that is too long is not.
+/// socket is bound. Returns whether the filter is in force: one that is too long is not, nor one
+/// that takes more memory than the system allows (net.core.optmem_max).
 #[cfg(target_os = "linux")]
 pub(crate) fn hear_part(
     socket: &Socket,
@@ -251,12 +252,15 @@ pub(crate) fn hear_part(
     shard: Shard,
 ) -> io::Result<bool> {
     use super::linux::socket_filter::{attach, program};
-    let is_in_force = match program(filter, shard) {
-        Some(program) => attach(socket, &program).map(|()| true),
-        // Of the shard alone it is never too long.
-        None => program(None, shard).map_or(Ok(()), |part| attach(socket, &part)).map(|()| false),
-    };
-    Ok(is_in_force? && filter.is_some())
+    if let (Some(program), Some(_)) = (program(filter, shard), filter) {
+        match attach(socket, &program) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
+            attached => return attached.map(|()| true),
+        }
+    }
+    // Of the shard alone it is never too long.
+    let part = program(None, shard).filter(|_| shard != Shard::ONLY);
+    part.map_or(Ok(()), |part| attach(socket, &part)).map(|()| false)
 }
 
 /// This system has no filters, and so only one shard.

@@ -1,6 +1,9 @@
 //! What is of no interest is dropped, by the kernel or by the engine, with the same verdict.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use nicring::{Backend, Class, Filter, Subnet, search::Protocol};
 use socket2::{Domain, Socket, Type};
@@ -13,6 +16,7 @@ use crate::{
 for_each_backend!(crate::common::netns::on:
     what_is_no_search_is_dropped_by_the_kernel_and_by_the_engine_alike,
     a_filter_that_is_too_long_for_the_kernel_keeps_the_same,
+    a_filter_that_the_kernel_has_no_memory_for_keeps_the_same,
     shards_and_a_filter_drop_what_either_does_not_keep,
 );
 
@@ -47,21 +51,33 @@ fn payloads() -> Vec<(Vec<u8>, bool)> {
 }
 
 fn what_is_no_search_is_dropped_by_the_kernel_and_by_the_engine_alike(backend: Backend) {
-    let unicast_count = keeps_searches(backend, filter());
-    assert_eq!(unicast_count, 0, "the kernel drops what is no unicast");
+    let by_engine = keeps_searches(&Star::new(2), backend, filter());
+    assert_eq!(by_engine, 0, "the kernel drops what is no unicast");
+}
+
+/// Ignores so many hosts more.
+fn ignoring(count: u32) -> Filter {
+    let other = |number| Subnet::of_host(Ipv4Addr::from_bits(0xC633_6400 + number));
+    (0..count).map(other).fold(filter(), Filter::ignore)
 }
 
 fn a_filter_that_is_too_long_for_the_kernel_keeps_the_same(backend: Backend) {
-    let other = |number: u32| Subnet::of_host(Ipv4Addr::from_bits(0xC633_6400 + number));
-    let filter = (0..200).map(other).fold(filter(), Filter::ignore);
-    assert!(keeps_searches(backend, filter) > 0, "the engine drops all by itself");
+    let by_engine = keeps_searches(&Star::new(2), backend, ignoring(200));
+    assert!(by_engine > 0, "the engine drops all by itself");
+}
+
+fn a_filter_that_the_kernel_has_no_memory_for_keeps_the_same(backend: Backend) {
+    let star = Star::new(2);
+    let limited = star.server.run(|| fs::write("/proc/sys/net/core/optmem_max", "2048"));
+    limited.expect("Linux lets a namespace have its own limit");
+    let by_engine = keeps_searches(&star, backend, ignoring(80));
+    assert!(by_engine > 0, "the engine drops all by itself");
 }
 
 /// Asks in every class, from a NIC of interest and from one that is not. Returns how many the
 /// engine has dropped of what was no unicast.
 #[track_caller]
-fn keeps_searches(backend: Backend, filter: Filter) -> u64 {
-    let star = Star::new(2);
+fn keeps_searches(star: &Star, backend: Backend, filter: Filter) -> u64 {
     let server = star.server.echo(on_every_nic(backend).buffer_bytes(4096).filter(filter));
     let (mut heard_count, mut unicast_count, mut other_count) = (0, 0, 0);
     for number in 1..=2 {

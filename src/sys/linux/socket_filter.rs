@@ -32,8 +32,8 @@ const DROP: u32 = 0;
 
 /// Where the payload begins (RFC 768).
 const PAYLOAD: u32 = 8;
-/// So many instructions take 4 KiB of the memory that a socket may have for its options
-/// (net.core.optmem_max), which is 20 KiB on older kernels.
+/// So many instructions take 4 KiB, and what the kernel translates them to about twice that, of the
+/// memory that a socket may have for its options (net.core.optmem_max: 20 KiB on older kernels).
 const LEN_MAX: usize = 500;
 /// A failed comparison jumps over the rest of its pattern, at most 255 instructions.
 const PATTERN_LEN_MAX: usize = 80;
