@@ -185,8 +185,8 @@
 //! | the program has | use | what it costs |
 //! |---|---|---|
 //! | a thread to spare | [`Engine::run`] | nothing is cheaper |
-//! | several, and more than one of them can answer | [`Shards::run`] | a copy of each broadcast per shard |
-//! | handlers that read files or wait for others, a thread per core | `Shards::run_async` (feature `tokio-uring`) | a look at the runtime per batch |
+//! | several, and one that is busy all the time | [`Shards::run`] | a copy of each broadcast per shard; smaller batches |
+//! | handlers that read files or wait for others, a thread per core | `Shards::run_async` (feature `tokio-uring`) | a look at the runtime per batch, a task for each that waits |
 //! | async tasks, of any runtime | [`AsyncEngine::recv_batch`] | at a high rate about the same: the engine's own thread lends whole batches; where little comes, a second wake-up per datagram |
 //! | code written for `AsyncUdpV4` of epics-base-rs | `udp_v4` (feature `udp-v4`) | about as much as a plain tokio loop |
 //!

@@ -143,6 +143,68 @@
 //! engine waits for nothing, a datagram costs a second wake-up: what has to answer a trickle with
 //! the least delay is better off with `run`.
 //!
+//! # More than one core
+//!
+//! How much faster two shards on two CPUs empty full queues than one, and how much faster two
+//! processes do that share nothing but the machine (bench `shards`, 15 rounds, 2026-11-30):
+//!
+//! | what comes | one shard, per second | two shards | two processes |
+//! |---|---|---|---|
+//! | 80 bytes by unicast | 1,090,000 | 1.61 [1.55, 1.63] | 1.60 [1.56, 1.61] |
+//! | 80 bytes by broadcast | 1,150,000 | 1.54 [1.43, 1.59] | 1.56 [1.54, 1.59] |
+//! | CA SEARCH for 20 names, all misses, by unicast | 584,000 | 1.77 [1.46, 1.79] | 1.67 [1.57, 1.74] |
+//! | the same by broadcast | 601,000 | 1.80 [1.72, 1.85] | 1.71 [1.64, 1.75] |
+//! | 19 misses and a hit, by unicast | 176,000 | 1.95 [1.89, 2.00] | 1.99 [1.93, 2.06] |
+//! | the same by broadcast | 176,000 | 1.93 [1.88, 1.99] | 2.02 [1.98, 2.04] |
+//!
+//! What is missing to 2 is the machine's, whose CPUs share caches and memory. One shard costs what
+//! one engine does: 1.00 [0.99, 1.01] of its time.
+//!
+//! More than two CPUs were not there to measure. What they would give follows from the parts. A
+//! broadcast costs who delivers it (the softirq of a NIC's queue; here the sender's system call
+//! too) 4.8 µs with one shard, 5.1 with two, 5.5 with four and 6.3 with eight: 0.2 µs for each
+//! copy. A unicast costs 3.9 µs, whatever the number of shards. So a CPU delivers some 200,000
+//! datagrams per second, of which one shard takes 1.1 million of 80 bytes, but only 176,000 with 20
+//! names and a hit. Who answers many names a datagram gains a shard's worth with every further CPU,
+//! as long as as many CPUs deliver, at 4 % of their time for each shard with broadcasts. Who only
+//! counts short datagrams has no use for a second shard below five CPUs that deliver.
+//!
+//! Where one core is enough, shards lose: a second one halves the batches. In a storm from 64
+//! senders, two shards on one CPU take 1.29 [1.23, 1.30] of the time of one engine by unicast, and
+//! 1.31 [1.29, 1.38] by broadcast; the whole machine 1.02 [0.99, 1.10] and 1.17 [1.16, 1.22]
+//! (`compare --work storm,broadcast --senders 64`).
+//!
+//! # A filter
+//!
+//! A storm of broadcasts over 4 NICs, nine beacons of PVA for each SEARCH, per datagram sent
+//! (`compare --work foreign --senders 64`):
+//!
+//! | `Builder::filter`, against none | receiver | machine |
+//! |---|---|---|
+//! | io_uring | 0.26 [0.26, 0.29] | 0.84 [0.82, 0.90] |
+//! | portable, against io_uring without | 0.29 [0.28, 0.32] | 0.84 [0.82, 0.89] |
+//! | io_uring, a delay of 1 ms and buffers of 4 MiB | 0.25 [0.23, 0.28] | 0.86 [0.83, 0.90] |
+//!
+//! What is left is mostly waking up for the tenth that is kept, and delivering.
+//!
+//! # Async handlers
+//!
+//! `Shards::run_async`, one shard, against `recv_batch` on tokio's current-thread runtime, 4 NICs
+//! (`compare --contestants recv_batch,nicring+async,nicring+async=later,nicring`, 7 rounds):
+//!
+//! | handler | storm | 64 CA searches on their way | p50 | 64 PVA searches | p50 |
+//! |---|---|---|---|---|---|
+//! | `run_async`, answers at once | 1.02 [0.96, 1.02] | 0.51 [0.49, 0.54] | 86 µs | 0.71 [0.66, 0.74] | 107 µs |
+//! | `run_async`, each batch waits once | 1.19 [1.08, 1.26] | 0.62 [0.60, 0.66] | 64 µs | 0.77 [0.71, 0.80] | 85 µs |
+//! | `run` | 0.91 [0.87, 0.93] | 0.38 [0.37, 0.40] | 118 µs | 0.58 [0.51, 0.60] | 183 µs |
+//! | `recv_batch` | 1 | 1 | 58 µs | 1 | 63 µs |
+//! | `recv_batch`, inside tokio-uring | 1.03 [0.99, 1.03] | 1.01 [0.99, 1.01] | 63 µs | 1.01 [0.98, 1.02] | 72 µs |
+//!
+//! So it pays where handlers wait, for files or for others, and there is no runtime yet that they
+//! have to live in: nothing crosses a thread, and futures need not be `Send`. What answers from
+//! memory is better off with `run`, and what lives in a runtime already with `recv_batch`, which
+//! also answers soonest: its engine receives on a thread of its own while a task answers.
+//!
 //! # `AsyncUdpV4`: readiness or the ring
 //!
 //! The drop-in face has two ways to receive (`udp_v4`, with the feature of that name). One task
