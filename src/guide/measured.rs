@@ -164,10 +164,10 @@
 //! broadcast costs who delivers it (the softirq of a NIC's queue; here the sender's system call
 //! too) 4.8 µs with one shard, 5.1 with two, 5.5 with four and 6.3 with eight: 0.2 µs for each
 //! copy. A unicast costs 3.9 µs, whatever the number of shards. So a CPU delivers some 200,000
-//! datagrams per second, of which one shard takes 1.1 million of 80 bytes, but only 176,000 with 20
-//! names and a hit. Who answers many names a datagram gains a shard's worth with every further CPU,
-//! as long as as many CPUs deliver, at 4 % of their time for each shard with broadcasts. Who only
-//! counts short datagrams has no use for a second shard below five CPUs that deliver.
+//! datagrams per second. One shard takes 1.1 million per second of 80 bytes, but only 176,000 with
+//! 20 names and a hit. Who answers many names a datagram gains a shard's worth with every further
+//! CPU, as long as as many CPUs deliver, and gives 4 % of their time for each shard that copies are
+//! made for. Who counts short datagrams needs no second shard where fewer than five CPUs deliver.
 //!
 //! Where one core is enough, shards lose: a second one halves the batches. In a storm from 64
 //! senders, two shards on one CPU take 1.29 [1.23, 1.30] of the time of one engine by unicast, and
