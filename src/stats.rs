@@ -169,7 +169,9 @@ impl Counts {
     /// does not keep ([`Builder::filter`](crate::Builder::filter)): it counts both as one. With
     /// [shards](crate::Builder::shards) it tells of lost broadcasts when their sockets have been
     /// empty, and while more comes of a few too few: never of too many. What comes while not all
-    /// shards listen to an address is not told of.
+    /// shards listen to an address is not told of. Where a subnet of the host itself, such as
+    /// 127.0.0.0/8, has a socket of its own, copies of broadcasts that find that one full are told
+    /// of too.
     #[must_use]
     pub fn kernel_drop_count(&self) -> Option<u64> {
         (COUNTS_KERNEL_DROPS && !self.hides_drops).then_some(self.kernel_drop_count)

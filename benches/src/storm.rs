@@ -33,8 +33,8 @@ pub enum StormContent {
     },
 }
 
-/// How many different datagrams a foreign storm has.
-const FOREIGN_PAYLOAD_COUNT: u16 = 1000;
+/// How many different datagrams a foreign storm has. A prime, so that every port sends all of them.
+const FOREIGN_PAYLOAD_COUNT: u16 = 997;
 
 impl Storm {
     /// Sends to a server with these addresses.

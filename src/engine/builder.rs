@@ -518,10 +518,7 @@ impl Builder {
             Ok(Engine::new(one.open_core()?, self.tick))
         };
         let engines: Result<Vec<_>> = (0..count as u16).map(engine).collect();
-        let shards = Shards::new(engines?, self.pins_shards);
-        // All are open: what is lost from now on is counted.
-        let _ = shards.handle().stats();
-        Ok(shards)
+        Ok(Shards::new(engines?, self.pins_shards))
     }
 
     /// Opens an engine for async tasks, of any runtime.

@@ -9,7 +9,7 @@ use nicring::{Backend, Class, Filter, Subnet, search::Protocol};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    common::{Client, for_each_backend, netns::Namespace, wait_until},
+    common::{Client, for_each_backend, netns::Namespace, skip, wait_until},
     star::{GROUPS, Star, at_port, broadcast, on_every_nic, own, peer},
 };
 
@@ -69,7 +69,9 @@ fn a_filter_that_is_too_long_for_the_kernel_keeps_the_same(backend: Backend) {
 fn a_filter_that_the_kernel_has_no_memory_for_keeps_the_same(backend: Backend) {
     let star = Star::new(2);
     let limited = star.server.run(|| fs::write("/proc/sys/net/core/optmem_max", "2048"));
-    limited.expect("Linux lets a namespace have its own limit");
+    if let Err(error) = limited {
+        skip("optmem_max", &format!("a namespace has no limit of its own: {error}"));
+    }
     let by_engine = keeps_searches(&star, backend, ignoring(80));
     assert!(by_engine > 0, "the engine drops all by itself");
 }

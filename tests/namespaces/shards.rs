@@ -30,6 +30,7 @@ for_each_backend!(crate::common::netns::on:
     broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not,
     losses_are_told_while_more_comes_all_the_time,
     losses_are_told_after_the_address_has_gone_and_another_has_come,
+    losses_at_an_address_that_came_later_are_told_though_nobody_asked_before,
     shards_of_two_clones_of_a_builder_count_apart,
 );
 
@@ -264,9 +265,11 @@ fn flood(star: &Star) {
     }
 }
 
-fn received_and_lost(stats: &Stats) -> (u64, u64) {
+/// How many were received or left in a socket that was closed, and how many were lost.
+fn come_and_lost(stats: &Stats) -> (u64, u64) {
     let total = stats.total();
-    (total.received_in(Class::Subnet), total.kernel_drop_count().expect("Linux counts them"))
+    let lost = total.kernel_drop_count().expect("Linux counts them");
+    (total.received_in(Class::Subnet) + total.left_count, lost)
 }
 
 fn broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not(backend: Backend) {
@@ -274,12 +277,12 @@ fn broadcasts_lost_in_full_buffers_are_counted_and_those_of_other_shards_are_not
     let server = slow(&star, backend);
     flood(&star);
     wait_until("received and lost make up what was sent", || {
-        let (received, lost) = received_and_lost(&server.handle.stats());
-        received + lost == FLOOD_COUNT
+        let (come, lost) = come_and_lost(&server.handle.stats());
+        come + lost == FLOOD_COUNT
     });
-    let (received, lost) = received_and_lost(&server.stop());
-    assert!(received > 0 && lost > 0, "{received} received, {lost} lost");
-    assert_eq!(received + lost, FLOOD_COUNT);
+    let (come, lost) = come_and_lost(&server.stop());
+    assert!(come > 0 && lost > 0, "{come} received, {lost} lost");
+    assert_eq!(come + lost, FLOOD_COUNT);
 }
 
 fn losses_are_told_while_more_comes_all_the_time(backend: Backend) {
@@ -291,10 +294,10 @@ fn losses_are_told_while_more_comes_all_the_time(backend: Backend) {
     wait_until("losses are told", || {
         client.ask("more", broadcast(1), PORT);
         later_count += 1;
-        received_and_lost(&server.handle.stats()).1 > 0
+        come_and_lost(&server.handle.stats()).1 > 0
     });
-    let (received, lost) = received_and_lost(&server.stop());
-    assert_eq!(received + lost, FLOOD_COUNT + later_count);
+    let (come, lost) = come_and_lost(&server.stop());
+    assert_eq!(come + lost, FLOOD_COUNT + later_count);
 }
 
 fn losses_are_told_after_the_address_has_gone_and_another_has_come(backend: Backend) {
@@ -303,16 +306,27 @@ fn losses_are_told_after_the_address_has_gone_and_another_has_come(backend: Back
     flood(&star);
     star.server.configure("address del 10.77.1.1/24 dev nic1");
     star.server.configure("address add 10.78.1.1/24 brd + dev nic1");
+    wait_until("all is told of the address that has gone", || {
+        let (come, lost) = come_and_lost(&server.handle.stats());
+        lost > 0 && come + lost == FLOOD_COUNT
+    });
+}
+
+fn losses_at_an_address_that_came_later_are_told_though_nobody_asked_before(backend: Backend) {
+    let star = Star::new(1);
+    star.server.configure("address del 10.77.1.1/24 dev nic1");
+    let server = slow(&star, backend);
+    star.server.configure("address add 10.77.1.1/24 brd + dev nic1");
     wait_until("the shards have followed", || {
         let sockets = server.handle.sockets();
-        let is_at = |octets: [u8; 4]| move |s: &&SocketInfo| s.address.ip().octets() == octets;
-        let count = |octets| sockets.iter().filter(is_at(octets)).count();
-        count([10, 77, 1, 255]) == 0 && count([10, 78, 1, 255]) == 4 // of nic1 and of lo
+        let is_there = |socket: &&SocketInfo| *socket.address.ip() == broadcast(1);
+        sockets.iter().filter(is_there).count() == 4 // of nic1 and of lo
     });
-    let stats = server.handle.stats();
-    let ((received, lost), left) = (received_and_lost(&stats), stats.total().left_count);
-    assert!(lost > 0, "{received} received, {left} left");
-    assert_eq!(received + lost + left, FLOOD_COUNT);
+    flood(&star);
+    wait_until("something is heard", || server.heard.recv_timeout(PATIENCE).is_ok());
+    let (come, lost) = come_and_lost(&server.stop());
+    assert!(lost > 0, "{come} received");
+    assert_eq!(come + lost, FLOOD_COUNT);
 }
 
 fn shards_of_two_clones_of_a_builder_count_apart(backend: Backend) {
@@ -328,6 +342,6 @@ fn shards_of_two_clones_of_a_builder_count_apart(backend: Backend) {
         }
     }
     for server in servers {
-        assert_eq!(received_and_lost(&server.stop()), (100, 0));
+        assert_eq!(come_and_lost(&server.stop()), (100, 0));
     }
 }

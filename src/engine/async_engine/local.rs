@@ -41,8 +41,8 @@ pub(in crate::engine) async fn serve(
     let mut ready_count = 0;
     loop {
         if let Err(error) = local.lender.core.check_process() {
-            // The runtime's poller is the parent's too.
-            std::mem::forget(local);
+            // The runtime's poller is the parent's too, also for sockets that the handler has.
+            std::mem::forget((local, hand_out));
             return Err(error);
         }
         // Before the look at all that an errand may be about: a later one ends the wait.
@@ -195,7 +195,7 @@ impl Local {
         let end = Instant::now() + DRAIN_TIME_MAX;
         loop {
             if let Err(error) = self.lender.core.check_process() {
-                std::mem::forget(self);
+                std::mem::forget((self, hand_out));
                 return Err(error);
             }
             let is_over = Instant::now() >= end;

@@ -82,9 +82,9 @@ fn serve_on_tokio<H: FnMut(BatchLease) -> bool>(
     let failed = |source| Error::Backend { operation: "starting a runtime of tokio", source };
     let runtime = runtime.map_err(failed)?;
     let engine = AsyncEngine::start(engine.into_core())?;
-    let tasks = LocalSet::new();
+    let (tasks, mut hand_out) = (LocalSet::new(), None);
     let served = tasks.block_on(&runtime, async {
-        let mut hand_out = hand_out_of();
+        let hand_out = hand_out.insert(hand_out_of());
         while let Some(batch) = engine.recv_batch().await? {
             hand_out(batch);
         }
@@ -92,7 +92,7 @@ fn serve_on_tokio<H: FnMut(BatchLease) -> bool>(
     });
     if let Err(Error::Forked) = served {
         // Their poller is the parent's too.
-        std::mem::forget((tasks, runtime));
+        std::mem::forget((tasks, runtime, hand_out));
     }
     served
 }

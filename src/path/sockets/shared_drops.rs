@@ -18,7 +18,10 @@ use std::{
     net::SocketAddrV4,
     sync::{
         Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::{Duration, Instant},
 };
@@ -48,7 +51,7 @@ pub(crate) trait Asked: Debug + Send + Sync {
     fn refresh_drop_count(&self);
 }
 
-/// What one of them counts.
+/// What one of them counts. Dropped when the socket is.
 #[derive(Debug)]
 pub(crate) struct Part {
     member: Arc<Member>,
@@ -63,6 +66,10 @@ struct Member {
     received_count: AtomicU64,
     /// Whether datagrams were queued in it at the last look.
     has_queued: AtomicBool,
+    /// Whether nobody can ask it any more, nor will it count anything.
+    has_gone: AtomicBool,
+    /// Whether it hears nothing, though it is still open.
+    is_deaf: AtomicBool,
     socket: OnceLock<Weak<dyn Asked>>,
 }
 
@@ -102,7 +109,7 @@ impl SharedDrops {
     pub fn join(self: &Arc<Self>, key: Key, shard: Shard, counters: &Arc<NicCounters>) -> Part {
         let mut pools = lock(&self.pools);
         // Those of NICs that have gone, if nobody has asked for the statistics since.
-        settle(&mut pools, Instant::now(), |other| *other != key);
+        forget_gone(&mut pools);
         let pool = pools.entry(key).or_insert_with(|| Pool {
             members: Vec::new(),
             gone: Counted::default(),
@@ -117,45 +124,57 @@ impl SharedDrops {
         Part { member, key, drops: Arc::clone(self) }
     }
 
-    /// Counts what was lost in full buffers, as far as it can be told now. The sockets have just
-    /// been asked.
+    /// Counts what was lost in full buffers, as far as it can be told now.
     pub fn settle(&self) {
-        settle(&mut lock(&self.pools), Instant::now(), |_| true);
+        let keys: Vec<Key> = lock(&self.pools).keys().copied().collect();
+        keys.into_iter().for_each(|key| self.look(key, Instant::now()));
+        forget_gone(&mut lock(&self.pools));
     }
 
-    /// Asks all sockets of a pool.
-    fn ask(&self, key: Key) {
-        let sockets: Vec<Weak<dyn Asked>> = match lock(&self.pools).get(&key) {
-            Some(pool) => pool.members.iter().filter_map(|m| m.socket.get().cloned()).collect(),
-            None => Vec::new(),
+    /// Asks all sockets of a pool, and counts.
+    fn look(&self, key: Key, now: Instant) {
+        let (sockets, begin) = match lock(&self.pools).get(&key) {
+            // Before the sockets are asked: what is received meanwhile belongs to an era that
+            // begins here, and its drops do not.
+            Some(pool) => (pool.sockets(), pool.is_full().then(|| pool.counted().received_count)),
+            None => return,
         };
         // Not under the lock: whoever holds a socket last closes it, and so comes back here.
         sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.refresh_drop_count());
+        if let Some(pool) = lock(&self.pools).get_mut(&key) {
+            pool.settle(now, begin);
+        }
     }
 }
 
-fn settle(pools: &mut HashMap<Key, Pool>, now: Instant, is_meant: impl Fn(&Key) -> bool) {
-    pools.retain(|key, pool| {
-        let is_in_use = pool.open_count() > 0;
-        if is_meant(key) {
-            pool.settle(now);
+fn forget_gone(pools: &mut HashMap<Key, Pool>) {
+    pools.retain(|_, pool| {
+        let is_in_use = pool.members.iter().any(|member| !member.has_gone());
+        if !is_in_use {
+            pool.settle(Instant::now(), None);
         }
-        is_in_use || !is_meant(key)
+        is_in_use
     });
 }
 
 impl Part {
-    /// From now on the others can ask it.
+    /// From now on it hears, and the others can ask it.
     pub fn opened(&self, socket: Weak<dyn Asked>) {
         let _ = self.member.socket.set(socket); // once
+        self.drops.look(self.key, Instant::now());
     }
 
-    /// It is about to close, or to hear something else. It has just been asked.
-    pub fn leave(&self) {
-        self.drops.ask(self.key);
+    /// It is about to close, or to hear something else, if it `hears` anything then.
+    pub fn changes(&self, hears: bool) {
+        let has_era = |pools: &HashMap<Key, Pool>| {
+            pools.get(&self.key).is_some_and(|pool| pool.era.is_some())
+        };
+        if has_era(&lock(&self.drops.pools)) {
+            self.drops.look(self.key, Instant::now());
+        }
         let mut pools = lock(&self.drops.pools);
-        if let Some(pool) = pools.get_mut(&self.key).filter(|pool| pool.era.is_some()) {
-            pool.settle(Instant::now());
+        self.member.is_deaf.store(!hears, Relaxed);
+        if let Some(pool) = pools.get_mut(&self.key) {
             pool.era.iter_mut().for_each(Era::end);
         }
     }
@@ -174,12 +193,28 @@ impl Part {
     }
 }
 
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After all that it has counted.
+        self.member.has_gone.store(true, Release);
+    }
+}
+
 impl Member {
     fn counted(&self) -> Counted {
         Counted {
             dropped_count: self.dropped_count.load(Relaxed),
             received_count: self.received_count.load(Relaxed),
         }
+    }
+
+    fn has_gone(&self) -> bool {
+        self.has_gone.load(Acquire)
+    }
+
+    fn hears(&self) -> bool {
+        let is_open = self.socket.get().is_some() && !self.has_gone();
+        is_open && !self.is_deaf.load(Relaxed)
     }
 }
 
@@ -200,49 +235,58 @@ impl Era {
 }
 
 impl Pool {
-    /// How many of the sockets are open.
-    fn open_count(&self) -> u64 {
-        self.members.iter().filter(|member| is_open(member)).count() as u64
+    /// Whether all hear.
+    fn is_full(&self) -> bool {
+        self.members.iter().filter(|member| member.hears()).count() as u64 == self.shard_count
+    }
+
+    fn sockets(&self) -> Vec<Weak<dyn Asked>> {
+        self.members.iter().filter_map(|member| member.socket.get().cloned()).collect()
+    }
+
+    fn counted(&self) -> Counted {
+        let mut counted = self.gone;
+        self.members.iter().for_each(|member| counted += member.counted());
+        counted
     }
 
     /// Keeps of those that have gone only what they counted.
     fn fold_gone(&mut self) {
         let Self { members, gone, .. } = self;
         members.retain(|member| {
-            if !is_open(member) {
+            let has_gone = member.has_gone();
+            if has_gone {
                 *gone += member.counted();
             }
-            is_open(member)
+            !has_gone
         });
     }
 
-    fn settle(&mut self, now: Instant) {
-        let open_count = self.open_count();
-        let mut counted = self.gone;
-        self.members.iter().for_each(|member| counted += member.counted());
+    /// `begin` is what had been received when the sockets were to be asked, if all heard then.
+    fn settle(&mut self, now: Instant, begin: Option<u64>) {
+        let have_all_gone = self.members.iter().all(|member| member.has_gone());
         let is_empty = self.members.iter().all(|member| !member.has_queued.load(Relaxed));
-        let is_full = open_count == self.shard_count;
+        let is_full = begin.is_some() && self.is_full();
+        let Counted { dropped_count, received_count } = self.counted();
         let Some(mut era) = self.era.take() else {
-            self.era = is_full.then(|| Era {
-                begin: counted,
-                last: counted.dropped_count,
-                judged: (counted.dropped_count, is_empty.then_some(now)),
+            self.era = begin.filter(|_| is_full).map(|received_count| Era {
+                begin: Counted { dropped_count, received_count },
+                last: dropped_count,
+                judged: (dropped_count, is_empty.then_some(now)),
                 is_over: false,
                 lost_count: 0,
             });
             return;
         };
         match is_full && !era.is_over {
-            true => era.last = counted.dropped_count,
+            true => era.last = dropped_count,
             false => era.end(),
         }
-        let (dropped_count, empty_at) = era.judged;
-        let empty_at = empty_at.or(is_empty.then_some(now));
+        let empty_at = era.judged.1.or(is_empty.then_some(now));
         era.judged.1 = empty_at;
-        let is_counted = empty_at
-            .is_some_and(|empty_at| now.saturating_duration_since(empty_at) >= UNDER_WAY_MAX);
-        if open_count == 0 || is_counted {
-            self.count(&mut era, dropped_count, counted.received_count);
+        let is_counted = |at| now.saturating_duration_since(at) >= UNDER_WAY_MAX;
+        if have_all_gone || empty_at.is_some_and(is_counted) {
+            self.count(&mut era, received_count);
             if era.is_over {
                 return;
             }
@@ -251,10 +295,11 @@ impl Pool {
         self.era = Some(era);
     }
 
-    fn count(&self, era: &mut Era, dropped_count: u64, received_count: u64) {
-        let received_count = received_count - era.begin.received_count;
+    /// Counts what was lost before the judged look.
+    fn count(&self, era: &mut Era, received_count: u64) {
+        let received_count = received_count.saturating_sub(era.begin.received_count);
         let filtered_count = (self.shard_count - 1) * received_count;
-        let dropped_count = dropped_count - era.begin.dropped_count;
+        let dropped_count = era.judged.0.saturating_sub(era.begin.dropped_count);
         let lost_count = dropped_count.saturating_sub(filtered_count) / self.shard_count;
         let new_count = lost_count.saturating_sub(era.lost_count);
         if let Some(counters) = self.counters.upgrade() {
@@ -264,21 +309,24 @@ impl Pool {
     }
 }
 
-/// Whether its socket is.
-fn is_open(member: &Arc<Member>) -> bool {
-    Arc::strong_count(member) > 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stats::StatsTable;
 
-    /// Three shards, whose sockets are asked by hand.
+    /// Three shards, whose sockets note by themselves what they drop.
     struct Rig {
         drops: Arc<SharedDrops>,
         counters: Arc<NicCounters>,
         now: Instant,
+        socket: Arc<dyn Asked>,
+    }
+
+    #[derive(Debug)]
+    struct Socket;
+
+    impl Asked for Socket {
+        fn refresh_drop_count(&self) {}
     }
 
     const KEY: Key = (SocketAddrV4::new(std::net::Ipv4Addr::BROADCAST, 5064), Some((2, 0)));
@@ -287,11 +335,15 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let counters = StatsTable::default().nic(2, "eth0");
-            Self { drops: Arc::default(), counters, now: Instant::now() }
+            // Later than any look of the code itself.
+            let now = Instant::now() + Duration::from_secs(3600);
+            Self { drops: Arc::default(), counters, now, socket: Arc::new(Socket) }
         }
 
         fn open(&self, index: u16) -> Part {
-            self.drops.join(KEY, Shard { index, count: 3 }, &self.counters)
+            let part = self.drops.join(KEY, Shard { index, count: 3 }, &self.counters);
+            part.opened(Arc::downgrade(&self.socket));
+            part
         }
 
         fn open_all(&mut self) -> [Part; 3] {
@@ -302,7 +354,7 @@ mod tests {
 
         fn settle_after(&mut self, delay: Duration) {
             self.now += delay;
-            settle(&mut lock(&self.drops.pools), self.now, |_| true);
+            self.drops.look(KEY, self.now);
         }
 
         fn lost(&self) -> u64 {
@@ -376,13 +428,13 @@ mod tests {
         assert_eq!(rig.lost(), 5);
         // 7 more, before c leaves, and 100 to a after that.
         came([&a, &b, &c], [0, 0, 0], [7, 7, 7]);
-        c.leave();
+        c.changes(false);
         drop(c);
         came([&a, &b], [100, 0], [0, 100]);
         (0..3).for_each(|_| rig.settle_after(UNDER_WAY_MAX));
         assert!(rig.lost() <= 12, "{} is too many", rig.lost());
         drop((a, b));
-        rig.settle_after(Duration::ZERO);
+        rig.drops.settle();
         assert!(lock(&rig.drops.pools).is_empty(), "nothing is kept of sockets that have gone");
     }
 
@@ -392,7 +444,7 @@ mod tests {
         let parts = rig.open_all();
         came(parts.each_ref(), [3, 0, 0], [20, 23, 23]);
         for part in parts {
-            part.leave();
+            part.changes(false);
         }
         let other = (KEY.0, Some((3, 0)));
         let _other = rig.drops.join(other, Shard { index: 0, count: 3 }, &rig.counters);
@@ -405,7 +457,7 @@ mod tests {
         for number in 0..100 {
             let other = (KEY.0, Some((number, 0)));
             drop(rig.drops.join(other, Shard { index: 0, count: 3 }, &rig.counters));
-            drop(rig.open(0)); // and nobody asks for statistics
+            drop(rig.open(0)); // and nobody asks for the statistics
         }
         let pools = lock(&rig.drops.pools);
         assert!(pools.len() <= 2 && pools.values().all(|pool| pool.members.len() <= 1));

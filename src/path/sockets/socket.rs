@@ -235,8 +235,9 @@ impl ListenSocket {
     /// Joins and leaves groups until it has joined exactly `joins`. Loses no datagram meanwhile.
     pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Followed {
         let mut joined = lock(&self.joins);
-        if *joined != joins {
-            self.leave_part();
+        if let Some(part) = self.part.as_ref().filter(|_| *joined != joins) {
+            self.refresh_drop_count();
+            part.changes(!joins.is_empty());
         }
         let mut followed = Followed::default();
         joined.retain(|join| {
@@ -306,14 +307,6 @@ impl ListenSocket {
         }
     }
 
-    /// Before it closes or hears something else.
-    fn leave_part(&self) {
-        if let Some(part) = &self.part {
-            self.refresh_drop_count();
-            part.leave();
-        }
-    }
-
     /// What the user sees of it, by a plan with its key.
     pub fn info_as(&self, plan: &SocketPlan) -> SocketInfo {
         SocketInfo {
@@ -347,7 +340,11 @@ impl Drop for ListenSocket {
         if !self.plan.hears() || !is_last {
             return;
         }
-        self.leave_part();
+        if let Some(part) = &self.part {
+            // The others cannot ask it any more.
+            self.refresh_drop_count();
+            part.changes(false);
+        }
         let mut left_count = 0;
         let mut byte = [MaybeUninit::uninit(); 1];
         while left_count < QUEUED_COUNT_MAX {

@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
+    rc::Rc,
     sync::Mutex,
     thread,
 };
@@ -16,8 +17,9 @@ use super::fork_tests::{assert_answered, backends, builder, client, is_alone};
 use crate::BatchLease;
 
 #[test]
-fn an_async_handler_that_forks_leaves_the_tasks_of_the_parent_alone() {
-    const NAME: &str = "an_async_handler_that_forks_leaves_the_tasks_of_the_parent_alone";
+fn an_async_handler_that_forks_leaves_the_sockets_and_tasks_of_the_parent_alone() {
+    const NAME: &str =
+        "an_async_handler_that_forks_leaves_the_sockets_and_tasks_of_the_parent_alone";
     if !is_alone(module_path!(), NAME) {
         return;
     }
@@ -28,13 +30,16 @@ fn an_async_handler_that_forks_leaves_the_tasks_of_the_parent_alone() {
         own.set_nonblocking(true).expect("a socket");
         let task = client(own.local_addr().expect("an address").port());
         let own = Mutex::new(Some(own));
-        let child: Mutex<Option<Pid>> = Mutex::default();
+        let child: &Mutex<Option<Pid>> = &Mutex::default();
         thread::scope(|scope| {
             let server = scope.spawn(|| {
                 let served = shards.run_async(|_, _| {
                     let own = own.lock().expect("no panic").take().expect("one shard");
-                    tokio::task::spawn_local(echo(own));
-                    |batch: BatchLease| {
+                    let own = tokio::net::UdpSocket::from_std(own).expect("within the runtime");
+                    let own = Rc::new(own);
+                    tokio::task::spawn_local(echo(Rc::clone(&own)));
+                    move |batch: BatchLease| {
+                        let _ = &own; // the handler's too
                         batch.iter().for_each(|one| _ = batch.reply(&one, one.payload()));
                         if batch.iter().any(|one| one.payload() == b"fork") {
                             // SAFETY: of the child's threads only this one is there. It goes back
@@ -65,8 +70,7 @@ fn an_async_handler_that_forks_leaves_the_tasks_of_the_parent_alone() {
     }
 }
 
-async fn echo(socket: UdpSocket) {
-    let socket = tokio::net::UdpSocket::from_std(socket).expect("within the runtime");
+async fn echo(socket: Rc<tokio::net::UdpSocket>) {
     let mut payload = [0; 16];
     while let Ok((len, from)) = socket.recv_from(&mut payload).await {
         let _ = socket.send_to(&payload[..len], from).await;
