@@ -191,6 +191,32 @@ fn a_removed_socket_leaves_its_slot_with_its_last_completion() {
 }
 
 #[test]
+fn a_cancellation_that_the_ring_has_no_room_for_goes_with_a_later_turn() {
+    let mut rig = fake(2, 4);
+    rig.ring().refused_count = 2;
+    rig.remove(0);
+    rig.turn();
+    assert_eq!(rig.ring().submitted(), []);
+    rig.turn();
+    assert_eq!(rig.ring().submitted(), [Request::Cancel { target: Some(0) }]);
+    rig.turn();
+    assert!(rig.driver.is_free(0));
+}
+
+#[test]
+fn a_deaf_socket_that_is_removed_is_not_told_of_and_others_are() {
+    let mut rig = fake(2, 4);
+    for slot in [0, 1] {
+        rig.ring().end(slot, libc::EBADF);
+        rig.turn();
+    }
+    rig.remove(0);
+    let (slot, _) = rig.driver.take_deaf().expect("it hears no more");
+    assert_eq!(slot, 1);
+    assert!(rig.driver.take_deaf().is_none());
+}
+
+#[test]
 fn a_receive_that_ends_by_itself_while_it_is_cancelled_is_not_armed_again() {
     for errno in [libc::ENOBUFS, libc::ENOENT, libc::ECANCELED, libc::ENOMEM] {
         let mut rig = fake(1, 4);
