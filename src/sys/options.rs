@@ -252,15 +252,17 @@ pub(crate) fn hear_part(
     shard: Shard,
 ) -> io::Result<bool> {
     use super::linux::socket_filter::{attach, program};
-    if let (Some(program), Some(_)) = (program(filter, shard), filter) {
+    if let Some(program) = filter.and_then(|filter| program(Some(filter), shard)) {
         match attach(socket, &program) {
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
             attached => return attached.map(|()| true),
         }
     }
-    // Of the shard alone it is never too long.
-    let part = program(None, shard).filter(|_| shard != Shard::ONLY);
-    part.map_or(Ok(()), |part| attach(socket, &part)).map(|()| false)
+    if shard != Shard::ONLY {
+        let part = program(None, shard).expect("of the shard alone it is never too long");
+        attach(socket, &part)?;
+    }
+    Ok(false)
 }
 
 /// This system has no filters, and so only one shard.

@@ -13,7 +13,6 @@ use std::future::Future;
 use tokio::task::LocalSet;
 
 use self::task::Tasks;
-
 use super::{
     async_engine::{AsyncEngine, BatchLease},
     run::Engine,

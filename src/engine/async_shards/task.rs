@@ -12,7 +12,7 @@ use std::{
 
 use tokio::task::spawn_local;
 
-use super::super::handle::Handle;
+use crate::engine::handle::Handle;
 
 /// The tasks of a shard. A panic in one of them ends the shard; runtimes would end its task alone.
 #[derive(Clone)]

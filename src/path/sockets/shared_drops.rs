@@ -136,8 +136,11 @@ impl SharedDrops {
         let (sockets, begin) = match lock(&self.pools).get(&key) {
             // Before the sockets are asked: what is received meanwhile belongs to an era that
             // begins here, and its drops do not.
-            Some(pool) => (pool.sockets(), pool.is_full().then(|| pool.counted().received_count)),
-            None => return,
+            Some(pool) if pool.era.is_some() || pool.is_full() => {
+                (pool.sockets(), pool.is_full().then(|| pool.counted().received_count))
+            }
+            // There is nothing to count, and nothing begins.
+            _ => return,
         };
         // Not under the lock: whoever holds a socket last closes it, and so comes back here.
         sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.refresh_drop_count());

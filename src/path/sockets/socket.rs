@@ -236,7 +236,6 @@ impl ListenSocket {
     pub fn follow(&self, joins: &[(Ipv4Addr, u32)]) -> Followed {
         let mut joined = lock(&self.joins);
         if let Some(part) = self.part.as_ref().filter(|_| *joined != joins) {
-            self.refresh_drop_count();
             part.changes(!joins.is_empty());
         }
         let mut followed = Followed::default();
@@ -341,7 +340,7 @@ impl Drop for ListenSocket {
             return;
         }
         if let Some(part) = &self.part {
-            // The others cannot ask it any more.
+            // By its part it cannot be asked any more.
             self.refresh_drop_count();
             part.changes(false);
         }
